@@ -1,0 +1,1 @@
+"""Picking mathematics: pure functions on arrays, `(y, x)`, without projects, Dask or files."""
