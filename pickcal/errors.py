@@ -17,6 +17,7 @@ class MissingFileError(PickcalError, FileNotFoundError):
     """A file that was named is not there."""
 
     def __str__(self) -> str:
+        """Return the message alone, without errno."""
         return str(self.args[0]) if self.args else "file not found"
 
 

@@ -1,0 +1,234 @@
+"""MRC files: the header, single images out of large stacks, and writing.
+
+Source: Cheng et al. (2015), J. Struct. Biol. 192, 146-150 (MRC2014); modes 6 and 12 from www.ccpem.ac.uk/mrc_format.
+`mrcfile` supplies the layout of the header and writes; pixels are read at their offset, so that one image of a stack
+costs the memory of one image and files with a missing map word or machine stamp can still be used.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
+from numpy.typing import NDArray
+
+from pickcal.errors import InputError
+from pickcal.formats.atomic import atomic_path
+
+HEADER_BYTES = 1024
+DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+MODE_NAMES = {3: "complex of 16-bit integers", 4: "complex of 32-bit floats", 101: "4-bit packed"}
+# rows, columns and images beyond these come from damaged headers, not from cameras
+MAX_SIDE = 200_000
+MAX_IMAGES = 10_000_000
+IMOD_STAMP = 1146047817
+WRITTEN_AS_THEY_ARE = (np.dtype("i1"), np.dtype("i2"), np.dtype("u2"), np.dtype("f2"), np.dtype("f4"))
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """What pickcal needs of an MRC header.
+
+    Attributes
+    ----------
+    images, height, width
+        Number of sections, rows and columns.
+    mode
+        MRC mode number.
+    pixel_size
+        Å along x, None when the header has none, or different ones along x and y.
+    offset
+        Bytes before the first pixel.
+    dtype
+        Type of a stored pixel with its byte order; None for a mode that pickcal does not read.
+    space_group
+        0 for images and stacks, 1 for volumes.
+    """
+
+    images: int
+    height: int
+    width: int
+    mode: int
+    pixel_size: float | None
+    offset: int
+    dtype: np.dtype[Any] | None
+    space_group: int
+
+
+def looks_like_mrc(head: bytes) -> bool:
+    """Tell an MRC file by its first 1024 bytes: the word MAP, or for older files numbers that make sense."""
+    if head[208:211] == b"MAP":
+        return True
+    return len(head) >= HEADER_BYTES and any(_plausible(_fields(head, order), strict=True) for order in "<>")
+
+
+def read_header(path: Path) -> MrcHeader:
+    """Read the header of an MRC file.
+
+    Parameters
+    ----------
+    path
+        An existing file.
+
+    Raises
+    ------
+    InputError
+        If the file is shorter than a header, or the header's numbers make no sense in either byte order.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    if len(head) < HEADER_BYTES:
+        raise InputError(
+            f"{path}: truncated: expected an MRC header of {HEADER_BYTES} bytes, the file has {len(head)}; "
+            "copy it again"
+        )
+    first = ">" if head[212:213] == b"\x11" else "<"
+    for order in (first, "<" if first == ">" else ">"):
+        fields = _fields(head, order)
+        if _plausible(fields):
+            return _header(fields, order)
+    fields = _fields(head, first)
+    found = ", ".join(f"{name} {int(fields[name])}" for name in ("nx", "ny", "nz", "mode", "nsymbt"))
+    raise InputError(f"{path}: the MRC header makes no sense: found {found}; the file is damaged, copy it again")
+
+
+def check_complete(path: Path, header: MrcHeader) -> np.dtype[Any]:
+    """Refuse a mode that cannot be read and a file that is shorter than its header says.
+
+    Returns
+    -------
+    numpy.dtype
+        Type of the stored pixels.
+
+    Raises
+    ------
+    InputError
+        Naming the mode, or both sizes.
+    """
+    if header.dtype is None:
+        name = MODE_NAMES.get(header.mode)
+        found = f"{header.mode} ({name})" if name else f"{header.mode}"
+        supported = ", ".join(str(mode) for mode in DTYPES)
+        raise InputError(f"{path}: expected MRC mode {supported}, found {found}; convert the file to mode 2")
+    expected = header.offset + header.images * header.height * header.width * header.dtype.itemsize
+    actual = path.stat().st_size
+    if actual < expected:
+        raise InputError(f"{path}: truncated: its header says {expected} bytes, the file has {actual}; copy it again")
+    return header.dtype
+
+
+def read_sections(path: Path, header: MrcHeader, first: int, count: int) -> NDArray[Any]:
+    """Read some sections and nothing else of the file.
+
+    Parameters
+    ----------
+    path, header
+        The file and its header.
+    first, count
+        First section (0-based) and number of sections.
+
+    Returns
+    -------
+    ndarray
+        Shape `(count, y, x)`, the stored type in the machine's byte order.
+
+    Raises
+    ------
+    InputError
+        As `check_complete`.
+    """
+    dtype = check_complete(path, header)
+    pixels = header.height * header.width
+    offset = header.offset + first * pixels * dtype.itemsize
+    data = np.fromfile(path, dtype=dtype, count=count * pixels, offset=offset)
+    return data.reshape(count, header.height, header.width).astype(dtype.newbyteorder("="), copy=False)
+
+
+def write_mrc(path: Path, array: NDArray[Any], pixel_size: float, *, stack: bool = False) -> None:
+    """Write an MRC file, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        File to write; folders are created, an existing file is replaced.
+    array
+        Shape `(y, x)`, or `(n, y, x)`. int8, int16, uint16, float16 (mode 12, which RELION before version 4 does not
+        read) and float32 are stored as they are, anything else as float32.
+    pixel_size
+        Å per pixel, above 0.
+    stack
+        True: the first axis counts images. Default False: it is z of a volume.
+
+    Raises
+    ------
+    InputError
+        If the pixel size is not positive, the array has neither two nor three dimensions, or it is empty.
+    """
+    if not (np.isfinite(pixel_size) and pixel_size > 0):
+        raise InputError(f"{path}: pixel_size: expected Å above 0, got {pixel_size}")
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise InputError(f"{path}: expected an array (y, x) or (n, y, x), got shape {array.shape}")
+    if array.dtype.newbyteorder("=") not in WRITTEN_AS_THEY_ARE:
+        array = array.astype(np.float32)
+    if stack and array.ndim == 2:
+        array = array[None]
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        # mrcfile warns of infinite or missing pixels while it computes the header's statistics
+        warnings.simplefilter("ignore")
+        with mrcfile.new(temporary) as file:
+            file.set_data(np.ascontiguousarray(array))
+            if stack:
+                file.set_image_stack()
+            file.voxel_size = pixel_size
+
+
+def _fields(head: bytes, order: str) -> Any:
+    return np.frombuffer(head, dtype=HEADER_DTYPE.newbyteorder(order), count=1)[0]
+
+
+def _plausible(fields: Any, strict: bool = False) -> bool:
+    nx, ny, nz, mode = (int(fields[name]) for name in ("nx", "ny", "nz", "mode"))
+    sizes = 0 < nx <= MAX_SIDE and 0 < ny <= MAX_SIDE and 0 < nz <= MAX_IMAGES and int(fields["nsymbt"]) >= 0
+    if not strict:
+        return sizes and 0 <= mode <= 1000
+    axes = sorted(int(fields[name]) for name in ("mapc", "mapr", "maps"))
+    return sizes and (mode in DTYPES or mode in MODE_NAMES) and axes in ([1, 2, 3], [0, 0, 0])
+
+
+def _header(fields: Any, order: str) -> MrcHeader:
+    mode = int(fields["mode"])
+    code = DTYPES.get(mode)
+    if mode == 0 and _imod_unsigned(fields, order):
+        code = "u1"
+    return MrcHeader(
+        images=int(fields["nz"]),
+        height=int(fields["ny"]),
+        width=int(fields["nx"]),
+        mode=mode,
+        pixel_size=_pixel_size(fields),
+        offset=HEADER_BYTES + int(fields["nsymbt"]),
+        dtype=np.dtype(order + code) if code else None,
+        space_group=int(fields["ispg"]),
+    )
+
+
+def _imod_unsigned(fields: Any, order: str) -> bool:
+    # IMOD wrote bytes unsigned and says so in words 39 and 40 of the header (bit 0 of the flags: signed)
+    stamp, flags = np.frombuffer(fields.tobytes(), dtype=f"{order}i4", count=2, offset=152)
+    return int(stamp) == IMOD_STAMP and not int(flags) & 1
+
+
+def _pixel_size(fields: Any) -> float | None:
+    sizes = []
+    for axis in "xy":
+        cell, samples = float(fields["cella"][axis]), int(fields[f"m{axis}"])
+        sizes.append(cell / samples if samples > 0 and np.isfinite(cell) else 0.0)
+    across, down = sizes
+    if across <= 0 or (down > 0 and abs(across - down) > 0.01 * across):
+        return None
+    return round(across, 6)

@@ -1,0 +1,367 @@
+"""RELION's tables of micrographs and particles, and where the files they name are.
+
+Both layouts are read: 3.1 and later (a table of optics groups, joined by rlnOpticsGroup) and 3.0 and older (one table).
+The writers live in `relion_write` and are offered here as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pickcal.errors import InputError, MissingFileError
+from pickcal.formats.images import split_stack_name
+from pickcal.formats.relion_write import (
+    pipeline_stem,
+    write_autopick,
+    write_micrographs_star,
+    write_particles_star,
+)
+from pickcal.formats.star import read_star
+
+__all__ = [
+    "MicrographTable",
+    "find_root",
+    "pipeline_stem",
+    "read_coordinates_star",
+    "read_micrographs_star",
+    "read_truth_micrographs",
+    "write_autopick",
+    "write_micrographs_star",
+    "write_particles_star",
+]
+
+NAME = "rlnMicrographName"
+GROUP = "rlnOpticsGroup"
+SAMPLED_NAMES = 50
+CTF_ADVICE = "run CTF estimation first, or import with --without-ctf"
+
+
+@dataclass(frozen=True)
+class MicrographTable:
+    """Micrographs and their CTF as RELION lists them.
+
+    Attributes
+    ----------
+    table
+        One row per micrograph: `name` (as in the file), `defocus_u`, `defocus_v` (Å), `defocus_angle`,
+        `phase_shift` (degrees), `voltage` (kV), `spherical_aberration` (mm), `amplitude_contrast` (fraction),
+        `exposure_group` (int), `pixel_size` (Å), `ctf_fit_resolution` (Å), `ice_thickness` (relative, from
+        rlnCtfIceRingDensity), `problem` (what is wrong with this row, else empty). NaN where the file has nothing.
+    path
+        The STAR file.
+    """
+
+    table: pd.DataFrame
+    path: Path
+
+
+class _Columns:
+    """Columns of a micrographs table, each looked for in the table itself and then in its optics groups."""
+
+    def __init__(self, path: Path, block: str, table: pd.DataFrame, optics: pd.DataFrame | None) -> None:
+        self.where = f"{path}: block data_{block}"
+        self.table = table.reset_index(drop=True)
+        self.group = np.ones(len(table), dtype=np.int64)
+        self.joined: pd.DataFrame | None = None
+        if optics is not None:
+            self._join(path, optics)
+        elif GROUP in table:
+            self.group = self._integers(GROUP)
+
+    def _join(self, path: Path, optics: pd.DataFrame) -> None:
+        if GROUP not in optics:
+            raise InputError(f"{path}: block data_optics: {_lacks(GROUP, optics)}")
+        known = [int(number) for number in numbers(f"{path}: block data_optics", optics, GROUP)]
+        if len(set(known)) < len(known):
+            raise InputError(f"{path}: block data_optics: column {GROUP}: expected each group once, found {known}")
+        if GROUP in self.table:
+            self.group = self._integers(GROUP)
+        elif len(known) == 1:
+            self.group[:] = known[0]
+        else:
+            raise InputError(f"{self.where}: {_lacks(GROUP, self.table)}")
+        place = {number: row for row, number in enumerate(known)}
+        for row, number in enumerate(self.group):
+            if int(number) not in place:
+                raise InputError(
+                    f"{self.where}: column {GROUP}: row {row + 1} ({self.table[NAME].iloc[row]}): expected an optics "
+                    f"group of block data_optics ({known}), found {number}"
+                )
+        self.joined = optics.iloc[[place[int(number)] for number in self.group]].reset_index(drop=True)
+
+    def _integers(self, label: str) -> NDArray[np.int64]:
+        values = numbers(self.where, self.table, label)
+        bad = np.flatnonzero(~np.isfinite(values) | (values != np.round(values)))
+        if len(bad):
+            raise InputError(
+                f"{self.where}: column {label}: row {bad[0] + 1} ({self.table[NAME].iloc[bad[0]]}): expected a whole "
+                f"number, found {values[bad[0]]}"
+            )
+        return values.astype(np.int64)
+
+    def has(self, label: str) -> bool:
+        return label in self.table or (self.joined is not None and label in self.joined)
+
+    def get(self, label: str, default: float = np.nan) -> NDArray[np.float64]:
+        if label in self.table:
+            return numbers(self.where, self.table, label)
+        if self.joined is not None and label in self.joined:
+            return numbers(self.where, self.joined, label)
+        return np.full(len(self.table), default)
+
+    def found(self) -> str:
+        optics = [] if self.joined is None else list(self.joined.columns)
+        return ", ".join([*self.table.columns, *(f"{label} (optics)" for label in optics)])
+
+
+def read_micrographs_star(path: Path, *, require_ctf: bool = True) -> MicrographTable:
+    """Read RELION's table of micrographs.
+
+    Parameters
+    ----------
+    path
+        `micrographs_ctf.star` or the like, of RELION 1.3 to 5.
+    require_ctf
+        Refuse a table without defocus, voltage, Cs and amplitude contrast. False: what is missing is NaN.
+
+    Returns
+    -------
+    MicrographTable
+        The pixel size comes from rlnMicrographPixelSize, else rlnMicrographOriginalPixelSize, else detector pixel
+        over magnification. Missing: defocus V is U, angle and phase shift are 0.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    InputError
+        Naming file, block, column and row, if the table is missing, empty, lacks columns, names a micrograph twice or
+        an optics group that does not exist. A senseless value in a row is told in its `problem` instead.
+    """
+    blocks = read_star(path)
+    block = _micrographs_block(path, blocks)
+    table = blocks[block]
+    _check_names(f"{path}: block data_{block}", table)
+    columns = _Columns(path, block, table, blocks.get("optics"))
+    if require_ctf:
+        _check_ctf(columns)
+    defocus_u = columns.get("rlnDefocusU")
+    frame = pd.DataFrame(
+        {
+            "name": table[NAME].to_numpy(),
+            "defocus_u": defocus_u,
+            "defocus_v": columns.get("rlnDefocusV") if columns.has("rlnDefocusV") else defocus_u,
+            "defocus_angle": columns.get("rlnDefocusAngle", 0.0 if columns.has("rlnDefocusU") else np.nan),
+            "phase_shift": columns.get("rlnPhaseShift", 0.0),
+            "voltage": columns.get("rlnVoltage"),
+            "spherical_aberration": columns.get("rlnSphericalAberration"),
+            "amplitude_contrast": columns.get("rlnAmplitudeContrast"),
+            "exposure_group": columns.group,
+            "pixel_size": _pixel_size(columns),
+            "ctf_fit_resolution": columns.get("rlnCtfMaxResolution"),
+            "ice_thickness": columns.get("rlnCtfIceRingDensity"),
+        }
+    )
+    frame["problem"] = pd.Series([_problem(row, require_ctf) for row in frame.to_dict("records")], dtype="str")
+    return MicrographTable(frame, path)
+
+
+def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Path) -> tuple[Path, list[str]]:
+    """Find the folder that RELION's names are relative to.
+
+    Parameters
+    ----------
+    names
+        Micrograph names, also absolute ones and slices of stacks.
+    star_path
+        The STAR file they come from.
+    root
+        The folder, if known; nothing else is tried then.
+    cwd
+        Tried first without `root`, before the STAR file's folder and its parents.
+
+    Returns
+    -------
+    folder, missing
+        The first folder that holds all of up to 50 evenly sampled names, else the first that holds any of them; and
+        the names, out of all, that are not there.
+
+    Raises
+    ------
+    MissingFileError
+        If no folder holds any, with the folders tried.
+    """
+    folders = [root] if root else list(dict.fromkeys([cwd.absolute(), *star_path.absolute().parents]))
+    files = [split_stack_name(name)[1] for name in names]
+    # absolute names are found from everywhere and say nothing about the folder
+    telling = [file for file in files if not file.is_absolute()] or files
+    step = max(1.0, len(telling) / SAMPLED_NAMES)
+    sample = [telling[int(i * step)] for i in range(min(len(telling), SAMPLED_NAMES))]
+    hits = [sum((folder / file).is_file() for file in sample) for folder in folders]
+    if not any(hits):
+        looked = ", ".join(str(folder) for folder in folders)
+        first = names[0] if names else "any micrograph"
+        raise MissingFileError(
+            f"{star_path}: none of its micrographs found, the first being {first}; looked in {looked}. Names are "
+            "relative to RELION's project folder: give it with --root"
+        )
+    best = hits.index(len(sample)) if len(sample) in hits else next(i for i, hit in enumerate(hits) if hit)
+    folder = folders[best]
+    return folder, [name for name, file in zip(names, files, strict=True) if not (folder / file).is_file()]
+
+
+def read_coordinates_star(path: Path, micrograph: str | None = None) -> pd.DataFrame:
+    """Read particle positions: a particles file, hand picks, simulated truth.
+
+    Parameters
+    ----------
+    path
+        STAR file with rlnCoordinateX and rlnCoordinateY in its block `particles`, or another one.
+    micrograph
+        Name to use when the file has no rlnMicrographName, as RELION's per-micrograph files. Default: refuse those.
+
+    Returns
+    -------
+    DataFrame
+        `micrograph`, `x_px`, `y_px` (0-based pixels of the micrograph), and every other column of the file untouched.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    InputError
+        If no block has positions, or they are not finite numbers.
+    """
+    blocks = read_star(path)
+    wanted = ("rlnCoordinateX", "rlnCoordinateY")
+    order = sorted(blocks, key=lambda name: name != "particles")
+    block = next((name for name in order if all(label in blocks[name] for label in wanted)), None)
+    if block is None:
+        raise InputError(f"{path}: expected a table with {' and '.join(wanted)}, found {_listing(blocks)}")
+    table, where = blocks[block], f"{path}: block data_{block}"
+    if NAME not in table and micrograph is None:
+        raise InputError(f"{where}: {_lacks(NAME, table)}; expected a file that names the micrograph of each particle")
+    names = table[NAME].to_numpy() if NAME in table else np.full(len(table), micrograph, dtype=object)
+    frame = pd.DataFrame({"micrograph": pd.Series(names, dtype="str")})
+    for label, column in zip(wanted, ("x_px", "y_px"), strict=True):
+        frame[column] = numbers(where, table, label)
+        bad = np.flatnonzero(~np.isfinite(frame[column].to_numpy()))
+        if len(bad):
+            raise InputError(f"{where}: column {label}: row {bad[0] + 1} ({names[bad[0]]}): expected a finite number")
+    return frame.join(table.drop(columns=[NAME, *wanted], errors="ignore").reset_index(drop=True))
+
+
+def read_truth_micrographs(path: Path) -> list[str] | None:
+    """Read the names in a block `micrographs` beside the particles: all that were labelled, empty ones too.
+
+    Parameters
+    ----------
+    path
+        STAR file.
+
+    Returns
+    -------
+    list of str or None
+        None if the file has no such block.
+    """
+    table = read_star(path).get("micrographs")
+    return None if table is None or NAME not in table else [str(name) for name in table[NAME]]
+
+
+def numbers(where: str, table: pd.DataFrame, label: str) -> NDArray[np.float64]:
+    """Take a column as numbers, NaN where a value is missing.
+
+    Raises
+    ------
+    InputError
+        Naming the row, if a value is not a number.
+    """
+    values = pd.to_numeric(table[label], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    for row in np.flatnonzero(np.isnan(values) & table[label].notna().to_numpy()):
+        text = str(table[label].iloc[row])
+        if text.strip().lower() not in ("nan", "-nan", ""):
+            name = f" ({table[NAME].iloc[row]})" if NAME in table else ""
+            raise InputError(f"{where}: column {label}: row {row + 1}{name}: expected a number, found {text!r}")
+    return np.asarray(values)
+
+
+def _micrographs_block(path: Path, blocks: dict[str, pd.DataFrame]) -> str:
+    order = sorted(blocks, key=lambda name: name != "micrographs")
+    block = next((name for name in order if NAME in blocks[name]), None)
+    if block is None:
+        raise InputError(f"{path}: expected a table of micrographs (column {NAME}), found {_listing(blocks)}")
+    if "rlnCoordinateX" in blocks[block] or "rlnMicrographCoordinates" in blocks[block]:
+        raise InputError(
+            f"{path}: block data_{block}: expected a table of micrographs, found one of particles or picks; give "
+            "micrographs_ctf.star"
+        )
+    return block
+
+
+def _check_names(where: str, table: pd.DataFrame) -> None:
+    if table.empty:
+        raise InputError(f"{where}: expected at least one micrograph, found none")
+    seen: dict[str, int] = {}
+    for row, name in enumerate(table[NAME], start=1):
+        if not name:
+            raise InputError(f"{where}: column {NAME}: row {row}: expected a name, found none")
+        if name in seen:
+            raise InputError(f"{where}: column {NAME}: {name} is in row {seen[name]} and again in row {row}")
+        seen[name] = row
+
+
+def _check_ctf(columns: _Columns) -> None:
+    if not columns.has("rlnDefocusU"):
+        raise InputError(f"{columns.where}: no defocus (rlnDefocusU): {CTF_ADVICE}; found {columns.found()}")
+    missing = [
+        label for label in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast") if not columns.has(label)
+    ]
+    if columns.has("rlnDefocusV") and not columns.has("rlnDefocusAngle"):
+        missing.append("rlnDefocusAngle")
+    if missing:
+        raise InputError(f"{columns.where}: expected the column {', '.join(missing)}, found {columns.found()}")
+
+
+def _pixel_size(columns: _Columns) -> NDArray[np.float64]:
+    size = np.full(len(columns.table), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sources = (
+            columns.get("rlnMicrographPixelSize"),
+            columns.get("rlnMicrographOriginalPixelSize"),
+            columns.get("rlnDetectorPixelSize") * 1e4 / columns.get("rlnMagnification"),
+        )
+    for source in sources:
+        size = np.where(np.isnan(size) & np.isfinite(source) & (source > 0), source, size)
+    return size
+
+
+def _problem(row: Mapping[Hashable, Any], require_ctf: bool) -> str:
+    ranges = {
+        "defocus_u": (0.0, np.inf, "above 0 Å"),
+        "defocus_v": (0.0, np.inf, "above 0 Å"),
+        "voltage": (0.0, np.inf, "above 0 kV"),
+        "amplitude_contrast": (-1e-9, 1.0, "in [0, 1)"),
+        "spherical_aberration": (-1e-9, np.inf, "of 0 mm or more"),
+        "defocus_angle": (-np.inf, np.inf, "in degrees"),
+        "phase_shift": (-np.inf, np.inf, "in degrees"),
+    }
+    for name, (low, high, expected) in ranges.items():
+        value = float(row[name])
+        if not (low < value < high) and (require_ctf or not np.isnan(value)):
+            return f"{name}: expected a number {expected}, found {value:g}"
+    return ""
+
+
+def _lacks(label: str, table: pd.DataFrame) -> str:
+    return f"expected the column {label}, found {', '.join(table.columns)}"
+
+
+def _listing(blocks: dict[str, pd.DataFrame]) -> str:
+    return "; ".join(f"data_{name}: {', '.join(table.columns)}" for name, table in blocks.items())

@@ -1,0 +1,368 @@
+"""Settings of every stage: one definition each for command-line flag, job-file key and Python argument.
+
+A wrong value is refused before any work.
+Lengths are Å, angles degrees, voltage kV, Cs mm, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pickcal.errors import InputError, MissingFileError
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def stored(self) -> dict[str, Any]:
+        """Plain values for the project's attributes (paths as given, tuples as lists)."""
+        return self.model_dump(mode="json")
+
+
+class SimulateSettings(Settings):
+    """What `pickcal simulate` makes."""
+
+    micrographs: int = Field(12, ge=1, description="Number of micrographs.")
+    seed: int = Field(0, ge=0, description="Seed of every random number; same seed, same files.")
+    particle: Literal["asymmetric", "barrel", "shell"] = Field(
+        "asymmetric",
+        description="Particle: an asymmetric complex, a 20S-like barrel or an apoferritin-like shell.",
+    )
+    map: Path | None = Field(None, description="MRC file of a 3D map to use as the particle instead.")
+    map_pixel_size: float | None = Field(None, gt=0, description="Voxel size of the map, Å; default: its header.")
+    diameter: float = Field(150.0, ge=40, le=1000, description="Largest diameter of the particle, Å.")
+    pixel_size: float = Field(2.0, ge=0.3, le=10, description="Pixel size of the micrographs, Å.")
+    height: int = Field(2048, ge=256, le=16384, description="Rows of a micrograph, pixels.")
+    width: int = Field(2048, ge=256, le=16384, description="Columns of a micrograph, pixels.")
+    defocus: tuple[float, ...] = Field(
+        (), description="Defocus of the micrographs in turn, Å; default: evenly over the range."
+    )
+    defocus_min: float = Field(5000.0, gt=0, description="Lowest defocus, Å (positive is underfocus).")
+    defocus_max: float = Field(30000.0, gt=0, description="Highest defocus, Å.")
+    astigmatism: float = Field(300.0, ge=0, description="Largest difference between defocus U and V, Å.")
+    voltage: float = Field(300.0, gt=0, description="Acceleration voltage, kV.")
+    spherical_aberration: float = Field(2.7, ge=0, description="Spherical aberration Cs, mm.")
+    amplitude_contrast: float = Field(0.1, ge=0, lt=1, description="Amplitude contrast, fraction.")
+    dose: float = Field(40.0, gt=0, description="Electrons per Å^2.")
+    particles_min: int = Field(120, ge=0, description="Fewest particles on an ordinary micrograph.")
+    particles_max: int = Field(280, ge=0, description="Most particles on an ordinary micrograph.")
+    signal: float = Field(1.0, gt=0, description="Factor on the contrast of the particles; 1 is an easy data set.")
+    empty: int = Field(1, ge=0, description="Micrographs without particles.")
+    crowded: int = Field(1, ge=0, description="Micrographs with as many particles as fit.")
+    carbon: int = Field(1, ge=0, description="Micrographs that show the carbon edge of the hole.")
+    ice_crystals: float = Field(2.0, ge=0, description="Ice crystals per micrograph, mean.")
+    aggregates: float = Field(1.0, ge=0, description="Aggregates per micrograph, mean.")
+    ice_variation: float = Field(0.2, ge=0, le=0.8, description="Relative spread of ice thickness over micrographs.")
+    gradient: float = Field(0.05, ge=0, le=0.5, description="Illumination gradient across a micrograph, fraction.")
+    templates: int = Field(20, ge=1, description="Projections written to templates.mrcs.")
+    template_pixel_size: float = Field(4.0, gt=0, description="Pixel size of the templates, Å.")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> SimulateSettings:
+        _ordered(self, "defocus_min", "defocus_max")
+        _ordered(self, "particles_min", "particles_max")
+        if any(d <= 0 for d in self.defocus):
+            raise ValueError("defocus: expected values above 0 Å")
+        return self
+
+
+class ImportSettings(Settings):
+    """How source micrographs become the project's working images."""
+
+    pixel_size: float = Field(
+        5.0, ge=1, le=20, description="Working pixel size, Å; met within 1 %, never finer than the source."
+    )
+    source_pixel_size: float | None = Field(
+        None, gt=0, description="Pixel size of the source files, Å; overrules STAR file and headers."
+    )
+    root: Path | None = Field(None, description="Folder that the names in the STAR file are relative to.")
+    clip: float = Field(6.0, ge=3, description="Pixels further than this many standard deviations are clipped.")
+    batch: int | None = Field(
+        None, ge=1, description="Micrographs per task and chunk; default: a sixteenth of all, at most 16."
+    )
+    stacks: bool = Field(False, description="Files of several images are stacks of micrographs, not movies.")
+    without_ctf: bool = Field(False, description="Take micrographs that have no defocus.")
+
+
+class FilterSettings(Settings):
+    """Filters and peak search shared by all pickers."""
+
+    low_pass: float = Field(20.0, ge=5, le=200, description="Low-pass filter, Å.")
+    high_pass: float | None = Field(None, gt=0, description="High-pass filter, Å; default: three particle diameters.")
+    whiten: bool = Field(True, description="Divide by the micrograph's own noise spectrum.")
+    contrast: Literal["dark", "light"] = Field("dark", description="Particles are darker or lighter than the ice.")
+    max_picks: int = Field(4000, ge=1, le=100_000, description="Most picks kept per micrograph, best first.")
+
+
+class BlobSettings(FilterSettings):
+    """Picking with discs, rings or ellipses of several sizes."""
+
+    method: Literal["blob"] = Field("blob", description="Kind of picking.")
+    diameter_min: float = Field(ge=20, le=5000, description="Smallest particle diameter, Å.")
+    diameter_max: float = Field(ge=20, le=5000, description="Largest particle diameter, Å.")
+    sizes: int | None = Field(None, ge=1, le=20, description="Number of sizes; default: 1 for equal diameters, else 3.")
+    shapes: tuple[Literal["disc", "ring", "ellipse"], ...] = Field(
+        ("disc", "ring"), min_length=1, description="Shapes to search with."
+    )
+    min_distance: float = Field(1.0, gt=0, le=5, description="Least distance of two picks, in mean diameters.")
+    ctf: bool = Field(False, description="Give the blobs the micrograph's CTF.")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> BlobSettings:
+        _ordered(self, "diameter_min", "diameter_max")
+        return self
+
+    @property
+    def diameter(self) -> float:
+        """Mean particle diameter, Å."""
+        return 0.5 * (self.diameter_min + self.diameter_max)
+
+
+class TemplateSettings(FilterSettings):
+    """Picking with 2D images or with projections of a 3D map."""
+
+    method: Literal["template"] = Field("template", description="Kind of picking.")
+    templates: Path = Field(
+        description="Stack of 2D templates (.mrcs), or a 3D map (.mrc) to project; white particles."
+    )
+    diameter: float = Field(ge=20, le=5000, description="Particle diameter, Å; sets mask, distances and borders.")
+    template_pixel_size: float | None = Field(
+        None, gt=0, description="Pixel size of the templates, Å; default: header."
+    )
+    rotation_step: float = Field(5.0, ge=0.5, le=90, description="In-plane rotation step, degrees.")
+    projection_step: float = Field(20.0, ge=3, le=90, description="Angle between projections of a 3D map, degrees.")
+    min_distance: float = Field(0.5, gt=0, le=5, description="Least distance of two picks, in diameters.")
+    ctf: bool = Field(True, description="Give the templates the micrograph's CTF.")
+
+    @property
+    def diameter_min(self) -> float:
+        """Inner diameter of the power disc, Å."""
+        return self.diameter
+
+    @property
+    def diameter_max(self) -> float:
+        """Outer diameter of the power disc, Å."""
+        return self.diameter
+
+
+PickSettings = BlobSettings | TemplateSettings
+
+
+class CalibrateSettings(Settings):
+    """How scores are fitted against defocus over the whole data set."""
+
+    ncc: Literal["line", "none"] = Field("line", description="Calibration of the NCC score.")
+    power: Literal["line", "none"] = Field("line", description="Calibration of the power score.")
+    median_of: Literal["particles", "all"] = Field(
+        "particles",
+        description="Median of what stands above the decoys, or of all picks as in cryoSPARC.",
+    )
+    degree: Literal[1, 2] = Field(1, description="1 a line, 2 a parabola in defocus.")
+    covariates: tuple[Literal["ice_thickness", "astigmatism", "phase_shift", "ctf_fit_resolution"], ...] = Field(
+        (), description="Further covariates of the fit."
+    )
+    per_group: bool = Field(False, description="One fit per exposure group.")
+    reference_defocus: float | None = Field(
+        None, gt=0, description="Defocus at which calibrated equals raw score, Å; default: the median."
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of intervals and bands.")
+
+
+class SelectSettings(Settings):
+    """Thresholds on calibrated scores; what is not given does not reject."""
+
+    min_ncc: float | None = Field(None, ge=-2, le=2, description="Least calibrated NCC score.")
+    min_power: float | None = Field(None, ge=0, description="Least calibrated power score.")
+    max_power: float | None = Field(None, gt=0, description="Largest calibrated power score.")
+    edge: float | None = Field(None, ge=0, description="Least distance from the micrograph's border, Å.")
+    exclude: tuple[str, ...] = Field((), description="Micrographs of which nothing is accepted, by name.")
+    raw: bool = Field(False, description="Thresholds are on raw scores instead of calibrated ones.")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> SelectSettings:
+        if self.min_power is not None and self.max_power is not None:
+            _ordered(self, "min_power", "max_power")
+        return self
+
+
+class ExportSettings(Settings):
+    """Where and how accepted picks are written."""
+
+    format: Literal["relion", "csv", "parquet"] = Field("relion", description="File format.")
+    suffix: Name = Field("autopick", description="RELION: suffix of the per-micrograph files.")
+
+
+class EvaluateSettings(Settings):
+    """How picks are compared with truth."""
+
+    radius: float = Field(0.35, gt=0, le=1, description="Largest distance of a match, in particle diameters.")
+
+
+class ClusterSettings(Settings):
+    """Where tasks run."""
+
+    cluster: str = Field(
+        "local",
+        description="'local' (processes on this machine), 'serial', or the address of a Dask scheduler.",
+    )
+    workers: int | None = Field(None, ge=1, description="Worker processes of the local cluster; default: all cores.")
+
+    @model_validator(mode="after")
+    def _kind(self) -> ClusterSettings:
+        if self.cluster not in ("local", "serial") and "://" not in self.cluster:
+            raise ValueError("cluster: expected 'local', 'serial' or an address such as tcp://host:8786")
+        return self
+
+
+class ImportJob(ImportSettings):
+    """The `[import]` section of a job file."""
+
+    sources: tuple[Path, ...] = Field(min_length=1, description="micrographs_ctf.star, or MRC and TIFF files.")
+
+
+class SelectJob(SelectSettings):
+    """The `[select]` section of a job file."""
+
+    name: Name = Field("selected", description="Name of the selection.")
+    thresholds: Path | None = Field(None, description="Thresholds file to replay.")
+
+
+class ExportJob(ExportSettings):
+    """The `[export]` section of a job file."""
+
+    path: Path = Field(description="Folder (RELION) or file (CSV, Parquet) to write.")
+
+
+class EvaluateJob(EvaluateSettings):
+    """The `[evaluate]` section of a job file."""
+
+    truth: Path = Field(description="STAR file of true particles or hand picks.")
+
+
+class Job(Settings):
+    """A whole job file: what `pickcal run` does, stage by stage; sections left out are not run."""
+
+    project: Path = Field(description="The project store, a folder ending in .zarr.")
+    picks: Name | None = Field(None, description="Name of the picks; default: the method of picking.")
+    report: Path | None = Field(None, description="HTML report to write.")
+    cluster: ClusterSettings = ClusterSettings()
+    simulate: SimulateSettings | None = None
+    import_: ImportJob | None = Field(None, alias="import")
+    pick: Annotated[PickSettings, Field(discriminator="method")] | None = None
+    calibrate: CalibrateSettings | None = None
+    select: SelectJob | None = None
+    export: ExportJob | None = None
+    evaluate: EvaluateJob | None = None
+
+    @property
+    def picks_name(self) -> str:
+        """Name of the picks group this job works on."""
+        return self.picks or (self.pick.method if self.pick else "template")
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
+    """Build a settings model and turn what pydantic finds into one readable error.
+
+    Parameters
+    ----------
+    model
+        The settings class.
+    values
+        Names and values.
+    where
+        What the values come from, for the message (a file, a command).
+
+    Raises
+    ------
+    InputError
+        Naming each setting, what was expected and what was found; unknown names suggest the nearest known one.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InputError(describe(error, where)) from None
+
+
+def describe(error: ValidationError, where: str) -> str:
+    """Turn a pydantic error into lines of `section.setting: expected ..., got ...`."""
+    lines = [f"{where}: settings refused"]
+    for item in error.errors():
+        place = ".".join(str(part).rstrip("_") for part in item["loc"]) or "settings"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"  {place}: no such setting{_nearest(str(item['loc'][-1]))}")
+        elif item["type"] == "missing":
+            lines.append(f"  {place}: expected a value, got none")
+        elif item["type"] == "value_error":
+            lines.append(f"  {item['msg'].removeprefix('Value error, ')}")
+        else:
+            expected = item["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
+            lines.append(f"  {place}: expected {expected}, got {item['input']!r}")
+    return "\n".join(lines)
+
+
+def _nearest(name: str) -> str:
+    known = {field for model in Settings.__subclasses__() for field in model.model_fields}
+    for model in (BlobSettings, TemplateSettings, ImportJob, SelectJob, ExportJob, EvaluateJob):
+        known.update(model.model_fields)
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def load_job(path: Path, overrides: tuple[str, ...] = ()) -> Job:
+    """Read a job file.
+
+    Parameters
+    ----------
+    path
+        TOML file.
+    overrides
+        `section.key=value` strings that replace values of the file; the value is read as TOML, else as text.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If the file is not there, is not TOML, or holds a wrong setting.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such job file")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from None
+    for override in overrides:
+        _override(values, override)
+    return validated(Job, values, str(path))
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set: expected section.key=value, got {override!r}")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--set {override}: {section!r} is a value, not a section")
+    try:
+        values[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[last] = text
+
+
+def _ordered(settings: Settings, low: str, high: str) -> None:
+    below, above = getattr(settings, low), getattr(settings, high)
+    if below > above:
+        raise ValueError(f"{low}: expected at most {high} ({above:g}), got {below:g}")
