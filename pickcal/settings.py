@@ -114,7 +114,7 @@ class BlobSettings(FilterSettings):
     shapes: tuple[Literal["disc", "ring", "ellipse"], ...] = Field(
         ("disc", "ring"), min_length=1, description="Shapes to search with."
     )
-    min_distance: float = Field(1.0, gt=0, le=5, description="Least distance of two picks, in mean diameters.")
+    min_distance: float = Field(0.7, gt=0, le=5, description="Least distance of two picks, in mean diameters.")
     ctf: bool = Field(False, description="Give the blobs the micrograph's CTF.")
 
     @model_validator(mode="after")

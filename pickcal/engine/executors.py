@@ -79,9 +79,7 @@ class DaskExecutor:
                 yield outcome
         for task in bereaved:
             for _, outcome in self._submit(function, [task]):
-                yield outcome or Outcome(
-                    task, error="the worker process died on this batch, twice (out of memory?)"
-                )
+                yield outcome or Outcome(task, error="the worker process died on this batch, twice (out of memory?)")
 
     def _submit(self, function: Callable[[T], R], tasks: list[T]) -> Iterator[tuple[T, Outcome[T, R] | None]]:
         from distributed import KilledWorker, as_completed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from pickcal.picking.projection import FloatArray
 from pickcal.settings import SimulateSettings
-from pickcal.simulation.projection import FloatArray
 from pickcal.simulation.scene import Contaminant, Scene
 
 CARBON_LOSS = 0.22

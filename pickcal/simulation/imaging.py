@@ -14,10 +14,10 @@ import numpy as np
 from scipy import fft
 
 from pickcal.picking.ctf import ctf_filter, electron_wavelength, frequency_grid
+from pickcal.picking.projection import FloatArray, image_box, project
 from pickcal.settings import SimulateSettings
 from pickcal.simulation.contaminants import draw_contaminants
 from pickcal.simulation.particles import simulate_particle
-from pickcal.simulation.projection import FloatArray, image_box, project
 from pickcal.simulation.scene import Scene, generator, make_scene, particle_diameter
 
 PROTEIN_POTENTIAL = 1.25

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.ndimage import shift as shifted
 
 from pickcal.errors import InputError, MissingFileError
-from pickcal.simulation.projection import FloatArray, Volume
+from pickcal.picking.projection import FloatArray, Volume
 
 HIGH_PASSED = 0.5
 """Maps whose negative density is more than this fraction of the positive have lost their low resolution."""

@@ -15,9 +15,9 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
+from pickcal.picking.projection import FloatArray, Volume
 from pickcal.settings import SimulateSettings
 from pickcal.simulation.maps import load_map
-from pickcal.simulation.projection import FloatArray, Volume
 
 GRID = 96
 """Voxels along each edge of a model's volume."""

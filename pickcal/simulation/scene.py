@@ -14,9 +14,9 @@ from scipy.spatial import cKDTree
 
 from pickcal.errors import InputError
 from pickcal.picking.ctf import Ctf
+from pickcal.picking.projection import FloatArray, random_angles
 from pickcal.settings import SimulateSettings
 from pickcal.simulation.particles import simulate_particle
-from pickcal.simulation.projection import FloatArray, random_angles
 
 Kind = Literal["ordinary", "empty", "crowded", "carbon"]
 

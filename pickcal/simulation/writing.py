@@ -15,10 +15,10 @@ import starfile
 from pickcal.engine.executors import Executor, SerialExecutor
 from pickcal.errors import InputError, PickcalError
 from pickcal.picking.ctf import Ctf
+from pickcal.picking.projection import FloatArray, even_angles, project
 from pickcal.settings import SimulateSettings
 from pickcal.simulation.imaging import simulate_micrograph
 from pickcal.simulation.particles import simulate_particle
-from pickcal.simulation.projection import FloatArray, even_angles, project
 from pickcal.simulation.scene import Scene, make_scene, particle_diameter, plan
 
 

@@ -1,0 +1,5 @@
+"""`python -m pickcal`."""
+
+from pickcal.cli import main
+
+main()

@@ -1,0 +1,90 @@
+"""Per-micrograph medians: of all picks, or of what stands above the decoys.
+
+The median of all candidates follows the noise wherever most candidates are noise. Decoys, the picks of the same
+search on the inverted micrograph, show how many picks noise gives at every score; what exceeds them are particles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+LEAST_PARTICLES = 10
+
+
+@dataclass(frozen=True)
+class Medians:
+    """Medians of one micrograph.
+
+    Attributes
+    ----------
+    ncc, power
+        Median scores; NaN where there are too few picks or particles.
+    particles
+        Estimated number of particles (picks in excess of decoys), or the number of picks when all are counted.
+    break_even
+        NCC score at which a pick is as likely noise as particle; NaN where it is not known.
+    """
+
+    ncc: float
+    power: float
+    particles: float
+    break_even: float = float("nan")
+
+
+def medians_of_all(ncc: Floats, power: Floats) -> Medians:
+    """Medians of all picks of one micrograph, as cryoSPARC's calibration takes them."""
+    if len(ncc) == 0:
+        return Medians(np.nan, np.nan, 0.0)
+    return Medians(float(np.median(ncc)), float(np.median(power)), float(len(ncc)))
+
+
+def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_power: Floats) -> Medians:
+    """Medians of the picks in excess of the decoys of one micrograph.
+
+    Parameters
+    ----------
+    ncc, power
+        Scores of the picks, shape `(n,)`.
+    decoy_ncc, decoy_power
+        Scores of the decoys, shape `(m,)`.
+
+    Returns
+    -------
+    Medians
+        NCC: the score above which half of the largest excess of picks over decoys lies. Power: the same, among
+        picks and decoys with NCC above the score of the largest excess. Break-even: the score that maximises
+        picks - 2 decoys above it, where the density of picks is twice that of decoys. NaN where the excess is below
+        10 or not larger than three times its counting error.
+    """
+    if len(ncc) == 0:
+        return Medians(np.nan, np.nan, 0.0)
+    order = np.argsort(-ncc, kind="stable")
+    above = np.searchsorted(np.sort(-decoy_ncc), -ncc[order], side="right")
+    count = np.arange(1, len(ncc) + 1)
+    excess = count - above
+    top = int(np.argmax(excess))
+    particles = float(excess[top])
+    if particles < LEAST_PARTICLES or particles < 3 * np.sqrt(count[top] + above[top]):
+        return Medians(np.nan, np.nan, max(particles, 0.0))
+    half = int(np.argmax(excess[: top + 1] >= 0.5 * particles))
+    chosen = order[: top + 1]
+    return Medians(
+        float(ncc[order[half]]),
+        _excess_median(power[chosen], decoy_power[decoy_ncc >= ncc[order[top]]]),
+        particles,
+        float(ncc[order[int(np.argmax(count - 2 * above))]]),
+    )
+
+
+def _excess_median(values: Floats, subtract: Floats) -> float:
+    """Median of `values` after taking away a population like `subtract`."""
+    both = np.concatenate([values, subtract])
+    sign = np.concatenate([np.ones(len(values)), -np.ones(len(subtract))])
+    order = np.argsort(both, kind="stable")
+    running = np.cumsum(sign[order])
+    return float(both[order[int(np.argmax(running >= 0.5 * running[-1]))]])

@@ -1,0 +1,472 @@
+"""The command line: one command per stage. No logic: commands read settings, call a stage and show its result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+from rich.console import Console
+
+import pickcal
+from pickcal.engine.executors import open_executor
+from pickcal.engine.progress import TerminalReporter
+from pickcal.errors import PickcalError
+from pickcal.settings import (
+    BlobSettings,
+    CalibrateSettings,
+    ClusterSettings,
+    EvaluateSettings,
+    ExportSettings,
+    ImportSettings,
+    SelectSettings,
+    SimulateSettings,
+    TemplateSettings,
+    describe,
+    load_job,
+)
+
+OK, REFUSED, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = App(
+    name="pickcal",
+    help="Pick particles, calibrate their scores against defocus, and keep picks you can trust.\n\n"
+    "Exit codes: 0 all well; 1 refused (the message says why); 2 wrong command line; 3 finished, but some "
+    "micrographs failed (named, and listed by 'pickcal status'); 130 interrupted, the same command goes on.",
+    version=pickcal.__version__,
+)
+pick_app = App(name="pick", help="Pick particles with blobs or templates.")
+app.command(pick_app)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """How a command speaks.
+
+    Attributes
+    ----------
+    json
+        Print one JSON object as the last line of standard output.
+    quiet
+        No progress.
+    """
+
+    json: Annotated[bool, Parameter(help="Print one JSON object as the last line.", negative="")] = field(default=False)
+    quiet: Annotated[bool, Parameter(help="No progress.", negative="")] = field(default=False)
+
+
+Cluster = Annotated[ClusterSettings, Parameter(name="*")]
+PROJECT = Annotated[Path, Parameter(help="The project store, a folder ending in .zarr.")]
+Simulation = Annotated[SimulateSettings, Parameter(name="*")]
+Import = Annotated[ImportSettings, Parameter(name="*")]
+Template = Annotated[TemplateSettings, Parameter(name="*")]
+Blob = Annotated[BlobSettings, Parameter(name="*")]
+Calibrate = Annotated[CalibrateSettings, Parameter(name="*")]
+Select = Annotated[SelectSettings, Parameter(name="*")]
+Export = Annotated[ExportSettings, Parameter(name="*")]
+Evaluate = Annotated[EvaluateSettings, Parameter(name="*")]
+Overwrite = Annotated[bool, Parameter(help="Replace what has this name.", negative="")]
+PicksName = Annotated[str, Parameter(help="Name of the picks.")]
+
+_DEFAULT_OUTPUT = Output()
+_DEFAULT_CLUSTER = ClusterSettings()
+
+
+@app.command
+def simulate(
+    out: Path,
+    *,
+    settings: Simulation = SimulateSettings(),
+    cluster: Cluster = _DEFAULT_CLUSTER,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Make simulated micrographs with known particles.
+
+    Example: pickcal simulate sim --micrographs 12 --seed 1
+
+    Parameters
+    ----------
+    out
+        Folder to write: micrographs, micrographs_ctf.star, truth_particles.star, templates.mrcs.
+    """
+    from pickcal.simulation import simulate as make
+
+    with _session(output) as (reporter, show), open_executor(cluster) as executor:
+        reporter.start("simulate", settings.micrographs)
+        made = make(out, settings, executor, lambda _: reporter.advance(1))
+        reporter.finish()
+        show(
+            {
+                "folder": str(made.folder),
+                "micrographs": len(made.names),
+                "particles": int(sum(made.particles)),
+                "star": str(made.micrographs),
+                "truth": str(made.truth),
+                "templates": str(made.templates),
+            }
+        )
+
+
+@app.command(name="import")
+def import_(
+    sources: list[Path],
+    *,
+    project: PROJECT,
+    settings: Import = ImportSettings(),
+    cluster: Cluster = _DEFAULT_CLUSTER,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Read micrographs into a project. Sources are only read.
+
+    Example: pickcal import CtfFind/job003/micrographs_ctf.star --project p.zarr
+
+    Parameters
+    ----------
+    sources
+        RELION's micrographs_ctf.star, or MRC and TIFF files.
+    """
+    from pickcal.stages.ingest import ingest
+
+    with _session(output) as (reporter, show), open_executor(cluster) as executor:
+        show(ingest(sources, project, settings, executor, reporter).as_json())
+
+
+@pick_app.command
+def template(
+    project: PROJECT,
+    *,
+    settings: Template,
+    name: PicksName = "template",
+    overwrite: Overwrite = False,
+    cluster: Cluster = _DEFAULT_CLUSTER,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Pick with templates: 2D images, or projections of a 3D map.
+
+    Example: pickcal pick template p.zarr --templates templates.mrcs --diameter 150
+    """
+    _pick(project, name, settings, overwrite, cluster, output)
+
+
+@pick_app.command
+def blob(
+    project: PROJECT,
+    *,
+    settings: Blob,
+    name: PicksName = "blob",
+    overwrite: Overwrite = False,
+    cluster: Cluster = _DEFAULT_CLUSTER,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Pick with discs, rings or ellipses.
+
+    Example: pickcal pick blob p.zarr --diameter-min 120 --diameter-max 160
+    """
+    _pick(project, name, settings, overwrite, cluster, output)
+
+
+def _pick(
+    project: Path,
+    name: str,
+    settings: TemplateSettings | BlobSettings,
+    overwrite: bool,
+    cluster: ClusterSettings,
+    output: Output,
+) -> None:
+    from pickcal.project import Project
+    from pickcal.stages.pick import pick
+
+    with _session(output) as (reporter, show):
+        opened = Project.open(project, mode="r+")
+        with open_executor(cluster) as executor:
+            show(pick(opened, name, settings, executor, reporter, overwrite).as_json())
+
+
+@app.command
+def calibrate(
+    project: PROJECT,
+    *,
+    picks: PicksName,
+    settings: Calibrate = CalibrateSettings(),
+    plots: Annotated[Path | None, Parameter(help="Folder to write the plots to, as PNG.")] = None,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Fit both scores against defocus over the whole data set.
+
+    Example: pickcal calibrate p.zarr --picks template --plots plots/
+    """
+    from pickcal.project import Project
+    from pickcal.report import save_plots
+    from pickcal.stages import calibrate as stage
+
+    with _session(output) as (_, show):
+        opened = Project.open(project, mode="r+")
+        out = stage.summary(stage.calibrate(opened, picks, settings))
+        if plots is not None:
+            out["plots"] = [str(path) for path in save_plots(opened, picks, plots)]
+        show(out)
+
+
+@app.command
+def select(
+    project: PROJECT,
+    *,
+    picks: PicksName,
+    name: Annotated[str, Parameter(help="Name of the selection.")],
+    settings: Select = SelectSettings(),
+    thresholds: Annotated[Path | None, Parameter(help="Thresholds file to replay instead of giving values.")] = None,
+    save: Annotated[Path | None, Parameter(help="Thresholds file to write.")] = None,
+    overwrite: Overwrite = False,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Accept picks by thresholds on their calibrated scores.
+
+    Example: pickcal select p.zarr --picks template --min-ncc 0.3 --name first
+    """
+    from pickcal.errors import InputError
+    from pickcal.project import Project
+    from pickcal.selection import read_thresholds
+    from pickcal.stages.run import selection_counts
+    from pickcal.stages.select import select as stage
+
+    with _session(output) as (_, show):
+        if thresholds is not None:
+            if settings.model_fields_set:
+                given = ", ".join(sorted(settings.model_fields_set))
+                raise InputError(f"--thresholds: expected a file or values, got both (also {given})")
+            settings = read_thresholds(thresholds)
+        opened = Project.open(project, mode="r+")
+        show(selection_counts(opened, stage(opened, picks, name, settings, save, overwrite), name))
+
+
+@app.command
+def export(
+    project: PROJECT,
+    out: Path,
+    *,
+    selection: Annotated[str, Parameter(help="Name of the selection.")],
+    settings: Export = ExportSettings(),
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Write accepted picks for other programs.
+
+    Example: pickcal export p.zarr --selection first --format relion out/
+
+    Parameters
+    ----------
+    out
+        Folder (RELION) or file (CSV, Parquet) to write.
+    """
+    from pickcal.project import Project
+    from pickcal.stages.export import export as stage
+
+    with _session(output) as (_, show):
+        show(stage(Project.open(project), selection, settings, out))
+
+
+@app.command
+def evaluate(
+    project: PROJECT,
+    *,
+    truth: Annotated[Path, Parameter(help="STAR file of true particles or hand picks.")],
+    picks: Annotated[str | None, Parameter(help="Name of the picks.")] = None,
+    selection: Annotated[str | None, Parameter(help="Name of a selection, instead of picks.")] = None,
+    settings: Evaluate = EvaluateSettings(),
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Hold picks or a selection against truth or hand picks.
+
+    Example: pickcal evaluate p.zarr --picks template --truth sim/truth_particles.star
+    """
+    from pickcal.errors import InputError
+    from pickcal.project import Project
+    from pickcal.stages.evaluate import evaluate_picks, evaluate_selection
+
+    with _session(output) as (_, show):
+        opened = Project.open(project)
+        if selection is not None and picks is None:
+            show(evaluate_selection(opened, selection, truth, settings))
+        elif picks is not None and selection is None:
+            show(evaluate_picks(opened, picks, truth, settings))
+        else:
+            raise InputError("evaluate: expected one of --picks NAME and --selection NAME")
+
+
+@app.command
+def status(project: PROJECT, *, output: Output = _DEFAULT_OUTPUT) -> None:
+    """Say what a project holds and what is left to do.
+
+    Example: pickcal status p.zarr
+    """
+    from pickcal.project import Project
+    from pickcal.stages.status import status as stage
+
+    with _session(output) as (_, show):
+        show(stage(Project.open(project)))
+
+
+@app.command
+def report(project: PROJECT, out: Path, *, output: Output = _DEFAULT_OUTPUT) -> None:
+    """Write one HTML page with fits, plots, counts and failures; it opens offline.
+
+    Example: pickcal report p.zarr out/report.html
+
+    Parameters
+    ----------
+    out
+        The page to write.
+    """
+    from pickcal.project import Project
+    from pickcal.report import write_report
+
+    with _session(output) as (_, show):
+        show({"report": str(write_report(Project.open(project), out))})
+
+
+@app.command
+def run(
+    job: Path,
+    *,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", help="section.key=value; may be given again.")] = (),
+    cluster: Annotated[str | None, Parameter(help="As the job's [cluster] cluster.")] = None,
+    workers: Annotated[int | None, Parameter(help="As the job's [cluster] workers.")] = None,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Run a whole job file on one cluster: import, pick, calibrate, select, export, report.
+
+    Example: pickcal run jobs/templates.toml --set pick.diameter=150
+
+    Parameters
+    ----------
+    job
+        TOML file.
+    """
+    from pickcal.stages.run import run as stage
+
+    extra = [f'cluster.cluster="{cluster}"'] if cluster else []
+    extra += [f"cluster.workers={workers}"] if workers else []
+    with _session(output) as (reporter, show):
+        loaded = load_job(job, (*set_, *extra))
+        with open_executor(loaded.cluster) as executor:
+            show(stage(loaded, executor, reporter))
+
+
+@app.command
+def inspect(
+    project: PROJECT,
+    *,
+    port: Annotated[int, Parameter(help="Port; 0 takes a free one.")] = 0,
+    show: Annotated[bool, Parameter(help="Open a browser.")] = True,
+) -> None:
+    """Open the dashboard in the browser; it listens on 127.0.0.1 only.
+
+    Example: pickcal inspect p.zarr
+    """
+    from pickcal.dashboard.views import serve
+
+    with _session(_DEFAULT_OUTPUT):
+        serve(project, port=port, show=show)
+
+
+class _Exit(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@contextmanager
+def _session(output: Output) -> Iterator[tuple[TerminalReporter, Any]]:
+    """Reporter and result printer of one command; failed micrographs in the result set the exit code."""
+    code = OK
+
+    def show(result: dict[str, Any]) -> None:
+        nonlocal code
+        failures = _failures(result)
+        for failure in failures[:10]:
+            reporter.note(f"failed: {failure['micrograph']}: {failure['error']}")
+        if len(failures) > 10:
+            reporter.note(f"failed: {len(failures) - 10} more; 'pickcal status' lists them")
+        if failures:
+            code = SOME_FAILED
+        print(json.dumps(result, allow_nan=False, default=str) if output.json else _readable(result), flush=True)
+
+    with TerminalReporter(output.quiet) as reporter:
+        yield reporter, show
+    if code:
+        raise _Exit(code)
+
+
+def _failures(result: dict[str, Any]) -> list[dict[str, str]]:
+    parts = [result, *(part for part in result.values() if isinstance(part, dict))]
+    return [failure for part in parts for failure in part.get("errors", []) + part.get("failures", [])]
+
+
+def _readable(result: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for key, value in result.items():
+        label = f"{indent}{str(key).replace('_', ' ')}"
+        if isinstance(value, dict):
+            inner = _readable(value, indent + "  ")
+            lines.append(f"{label}:\n{inner}" if inner else f"{label}: none")
+        elif isinstance(value, (list, tuple)):
+            lines.append(f"{label}: {', '.join(_word(v) for v in value) or 'none'}")
+        else:
+            lines.append(f"{label}: {_word(value)}")
+    return "\n".join(lines)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{k}: {_word(v)}" for k, v in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if value is None:
+        return "-"
+    return f"{value[0]:.4g} to {value[1]:.4g}" if _is_pair(value) else str(value)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(v, float) for v in value)
+
+
+def main(tokens: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    code: int = OK
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except _Exit as ended:
+        code = ended.code
+    except PickcalError as error:
+        errors.print(f"pickcal: {error}", markup=False)
+        code = REFUSED
+    except ValidationError as error:
+        errors.print(f"pickcal: {describe(error, 'command line')}", markup=False)
+        code = USAGE
+    except CycloptsError as error:
+        cause = error.__cause__
+        text = describe(cause, "command line") if isinstance(cause, ValidationError) else str(error)
+        errors.print(f"pickcal: {text}", markup=False)
+        code = USAGE
+    except KeyboardInterrupt:
+        errors.print(
+            "pickcal: interrupted; what is finished is kept, the same command goes on from there", markup=False
+        )
+        code = INTERRUPTED
+    except OSError as error:
+        if error.errno is None:
+            raise
+        errors.print(f"pickcal: {error.strerror}: {error.filename or ''}".rstrip(": "), markup=False)
+        code = REFUSED
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

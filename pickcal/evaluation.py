@@ -1,0 +1,200 @@
+"""Comparison of picks with truth or hand picks: precision, recall, F1, average precision, transfer loss.
+
+Transfer loss is the headline: the best threshold of the lowest- or highest-defocus micrograph is applied to all
+others, and their F1 is held against what each could reach with its own best threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from pickcal.calibration.lines import spearman
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Picks of one micrograph, matched with truth.
+
+    Attributes
+    ----------
+    true
+        For each pick that counts, whether it is a particle; shape `(n,)`.
+    counted
+        Indices of the picks that count, into the picks given; shape `(n,)`.
+    particles
+        Number of true particles that count.
+    """
+
+    true: NDArray[np.bool_]
+    counted: NDArray[np.intp]
+    particles: int
+
+
+def label_picks(
+    picks: Floats, scores: Floats, truth: Floats, extent: tuple[float, float], radius: float, border: float
+) -> Labelled:
+    """Match picks with truth one to one, best score first, each with the nearest particle still free.
+
+    Because matching runs down the scores, the matches at any threshold are those of the picks above it. Particles
+    and picks nearer to the border than `border` count neither way.
+
+    Parameters
+    ----------
+    picks, truth
+        Positions `(n, 2)` and `(m, 2)` as (y, x), Å.
+    scores
+        Shape `(n,)`.
+    extent
+        Height and width of the micrograph between the centres of its first and last pixels, Å.
+    radius
+        Largest distance of a match, Å.
+    border
+        Width of the border, Å.
+    """
+    inside = _inside(truth, extent, border)
+    candidates = np.flatnonzero(_inside(picks, extent, border))
+    candidates = candidates[np.argsort(-scores[candidates], kind="stable")]
+    free = np.ones(len(truth), dtype=bool)
+    label = np.zeros(len(candidates), dtype=np.int8)
+    near = cKDTree(truth).query_ball_point(picks[candidates], radius) if len(truth) else [[]] * len(candidates)
+    for i, (pick, found) in enumerate(zip(candidates, near, strict=True)):
+        left = [j for j in found if free[j]]
+        if left:
+            j = min(left, key=lambda j: (float(np.hypot(*(truth[j] - picks[pick]))), j))
+            free[j] = False
+            label[i] = 1 if inside[j] else -1
+    keep = label >= 0
+    return Labelled(label[keep] == 1, candidates[keep], int(inside.sum()))
+
+
+def _inside(points: Floats, extent: tuple[float, float], border: float) -> NDArray[np.bool_]:
+    if len(points) == 0:
+        return np.zeros(0, dtype=bool)
+    upper = np.asarray(extent) - border
+    # half a milliångström: picks lie exactly on the border after rounding to float32
+    return np.asarray(((points >= border - 5e-4) & (points <= upper + 5e-4)).all(axis=1))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """F1 against threshold over one or more micrographs, thresholds falling."""
+
+    thresholds: Floats
+    f1: Floats
+    precision: Floats
+    recall: Floats
+
+    def best(self) -> float:
+        """Highest F1; 0 without picks."""
+        return float(self.f1.max(initial=0.0))
+
+    def best_threshold(self) -> float:
+        """Middle of the range of thresholds whose F1 is the highest; infinity without picks."""
+        if len(self.f1) == 0:
+            return float("inf")
+        top = int(np.argmax(self.f1))
+        below = self.thresholds[top + 1] if top + 1 < len(self.thresholds) else self.thresholds[top]
+        return float(0.5 * (self.thresholds[top] + below))
+
+    def at(self, threshold: float) -> float:
+        """F1 of the picks at or above a threshold."""
+        count = int(np.searchsorted(-self.thresholds, -threshold, side="right"))
+        return float(self.f1[count - 1]) if count else 0.0
+
+
+def f1_curve(scores: Floats, true: NDArray[np.bool_], particles: int) -> Curve:
+    """Precision, recall and F1 at every distinct score."""
+    order = np.argsort(-scores, kind="stable")
+    found = np.cumsum(true[order])
+    count = np.arange(1, len(order) + 1)
+    ordered = scores[order]
+    last = np.append(ordered[1:] != ordered[:-1], True) if len(ordered) else np.zeros(0, dtype=bool)
+    found, count, ordered = found[last], count[last], ordered[last]
+    return Curve(ordered, 2 * found / np.maximum(count + particles, 1), found / count, found / max(particles, 1))
+
+
+def average_precision(curve: Curve) -> float:
+    """Area under precision against recall, as a sum over steps of recall (no interpolation)."""
+    return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.precision))
+
+
+def summarise(labelled: Sequence[Labelled], scores: Sequence[Floats], defocus: Floats) -> dict[str, Any]:
+    """Figures of one kind of score over a data set.
+
+    Parameters
+    ----------
+    labelled
+        One entry per micrograph.
+    scores
+        Scores of the picks that count, in the order of `labelled`.
+    defocus
+        Mean defocus of each micrograph, Å.
+
+    Returns
+    -------
+    dict
+        precision, recall, f1 at the best pooled threshold, that threshold, average_precision,
+        per_micrograph_best_f1 (pooled counts, each micrograph at its own best threshold), transfer_loss from both
+        ends of defocus, rho_defocus of the true particles.
+    """
+    total = sum(entry.particles for entry in labelled)
+    pooled = f1_curve(_joined(scores), _joined([entry.true for entry in labelled]).astype(bool), total)
+    top = int(np.argmax(pooled.f1)) if len(pooled.f1) else None
+    own = [f1_curve(s, entry.true, entry.particles) for s, entry in zip(scores, labelled, strict=True)]
+    best = [curve.best_threshold() for curve in own]
+    spread = np.concatenate([np.full(int(e.true.sum()), d) for e, d in zip(labelled, defocus, strict=True)])
+    return {
+        "precision": float(pooled.precision[top]) if top is not None else 0.0,
+        "recall": float(pooled.recall[top]) if top is not None else 0.0,
+        "f1": pooled.best(),
+        "threshold": pooled.best_threshold(),
+        "average_precision": average_precision(pooled),
+        "per_micrograph_best_f1": _pooled_f1(labelled, scores, best),
+        "transfer_loss": {
+            "from_lowest_defocus": _transfer_loss(labelled, scores, own, best, defocus, lowest=True),
+            "from_highest_defocus": _transfer_loss(labelled, scores, own, best, defocus, lowest=False),
+        },
+        "rho_defocus": spearman(spread, _joined([s[e.true] for s, e in zip(scores, labelled, strict=True)])),
+    }
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _pooled_f1(labelled: Sequence[Labelled], scores: Sequence[Floats], thresholds: Sequence[float]) -> float:
+    found = count = total = 0
+    for entry, values, threshold in zip(labelled, scores, thresholds, strict=True):
+        accepted = values >= threshold
+        found += int(entry.true[accepted].sum())
+        count += int(accepted.sum())
+        total += entry.particles
+    return 2 * found / (count + total) if count + total else 0.0
+
+
+def _transfer_loss(
+    labelled: Sequence[Labelled],
+    scores: Sequence[Floats],
+    own: Sequence[Curve],
+    best: Sequence[float],
+    defocus: Floats,
+    *,
+    lowest: bool,
+) -> float | None:
+    """Pooled F1 of the other micrographs at their own thresholds less that at the threshold carried over."""
+    with_particles = [i for i, entry in enumerate(labelled) if entry.particles and np.isfinite(defocus[i])]
+    if len(with_particles) < 2:
+        return None
+    source = (min if lowest else max)(with_particles, key=lambda i: float(defocus[i]))
+    others = [i for i in range(len(labelled)) if i != source]
+    carried = _pooled_f1([labelled[i] for i in others], [scores[i] for i in others], [best[source]] * len(others))
+    reached = _pooled_f1([labelled[i] for i in others], [scores[i] for i in others], [best[i] for i in others])
+    return reached - carried

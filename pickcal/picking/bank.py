@@ -1,0 +1,202 @@
+"""Template bank: every template in every rotation, compressed to a few basis images.
+
+A rotated bank is highly redundant. Its singular vectors serve as basis: the micrograph is correlated with those
+alone, and the scores of all templates are linear combinations of the responses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft as sf
+import scipy.linalg as sl
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.sparse.linalg import svds
+
+from pickcal.picking.filters import Float32, band_pass, odd_box, soft_disc
+
+ENERGY = 0.995
+LARGEST_BASIS = 120
+DENSE_LIMIT = 2500
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Compressed templates at the working pixel.
+
+    Attributes
+    ----------
+    basis
+        float32 `(k, b, b)`, b odd; the central pixel is the particle's centre.
+    coefficients
+        float32 `(n, k)`: entry n is `coefficients[n] @ basis`.
+    template
+        int32 `(n,)`, index of the template (or blob) of each entry.
+    angle
+        float32 `(n,)`, in-plane rotation of each entry, degrees, from the x axis towards the y axis of the array.
+    pixel_size
+        Å per pixel.
+    mask_radius
+        Radius of the mask in which the Pearson correlation is taken, Å.
+    energy
+        Share of the entries' energy that the basis keeps, in [0, 1].
+    """
+
+    basis: Float32
+    coefficients: Float32
+    template: NDArray[np.int32]
+    angle: Float32
+    pixel_size: float
+    mask_radius: float
+    energy: float
+
+
+def compress(entries: Float32, energy: float = ENERGY, largest: int = LARGEST_BASIS) -> tuple[Float32, Float32, float]:
+    """Basis and coefficients of a stack of images by truncated singular value decomposition.
+
+    Parameters
+    ----------
+    entries
+        float32 `(n, b, b)`.
+    energy
+        Share of the total energy to keep, default 0.995.
+    largest
+        Most basis images, default 120.
+
+    Returns
+    -------
+    basis, coefficients, kept
+        float32 `(k, b, b)`, float32 `(n, k)` and the share of energy kept.
+    """
+    flat = entries.reshape(len(entries), -1)
+    total = float(np.einsum("ij,ij->", flat, flat, dtype=np.float64))
+    small = min(flat.shape)
+    if small <= DENSE_LIMIT:
+        if flat.shape[0] >= flat.shape[1]:
+            values, vectors = sl.eigh(flat.T @ flat)
+            vectors = vectors[:, ::-1].T
+        else:
+            values, left = sl.eigh(flat @ flat.T)
+            left = left[:, ::-1]
+            vectors = left.T @ flat
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        values = np.maximum(values[::-1], 0)
+    else:
+        start = np.ones(small, dtype=np.float32)
+        _, singular, vectors = svds(flat, k=min(largest, small - 1), v0=start, tol=1e-4)
+        values, vectors = singular[::-1] ** 2, vectors[::-1]
+    share = np.cumsum(values.astype(np.float64)) / total
+    keep = min(int(np.searchsorted(share, energy)) + 1, largest, len(vectors))
+    basis = np.ascontiguousarray(vectors[:keep], dtype=np.float32)
+    return basis.reshape(keep, *entries.shape[1:]), flat @ basis.T, float(min(share[keep - 1], 1.0))
+
+
+def build_bank(
+    entries: Float32, template: NDArray[np.int32], angle: Float32, pixel_size: float, mask_radius: float
+) -> Bank:
+    """Compress entries that already have the working pixel and an odd box."""
+    basis, coefficients, kept = compress(entries)
+    return Bank(basis, coefficients, template, angle, pixel_size, mask_radius, kept)
+
+
+def bank_from_templates(
+    templates: Float32,
+    template_pixel_size: float,
+    pixel_size: float,
+    diameter: float,
+    low_pass: float,
+    rotation_step: float,
+) -> Bank:
+    """Rotate 2D templates in the plane, bring them to the working pixel and compress them.
+
+    Each template is low-passed, set to mean 0 and norm 1 within the mask: its grey scale does not matter.
+
+    Parameters
+    ----------
+    templates
+        float32 `(n, y, x)`; the particle's centre is pixel `(y // 2, x // 2)`, density is positive.
+    template_pixel_size, pixel_size
+        Å per pixel of the templates and of the working images.
+    diameter
+        Particle diameter, Å.
+    low_pass
+        Å.
+    rotation_step
+        Degrees; the full turn is divided into the nearest whole number of steps.
+    """
+    mask_radius = template_mask_radius(diameter, low_pass)
+    box = odd_box(mask_radius, pixel_size)
+    mask = soft_disc(box, pixel_size, mask_radius - low_pass / 2, mask_radius)
+    turns = max(1, round(360 / rotation_step))
+    angles = np.arange(turns, dtype=np.float32) * np.float32(360 / turns)
+    entries = np.empty((len(templates) * turns, box, box), dtype=np.float32)
+    for i, image in enumerate(templates):
+        rotated = rotate(image, template_pixel_size, pixel_size, box, angles, low_pass)
+        rotated -= (rotated * mask).sum(axis=(1, 2), keepdims=True) / mask.sum()
+        rotated *= mask
+        norms = np.sqrt((rotated**2).sum(axis=(1, 2), keepdims=True))
+        entries[i * turns : (i + 1) * turns] = rotated / np.maximum(norms, 1e-12)
+    index = np.repeat(np.arange(len(templates), dtype=np.int32), turns)
+    return build_bank(entries, index, np.tile(angles, len(templates)), pixel_size, mask_radius)
+
+
+def template_mask_radius(diameter: float, low_pass: float) -> float:
+    """Radius of the mask of a particle, Å: its own and the rim of 1.5 x the resolution to which the CTF carries signal.
+
+    At 2.8 µm and 20 Å the CTF spreads the particle about 30 Å outwards; without the rim F1 on simulated micrographs
+    falls from 0.988 to 0.958.
+    """
+    return 0.5 * diameter + 1.5 * low_pass
+
+
+def rotate(
+    image: Float32, image_pixel_size: float, pixel_size: float, box: int, angles: Float32, low_pass: float
+) -> Float32:
+    """Rotated, low-passed and resampled copies of an image.
+
+    Parameters
+    ----------
+    image
+        float32 `(y, x)`, centre at pixel `(y // 2, x // 2)`.
+    image_pixel_size, pixel_size
+        Å per pixel of the image and of the copies.
+    box
+        Odd side of the copies, pixels.
+    angles
+        Degrees, from the x axis towards the y axis of the array.
+    low_pass
+        Å.
+
+    Returns
+    -------
+    ndarray
+        float32 `(len(angles), box, box)`; zero where the image does not reach.
+    """
+    fine, fine_pixel = _oversample(image, image_pixel_size, low_pass)
+    coefficients = ndimage.spline_filter(fine, order=3, output=np.float32, mode="grid-constant")
+    axis = (np.arange(box, dtype=np.float32) - box // 2) * np.float32(pixel_size / fine_pixel)
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    centre = [n // 2 * image_pixel_size / fine_pixel for n in image.shape]
+    out = np.empty((len(angles), box, box), dtype=np.float32)
+    for i, angle in enumerate(np.deg2rad(angles)):
+        cos, sin = np.cos(angle), np.sin(angle)
+        where = np.stack([-sin * x + cos * y + centre[0], cos * x + sin * y + centre[1]])
+        ndimage.map_coordinates(coefficients, where, out[i], order=3, mode="grid-constant", prefilter=False)
+    return out
+
+
+def _oversample(image: Float32, pixel_size: float, low_pass: float) -> tuple[Float32, float]:
+    """Low-pass and zero-pad in Fourier space until a pixel is at most a sixth of the resolution."""
+    factor = max(1, int(np.ceil(pixel_size / (low_pass / 6))))
+    border = float(np.mean(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])))
+    spectrum = sf.rfft2(np.asarray(image, dtype=np.float32) - border)
+    spectrum *= band_pass((image.shape[0], image.shape[1]), pixel_size, low_pass, None)
+    height, width = (n * factor for n in image.shape)
+    padded = np.zeros((height, width // 2 + 1), dtype=np.complex64)
+    top = (image.shape[0] + 1) // 2
+    padded[:top, : spectrum.shape[1]] = spectrum[:top]
+    padded[height - (image.shape[0] - top) :, : spectrum.shape[1]] = spectrum[top:]
+    fine = sf.irfft2(padded, (height, width)) * factor**2
+    return np.asarray(fine, dtype=np.float32), pixel_size / factor

@@ -1,0 +1,269 @@
+"""Fourier filters: cropping to a working pixel, band-pass, whitening, correlation with small kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft as sf
+from numpy.typing import NDArray
+
+from pickcal.picking.ctf import frequency_grid
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CropPlan:
+    """How an image is brought to the working pixel without moving or stretching it.
+
+    The image is padded to a multiple of `numerator`, Fourier-cropped by `denominator / numerator` and trimmed. The
+    working pixel is the same, exactly, in y and x, and the first pixel's centre stays the origin.
+
+    Attributes
+    ----------
+    numerator, denominator
+        Working pixel = source pixel x numerator / denominator.
+    padded, cropped
+        Shapes `(y, x)` of the padded source and of its Fourier crop, pixels.
+    shape
+        Valid part of the crop, `(y, x)`, pixels.
+    """
+
+    numerator: int
+    denominator: int
+    padded: tuple[int, int]
+    cropped: tuple[int, int]
+    shape: tuple[int, int]
+
+
+def plan_crop(shape: tuple[int, int], source_pixel_size: float, pixel_size: float) -> CropPlan:
+    """Choose padding and crop for one image shape.
+
+    Parameters
+    ----------
+    shape
+        Shape `(y, x)` of the source, pixels.
+    source_pixel_size, pixel_size
+        Source and wished working pixel, Å. The wish is met within 1 %; a coarser source keeps its own pixel.
+
+    Examples
+    --------
+    >>> plan_crop((4096, 4096), 1.0, 5.0).shape
+    (820, 820)
+    """
+    numerator, denominator = _ratio(pixel_size / source_pixel_size)
+    padded = tuple(_padded_length(n, numerator, denominator) for n in shape)
+    cropped = tuple(n // numerator * denominator for n in padded)
+    valid = tuple(-(-n * denominator // numerator) for n in shape)
+    return CropPlan(numerator, denominator, (padded[0], padded[1]), (cropped[0], cropped[1]), (valid[0], valid[1]))
+
+
+def _ratio(wanted: float) -> tuple[int, int]:
+    if wanted <= 1:
+        return 1, 1
+    for denominator in range(1, 51):
+        numerator = round(wanted * denominator)
+        if numerator >= denominator and abs(numerator / (wanted * denominator) - 1) < 0.01 and _is_fast(numerator):
+            return numerator, denominator
+    return round(wanted * 50), 50
+
+
+def _is_fast(length: int) -> bool:
+    for prime in (2, 3, 5, 7, 11):
+        while length % prime == 0:
+            length //= prime
+    return length == 1
+
+
+def _padded_length(length: int, numerator: int, denominator: int) -> int:
+    multiple = -(-length // numerator)
+    while not (_is_fast(multiple) and _is_fast(denominator)) and multiple * numerator < 1.2 * length + 64:
+        multiple += 1
+    return multiple * numerator
+
+
+def crop_to_working_pixel(image: Float32, plan: CropPlan) -> Float32:
+    """Bring an image to the working pixel.
+
+    Parameters
+    ----------
+    image
+        Source image `(y, x)`.
+    plan
+        From `plan_crop` for this image's shape.
+
+    Returns
+    -------
+    ndarray
+        float32 of shape `plan.shape`.
+    """
+    pad = [(0, padded - n) for n, padded in zip(image.shape, plan.padded, strict=True)]
+    padded = np.pad(image, pad, mode="symmetric") if any(after for _, after in pad) else image
+    return fourier_crop(padded, plan.cropped)[: plan.shape[0], : plan.shape[1]]
+
+
+def fourier_crop(image: Float32, shape: tuple[int, int]) -> Float32:
+    """Resample a periodic image by keeping its low frequencies, as `scipy.signal.resample` does along each axis.
+
+    Parameters
+    ----------
+    image
+        Shape `(y, x)`.
+    shape
+        Shape wanted, at most the image's.
+
+    Returns
+    -------
+    ndarray
+        float32 of shape `shape`; the centre of the first pixel stays where it is, means are kept.
+    """
+    height, width = shape
+    rows = sf.rfft(np.asarray(image, dtype=np.float32), axis=1)[:, : width // 2 + 1]
+    if width % 2 == 0 and width < image.shape[1]:
+        rows[:, width // 2] *= 2
+    spectrum = sf.fft(rows, axis=0)
+    if height < image.shape[0]:
+        half = height // 2
+        kept = np.concatenate([spectrum[: height - half], spectrum[-half:]]) if half else spectrum[:1]
+        if height % 2 == 0:
+            kept[half] += spectrum[half]
+        spectrum = kept
+    out = sf.irfft2(spectrum, shape, axes=(0, 1))
+    out *= (height * width) / (image.shape[0] * image.shape[1])
+    return np.asarray(out, dtype=np.float32)
+
+
+def band_pass(shape: tuple[int, int], pixel_size: float, low_pass: float, high_pass: float | None) -> Float32:
+    """Band-pass on the grid of `scipy.fft.rfft2`.
+
+    A raised cosine from 1 to 0 between 90 % and 110 % of the low-pass frequency, and 1 - exp(-(k high_pass)^2 / 2)
+    for the high-pass.
+
+    Parameters
+    ----------
+    shape
+        Image shape `(y, x)`, pixels.
+    pixel_size
+        Å per pixel.
+    low_pass, high_pass
+        Å; `high_pass` None for no high-pass (the mean is then kept).
+
+    Returns
+    -------
+    ndarray
+        float32, shape `(y, x // 2 + 1)`, in [0, 1].
+    """
+    ky, kx = frequency_grid(shape, pixel_size)
+    k = np.sqrt(ky * ky + kx * kx)
+    edge = np.clip((k * low_pass - 0.9) / 0.2, 0, 1)
+    out = 0.5 * (1 + np.cos(np.pi * edge))
+    if high_pass is not None:
+        out *= 1 - np.exp(-0.5 * (k * high_pass) ** 2)
+    return np.asarray(out, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class RadialFilter:
+    """A filter that depends on spatial frequency alone, as a table.
+
+    Attributes
+    ----------
+    step
+        Spacing of the table, 1/Å.
+    gain
+        Gain at `0, step, 2 step, ...`.
+    """
+
+    step: float
+    gain: Float32
+
+    def on_grid(self, shape: tuple[int, int], pixel_size: float) -> Float32:
+        """Gain on the grid of `scipy.fft.rfft2` (linear interpolation, constant beyond the table's end)."""
+        ky, kx = frequency_grid(shape, pixel_size)
+        k = np.sqrt(ky * ky + kx * kx)
+        return np.interp(k / self.step, np.arange(self.gain.size), self.gain).astype(np.float32)
+
+
+def whitening_filter(image: Float32, pixel_size: float, low_pass: float, tile: float) -> RadialFilter:
+    """Filter that makes the noise of a micrograph white up to the low-pass.
+
+    The noise spectrum is the mean over the quietest quarter of tiles, so that particles, ice and carbon do not count
+    as noise: dividing by the spectrum of the whole micrograph would suppress what the particles themselves put there.
+
+    Parameters
+    ----------
+    image
+        Band-passed micrograph without padding, `(y, x)`, mean 0.
+    pixel_size
+        Å per pixel.
+    low_pass
+        Å; gains beyond it stay at the value there.
+    tile
+        Side of a tile, Å; tiles overlap by half and are tapered.
+
+    Returns
+    -------
+    RadialFilter
+        One over the noise amplitude, mean gain 1 below the low-pass.
+    """
+    side = min(sf.next_fast_len(max(16, round(tile / pixel_size)), real=True), *image.shape)
+    step = max(1, side // 2)
+    window = np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
+    tiles = np.lib.stride_tricks.sliding_window_view(image, (side, side))[::step, ::step].reshape(-1, side, side)
+    quiet = np.argsort(tiles.std(axis=(1, 2)), kind="stable")[: max(4, len(tiles) // 4)]
+    power = np.square(np.abs(sf.rfft2(tiles[quiet] * window))).mean(axis=0)
+    ky, kx = frequency_grid((side, side), pixel_size)
+    width = 1.0 / (side * pixel_size)
+    ring = np.rint(np.sqrt(ky * ky + kx * kx) / width).astype(np.int32).ravel()
+    rings = np.bincount(ring, power.ravel()) / np.maximum(np.bincount(ring), 1)
+    rings = rings[: max(4, min(round(1.0 / (low_pass * width)), rings.size - 1)) + 1]
+    rings[0] = rings[1]
+    gain = 1.0 / np.sqrt(np.maximum(rings, 1e-4 * rings.max()))
+    return RadialFilter(width, (gain / gain.mean()).astype(np.float32))
+
+
+def kernel_spectrum(kernel: Float32, shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """Conjugated spectrum of a small odd-sized kernel whose centre is the origin.
+
+    Multiplying an image's `rfft2` with it and transforming back correlates the image with the kernel.
+
+    Parameters
+    ----------
+    kernel
+        Shape `(b, b)`, b odd, at most `shape`.
+    shape
+        Shape `(y, x)` of the images, pixels.
+    """
+    return np.asarray(np.conj(sf.rfft2(kernel, shape)) * centre_phase(kernel.shape[-1], shape), dtype=np.complex64)
+
+
+def centre_phase(box: int, shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """Phase that moves the origin from the corner of an odd-sized box to its centre, complex64 `(y, x // 2 + 1)`."""
+    half = box // 2
+    ky = np.exp(-2j * np.pi * half * np.fft.fftfreq(shape[0]))[:, None]
+    kx = np.exp(-2j * np.pi * half * np.fft.rfftfreq(shape[1]))[None, :]
+    return np.asarray(ky * kx, dtype=np.complex64)
+
+
+def soft_disc(box: int, pixel_size: float, inner: float, outer: float) -> Float32:
+    """Disc that falls from 1 to 0 as a raised cosine.
+
+    Parameters
+    ----------
+    box
+        Side of the odd-sized box, pixels; the disc's centre is the central pixel.
+    pixel_size
+        Å per pixel.
+    inner, outer
+        Radii where the fall begins and ends, Å.
+    """
+    axis = (np.arange(box) - box // 2) * pixel_size
+    radius = np.hypot(axis[:, None], axis[None, :])
+    edge = np.clip((radius - inner) / max(outer - inner, 1e-6), 0, 1)
+    return np.asarray(0.5 * (1 + np.cos(np.pi * edge)), dtype=np.float32)
+
+
+def odd_box(radius: float, pixel_size: float) -> int:
+    """Side of the smallest odd box that holds a disc of a radius (Å), pixels."""
+    return 2 * int(np.ceil(radius / pixel_size)) + 1

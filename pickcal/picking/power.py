@@ -1,0 +1,102 @@
+"""Power score: how much density a pick holds, in units of the micrograph's own noise variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft as sf
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pickcal.picking.filters import Float32, kernel_spectrum, odd_box, soft_disc
+
+
+@dataclass(frozen=True)
+class PowerMaps:
+    """Maps from which the power score and its companions are read.
+
+    Attributes
+    ----------
+    signal
+        Band-passed micrograph over its noise standard deviation, float32 `(y, x)`.
+    power
+        Mean of `signal` squared under the soft disc; 1 is noise.
+    background
+        Local level that the high-pass removed, in units of the micrograph's standard deviation.
+    background_variance
+        Variance of `signal` in the ring around the particle, up to twice its radius.
+    radius_px
+        Outer radius of the disc, pixels.
+    """
+
+    signal: Float32
+    power: Float32
+    background: Float32
+    background_variance: Float32
+    radius_px: float
+
+
+def noise_deviation(image: Float32) -> float:
+    """Estimate the noise from the median absolute deviation, which particles and ice hardly move."""
+    middle = float(np.median(image))
+    return max(1.4826 * float(np.median(np.abs(image - middle))), 1e-12)
+
+
+def power_maps(
+    filtered: Float32,
+    level: Float32,
+    valid: tuple[slice, slice],
+    pixel_size: float,
+    diameter_min: float,
+    diameter_max: float,
+) -> PowerMaps:
+    """Compute the maps of one micrograph.
+
+    Parameters
+    ----------
+    filtered
+        Band-passed micrograph `(y, x)`, mean 0.
+    level
+        What the high-pass removed, same shape.
+    valid
+        The part that is micrograph rather than padding; noise is measured there.
+    pixel_size
+        Å per pixel.
+    diameter_min, diameter_max
+        Smallest and largest particle diameter, Å: the disc is 1 up to half the first, 0 from half the second on.
+    """
+    shape = (filtered.shape[0], filtered.shape[1])
+    signal = filtered / np.float32(noise_deviation(filtered[valid]))
+    inner, outer = 0.5 * diameter_min, max(0.5 * diameter_max, 0.5 * diameter_min + pixel_size)
+    box = odd_box(outer, pixel_size)
+    square = sf.rfft2(signal * signal)
+    disc = soft_disc(box, pixel_size, inner, outer)
+    power = _average(square, disc, shape)
+    wide = odd_box(2 * outer, pixel_size)
+    ring = soft_disc(wide, pixel_size, 2 * outer - pixel_size, 2 * outer)
+    ring = ring - soft_disc(wide, pixel_size, outer, outer + pixel_size)
+    mean = _average(sf.rfft2(signal), ring, shape)
+    variance = np.maximum(_average(square, ring, shape) - mean**2, 0)
+    return PowerMaps(signal, np.maximum(power, 0), level, variance, outer / pixel_size)
+
+
+def _average(spectrum: NDArray[np.complexfloating], weight: Float32, shape: tuple[int, int]) -> Float32:
+    kernel = kernel_spectrum(weight / weight.sum(), shape)
+    return np.asarray(sf.irfft2(spectrum * kernel, shape), dtype=np.float32)
+
+
+def sample(image: Float32, y: NDArray[np.floating], x: NDArray[np.floating]) -> Float32:
+    """Bilinear values of a map at positions in pixels, float32."""
+    return np.asarray(ndimage.map_coordinates(image, np.stack([y, x]), order=1, mode="nearest"), dtype=np.float32)
+
+
+def peak_power(maps: PowerMaps, y: NDArray[np.floating], x: NDArray[np.floating]) -> Float32:
+    """Largest squared value of the signal within the disc of each position (pixels); finds gold and ice crystals."""
+    reach = int(np.ceil(maps.radius_px))
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    inside = np.hypot(dy, dx) <= maps.radius_px
+    dy, dx = dy[inside], dx[inside]
+    rows = np.clip(np.rint(y).astype(np.intp)[:, None] + dy, 0, maps.signal.shape[0] - 1)
+    columns = np.clip(np.rint(x).astype(np.intp)[:, None] + dx, 0, maps.signal.shape[1] - 1)
+    return np.asarray(np.square(maps.signal[rows, columns]).max(axis=1, initial=0), dtype=np.float32)

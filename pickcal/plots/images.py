@@ -1,0 +1,174 @@
+"""Picks drawn on micrographs at low, middle and high defocus, side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pickcal.calibration import calibrated_scores
+from pickcal.plots.style import GREY, ORANGE, SKY, UM, Floats, new_figure, short_names
+from pickcal.project import Project
+from pickcal.schema import Status
+from pickcal.selection import ACCEPTED, REASONS, rejection_reasons
+from pickcal.settings import SelectSettings
+
+SMOOTHING = 1.5
+NM = 0.1
+
+
+def micrographs_figure(
+    project: Project,
+    picks_name: str,
+    calibration: xr.Dataset | None,
+    settings: SelectSettings | None,
+    diameter: float,
+) -> Figure:
+    """Three micrographs at low, middle and high defocus with their accepted picks.
+
+    Parameters
+    ----------
+    project
+        Open project.
+    picks_name
+        Name of the picks.
+    calibration
+        From `fit_lines`, or None for raw scores.
+    settings
+        Thresholds. None shows as many of the best picks as particles were estimated.
+    diameter
+        Diameter of the circles, Å.
+
+    Returns
+    -------
+    Figure
+        Working images smoothed by 1.5 working pixels, y downwards as in the file. Accepted picks are light blue
+        circles, picks rejected for another reason than their NCC score thin orange ones.
+    """
+    picks = project.dataset(f"picks/{picks_name}")
+    chosen = low_middle_high(project, picks, calibration)
+    figure = new_figure(4.6 * max(len(chosen), 1), 5.2)
+    if not len(chosen):
+        figure.text(0.5, 0.5, "no finished micrograph", ha="center", color=GREY)
+        return figure
+    table = _table(project, chosen)
+    reasons = _judge(picks.isel(micrograph=chosen).load(), table, calibration, settings, chosen)
+    labels = short_names([str(name) for name in project.read("micrographs", "name")])
+    for k, (axes, index) in enumerate(zip(np.ravel(figure.subplots(1, len(chosen))), chosen, strict=True)):
+        pixel = float(table["pixel_size"].values[k])
+        _draw_image(axes, project.image(int(index)), pixel)
+        rejected = _draw_picks(axes, picks.isel(micrograph=int(index)), reasons[k], diameter)
+        defocus = 0.5 * float(table["defocus_u"].values[k] + table["defocus_v"].values[k]) * UM
+        count = int((reasons[k] == ACCEPTED).sum())
+        title = f"{labels[index]}\n{defocus:.2f} µm, {count} {'accepted' if settings else 'best'}"
+        axes.set_title(title + (f", {rejected} rejected by place or power" if rejected else ""), fontsize=10)
+    return figure
+
+
+def low_middle_high(project: Project, picks: xr.Dataset, calibration: xr.Dataset | None) -> NDArray[np.intp]:
+    """Find the finished, preferably not outlying micrographs of lowest, middle and highest defocus."""
+    defocus = 0.5 * (project.read("micrographs", "defocus_u") + project.read("micrographs", "defocus_v"))
+    usable = picks["status"].values == Status.DONE
+    if calibration is not None:
+        ordinary = usable & (calibration["outlier"].values == 0).all(axis=0)
+        ordinary &= np.isfinite(calibration["median"].values).all(axis=0)
+        usable = ordinary if ordinary.sum() >= 3 else usable
+    found = np.flatnonzero(usable)
+    order = found[np.argsort(defocus[found], kind="stable")]
+    order = order[np.isfinite(defocus[order])] if np.isfinite(defocus[order]).sum() >= 3 else order
+    if len(order) <= 3:
+        return np.asarray(order)
+    return np.asarray(order[[0, len(order) // 2, -1]])
+
+
+def _table(project: Project, chosen: NDArray[np.intp]) -> xr.Dataset:
+    wanted = ("name", "pixel_size", "height", "width", "defocus_u", "defocus_v")
+    columns = {name: project.read("micrographs", name)[chosen] for name in wanted}
+    columns["name"] = columns["name"].astype(object)
+    return xr.Dataset({name: ("micrograph", values) for name, values in columns.items()})
+
+
+def _judge(
+    picks: xr.Dataset,
+    table: xr.Dataset,
+    calibration: xr.Dataset | None,
+    settings: SelectSettings | None,
+    chosen: NDArray[np.intp],
+) -> NDArray[np.int8]:
+    fit = None if calibration is None else calibration.isel(micrograph=chosen)
+    if settings is not None:
+        # a selection may exclude micrographs that are not among these three
+        known = tuple(name for name in settings.exclude if name in set(table["name"].values))
+        return rejection_reasons(picks, fit, table, settings.model_copy(update={"exclude": known}))
+    ncc = calibrated_scores(picks, fit)["ncc"].values
+    reasons = np.full(ncc.shape, -1, dtype=np.int8)
+    for k, count in enumerate(picks["count"].values):
+        particles = float(fit["particles"].values[k]) if fit is not None else np.nan
+        best = int(count) if not np.isfinite(particles) else min(int(particles), int(count))
+        reasons[k, :count] = REASONS.index("ncc")
+        reasons[k, np.argsort(-ncc[k, :count], kind="stable")[:best]] = ACCEPTED
+    return reasons
+
+
+def _draw_image(axes: Any, image: Floats, pixel_size: float) -> None:
+    smooth = ndimage.gaussian_filter(np.nan_to_num(image.astype(np.float32)), SMOOTHING)
+    low, high = np.percentile(smooth, (0.5, 99.5))
+    height, width = smooth.shape
+    step = pixel_size * NM
+    axes.imshow(
+        smooth,
+        cmap="gray",
+        vmin=low,
+        vmax=max(high, low + 1e-6),
+        extent=(-0.5 * step, (width - 0.5) * step, (height - 0.5) * step, -0.5 * step),
+        interpolation="antialiased",
+    )
+    axes.set(xticks=[], yticks=[], aspect="equal")
+    _draw_scale_bar(axes, width * step, height * step)
+
+
+def _draw_scale_bar(axes: Any, width: float, height: float) -> None:
+    target = width / 4
+    decade = 10 ** np.floor(np.log10(target))
+    length = float(max(step * decade for step in (1, 2, 5) if step * decade <= target))
+    x, y = 0.04 * width, 0.96 * height
+    dark = [withStroke(linewidth=5, foreground="black")]
+    axes.plot([x, x + length], [y, y], color="white", linewidth=3, solid_capstyle="butt", path_effects=dark)
+    axes.annotate(
+        f"{length:g} nm",
+        (x + length / 2, y),
+        textcoords="offset points",
+        xytext=(0, 5),
+        ha="center",
+        fontsize=10,
+        color="white",
+        path_effects=[withStroke(linewidth=3, foreground="black")],
+    )
+
+
+def _draw_picks(axes: Any, picks: xr.Dataset, reasons: NDArray[np.int8], diameter: float) -> int:
+    x, y = picks["x"].values * NM, picks["y"].values * NM
+    rejected = (reasons > ACCEPTED) & (reasons != REASONS.index("ncc"))
+    for members, colour, thickness in ((rejected, ORANGE, 0.9), (reasons == ACCEPTED, SKY, 1.5)):
+        if not members.any():
+            continue
+        size = np.full(int(members.sum()), diameter * NM)
+        circles = EllipseCollection(
+            size,
+            size,
+            np.zeros(len(size)),
+            units="xy",
+            offsets=np.column_stack([x[members], y[members]]),
+            offset_transform=axes.transData,
+            facecolors="none",
+            edgecolors=colour,
+            linewidths=thickness,
+        )
+        axes.add_collection(circles, autolim=False)
+    return int(rejected.sum())

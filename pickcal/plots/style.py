@@ -1,0 +1,132 @@
+"""Colours, figures, short names and labels that do not overlap.
+
+Colours: Okabe & Ito (2008), Color Universal Design, told apart with every common colour vision.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+BLUE, SKY, ORANGE, GREEN, YELLOW = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#E69F00"
+GREY = "#666666"
+SERIES = (BLUE, ORANGE, GREEN, YELLOW, "#CC79A7", SKY)
+UM = 1e-4
+LONGEST_NAME = 22
+MOST_LABELS = 6
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty white figure with a layout that keeps labels apart.
+
+    Parameters
+    ----------
+    width, height
+        Inches.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def tidy(axes: Any, xlabel: str, ylabel: str, title: str = "") -> None:
+    """Set labels and a left-aligned title, and remove the frame where there is no axis."""
+    axes.set_xlabel(xlabel, fontsize=10)
+    axes.set_ylabel(ylabel, fontsize=10)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.tick_params(labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """Render a figure as PNG.
+
+    Parameters
+    ----------
+    figure
+        Any figure.
+    dpi
+        Dots per inch, default 110.
+    """
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": "pickcal"})
+    return out.getvalue()
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Stems without folder, extension and common ending; the middle of long ones is left out.
+
+    Examples
+    --------
+    >>> short_names(["a/one_fractions.mrc", "b/two_fractions.mrc"])
+    ['one', 'two']
+    """
+    stems = [PurePosixPath(str(name)).stem for name in names]
+    ends = {stem[max(stem.rfind("_"), 0) :] for stem in stems}
+    if len(stems) > 1 and len(ends) == 1:
+        stems = [stem.removesuffix(next(iter(ends))) or stem for stem in stems]
+    head = LONGEST_NAME // 3
+    rest = LONGEST_NAME - head - 1
+    return [stem if len(stem) <= LONGEST_NAME else f"{stem[:head]}…{stem[-rest:]}" for stem in stems]
+
+
+def label_points(axes: Any, x: Floats, y: Floats, names: Sequence[str], avoid: Floats) -> None:
+    """Write names beside points, each where it hides neither another name nor the points to avoid.
+
+    Call it when everything else is drawn: labels are placed in the final layout. At most six are written.
+
+    Parameters
+    ----------
+    axes
+        Axes of a figure made by `new_figure`.
+    x, y
+        Data coordinates of the points, most notable first.
+    names
+        Their names.
+    avoid
+        Data coordinates `(n, 2)` of points that names should not cover.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    inside = axes.get_window_extent(renderer)
+    points = axes.transData.transform(avoid) if len(avoid) else np.empty((0, 2))
+    taken: list[Bbox] = []
+    for px, py, name in list(zip(x, y, names, strict=True))[:MOST_LABELS]:
+        text = axes.annotate(
+            name, (px, py), textcoords="offset points", xytext=(0, 0), fontsize=8, color=ORANGE
+        )
+        text.set_in_layout(False)
+        boxes = []
+        for place in _PLACES:
+            text.set(**place)
+            boxes.append(text.get_window_extent(renderer).padded(1))
+        best = int(np.argmin([_cost(box, inside, taken, points) for box in boxes]))
+        text.set(**_PLACES[best])
+        taken.append(boxes[best])
+
+
+_HORIZONTAL, _VERTICAL = {1: "left", 0: "center", -1: "right"}, {1: "bottom", 0: "center", -1: "top"}
+_PLACES: list[dict[str, Any]] = [
+    {"position": (dx * far, dy * far), "ha": _HORIZONTAL[dx], "va": _VERTICAL[dy]}
+    for far in (8, 16, 28)
+    for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+]
+
+
+def _cost(box: Bbox, inside: Bbox, taken: Sequence[Bbox], points: Floats) -> float:
+    outside = max(inside.x0 - box.x0, 0) + max(box.x1 - inside.x1, 0)
+    outside += max(inside.y0 - box.y0, 0) + max(box.y1 - inside.y1, 0)
+    overlaps = sum(box.overlaps(other) for other in taken)
+    covered = box.count_contains(points) if len(points) else 0
+    return float(1000 * overlaps + 100 * outside + 10 * covered)

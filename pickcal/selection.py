@@ -1,0 +1,109 @@
+"""Selection by thresholds: every rejected pick has its reason, and thresholds replay from a small TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+import xarray as xr
+from numpy.typing import NDArray
+
+from pickcal.calibration import calibrated_scores
+from pickcal.errors import InputError, MissingFileError
+from pickcal.formats.atomic import atomic_path
+from pickcal.schema import Status
+from pickcal.settings import SelectSettings, validated
+
+ACCEPTED = 0
+REASONS = ("accepted", "micrograph", "edge", "ncc", "low power", "high power")
+NO_PICK = -1
+
+
+def rejection_reasons(
+    picks: xr.Dataset, calibration: xr.Dataset | None, micrographs: xr.Dataset, settings: SelectSettings
+) -> NDArray[np.int8]:
+    """Say for every pick whether it is accepted, and if not why.
+
+    Parameters
+    ----------
+    picks
+        `x`, `y`, `ncc`, `power` over (micrograph, pick), `count`, `status`.
+    calibration
+        The fit that scores are relative to, or None for raw scores.
+    micrographs
+        `name`, `pixel_size`, `height`, `width`.
+    settings
+        Thresholds; those that are None do not reject.
+
+    Returns
+    -------
+    ndarray
+        int8 (micrograph, pick): index into `REASONS`, -1 where there is no pick. The first reason that applies counts.
+    """
+    scores = calibrated_scores(picks, None if settings.raw else calibration)
+    ncc, power = scores["ncc"].values, scores["power"].values
+    valid = np.arange(ncc.shape[1])[None, :] < picks["count"].values[:, None]
+    valid &= (picks["status"].values == Status.DONE)[:, None]
+    names = micrographs["name"].values
+    unknown = sorted(set(settings.exclude) - {str(name) for name in names})
+    if unknown:
+        raise InputError(f"exclude: no micrograph named {unknown[0]!r} in this project")
+    reason = np.where(valid, ACCEPTED, NO_PICK).astype(np.int8)
+    excluded = np.isin(names.astype(str), list(settings.exclude))[:, None]
+    checks = [
+        ("micrograph", np.broadcast_to(excluded, ncc.shape)),
+        ("edge", _nearer_than(picks, micrographs, settings.edge)),
+        ("ncc", _below(ncc, settings.min_ncc)),
+        ("low power", _below(power, settings.min_power)),
+        ("high power", _below(-power, None if settings.max_power is None else -settings.max_power)),
+    ]
+    for name, fails in checks:
+        reason[(reason == ACCEPTED) & fails] = REASONS.index(name)
+    return reason
+
+
+def _below(values: NDArray[np.floating], least: float | None) -> NDArray[np.bool_]:
+    return np.zeros(values.shape, dtype=bool) if least is None else np.asarray(values < least)
+
+
+def _nearer_than(picks: xr.Dataset, micrographs: xr.Dataset, edge: float | None) -> NDArray[np.bool_]:
+    x, y = picks["x"].values, picks["y"].values
+    if edge is None:
+        return np.zeros(x.shape, dtype=bool)
+    pixel = micrographs["pixel_size"].values
+    right = ((micrographs["width"].values - 1) * pixel)[:, None]
+    bottom = ((micrographs["height"].values - 1) * pixel)[:, None]
+    return np.asarray((x < edge) | (y < edge) | (x > right - edge) | (y > bottom - edge))
+
+
+def reason_counts(reasons: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Count picks per reason and micrograph, int32 `(reason, micrograph)` in the order of `REASONS`."""
+    return np.stack([(reasons == i).sum(axis=1) for i in range(len(REASONS))]).astype(np.int32)
+
+
+def write_thresholds(path: Path, settings: SelectSettings, picks: str) -> None:
+    """Write thresholds as a TOML file that `pickcal select --thresholds` replays."""
+    values = {key: value for key, value in settings.stored().items() if value is not None}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(tomli_w.dumps({"picks": picks, "thresholds": values}).encode())
+
+
+def read_thresholds(path: Path) -> SelectSettings:
+    """Read a thresholds file.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If it is not there, is not TOML, has no `[thresholds]` table or holds a wrong setting.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such thresholds file")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from None
+    if not isinstance(values.get("thresholds"), dict):
+        raise InputError(f"{path}: expected a [thresholds] table, found {', '.join(values) or 'nothing'}")
+    return validated(SelectSettings, values["thresholds"], str(path))

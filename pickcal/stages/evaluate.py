@@ -1,0 +1,166 @@
+"""Evaluate: hold picks or a selection against true particles or hand picks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickcal.calibration import calibrated_scores
+from pickcal.errors import InputError
+from pickcal.evaluation import Labelled, label_picks, summarise
+from pickcal.formats.relion import read_coordinates_star, read_truth_micrographs
+from pickcal.project import Project, matching_names
+from pickcal.schema import Status
+from pickcal.selection import ACCEPTED
+from pickcal.settings import EvaluateSettings
+from pickcal.stages.calibrate import read_calibration
+from pickcal.stages.select import judge, stored_selection
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """True positions per micrograph of the project.
+
+    Attributes
+    ----------
+    positions
+        For each micrograph `(m, 2)` as (y, x), Å, or None where truth says nothing of it.
+    """
+
+    positions: list[Floats | None]
+
+
+def read_truth(project: Project, path: Path) -> Truth:
+    """Read a STAR file of particles and match its micrographs with the project's.
+
+    Micrographs that a `micrographs` block of the file lists, but that have no particle, are known to be empty.
+
+    Raises
+    ------
+    InputError
+        If no micrograph of the file is in the project.
+    """
+    table = read_coordinates_star(path)
+    names = [str(name) for name in project.read("micrographs", "name")]
+    listed = read_truth_micrographs(path) or []
+    known = list(dict.fromkeys([*listed, *table["micrograph"].tolist()]))
+    index = dict(zip(known, matching_names(known, names, str(path)), strict=True))
+    if all(i < 0 for i in index.values()):
+        first = known[0] if known else "none"
+        raise InputError(
+            f"{path}: none of its {len(known)} micrographs is in {project.path}; "
+            f"it names {first!r}, the project {names[0]!r}"
+        )
+    pixel = project.read("micrographs", "source_pixel_size")
+    positions: list[Floats | None] = [None] * len(names)
+    groups = dict(list(table.groupby("micrograph", sort=False)))
+    for name, i in index.items():
+        if i < 0:
+            continue
+        rows = groups.get(name)
+        found = np.zeros((0, 2)) if rows is None else rows[["y_px", "x_px"]].to_numpy(dtype=np.float64) * pixel[i]
+        before = positions[i]
+        positions[i] = found if before is None else np.vstack([before, found])
+    return Truth(positions)
+
+
+def evaluate_picks(project: Project, picks: str, truth: Path, settings: EvaluateSettings) -> dict[str, Any]:
+    """Figures of a picks group, on calibrated and on raw scores.
+
+    Returns
+    -------
+    dict
+        As `pickcal evaluate --json` prints: precision, recall, f1, threshold and average_precision on calibrated
+        scores, `raw` with the same on raw scores, per_micrograph_best_f1, transfer_loss, rho_defocus.
+    """
+    project.require("picks", picks)
+    known = read_truth(project, truth)
+    labels, order = _labels(project, picks, known, settings)
+    dataset = project.dataset(f"picks/{picks}")[["ncc", "power"]].load()
+    calibrated = calibrated_scores(dataset, read_calibration(project, picks))["ncc"].values
+    defocus = _defocus(project)[order]
+    raw = summarise(labels, _scores(dataset["ncc"].values, labels, order), defocus)
+    ours = summarise(labels, _scores(calibrated, labels, order), defocus)
+    keys = ("precision", "recall", "f1", "threshold", "average_precision")
+    return {
+        "picks": picks,
+        "calibrated": picks in project.names("calibration"),
+        "micrographs": len(order),
+        "particles": sum(entry.particles for entry in labels),
+        **{key: ours[key] for key in keys},
+        "raw": {key: raw[key] for key in keys},
+        "per_micrograph_best_f1": ours["per_micrograph_best_f1"],
+        "transfer_loss": {"raw": raw["transfer_loss"], "calibrated": ours["transfer_loss"]},
+        "rho_defocus": {"raw": raw["rho_defocus"], "calibrated": ours["rho_defocus"]},
+    }
+
+
+def evaluate_selection(project: Project, selection: str, truth: Path, settings: EvaluateSettings) -> dict[str, Any]:
+    """Figures of a picks group as `evaluate_picks`, with precision, recall and F1 of one selection of it."""
+    picks, thresholds = stored_selection(project, selection)
+    out = evaluate_picks(project, picks, truth, settings)
+    labels, order = _labels(project, picks, read_truth(project, truth), settings)
+    accepted = judge(project, picks, thresholds) == ACCEPTED
+    found = count = 0
+    for entry, i in zip(labels, order, strict=True):
+        chosen = accepted[i, entry.counted]
+        found += int(entry.true[chosen].sum())
+        count += int(chosen.sum())
+    total = int(out["particles"])
+    best = {key: out[key] for key in ("precision", "recall", "f1", "threshold")}
+    out.update(
+        selection=selection,
+        accepted=count,
+        precision=found / count if count else 0.0,
+        recall=found / total if total else 0.0,
+        f1=2 * found / (count + total) if count + total else 0.0,
+        best_threshold=best,
+    )
+    out.pop("threshold")
+    return out
+
+
+def _labels(
+    project: Project, picks: str, truth: Truth, settings: EvaluateSettings
+) -> tuple[list[Labelled], NDArray[np.intp]]:
+    """Match picks with truth, for the micrographs that have both."""
+    dataset = project.dataset(f"picks/{picks}")
+    diameter = float(dataset.attrs["diameter"])
+    small = dataset[["x", "y", "ncc", "count", "status"]].load()
+    micrographs = project.micrographs().drop_vars("image").load()
+    labels, order = [], []
+    for i, positions in enumerate(truth.positions):
+        if positions is None or small["status"].values[i] != Status.DONE:
+            continue
+        count = int(small["count"].values[i])
+        points = np.column_stack([small["y"].values[i, :count], small["x"].values[i, :count]]).astype(np.float64)
+        pixel = float(micrographs["pixel_size"].values[i])
+        extent = tuple((int(micrographs[name].values[i]) - 1) * pixel for name in ("height", "width"))
+        labels.append(
+            label_picks(
+                points,
+                small["ncc"].values[i, :count],
+                positions,
+                (extent[0], extent[1]),
+                settings.radius * diameter,
+                0.5 * diameter,
+            )
+        )
+        order.append(i)
+    return labels, np.array(order, dtype=np.intp)
+
+
+def _scores(scores: Floats, labels: list[Labelled], order: NDArray[np.intp]) -> list[Floats]:
+    return [scores[i, entry.counted] for entry, i in zip(labels, order, strict=True)]
+
+
+def _defocus(project: Project) -> Floats:
+    return np.asarray(
+        0.5 * (project.read("micrographs", "defocus_u") + project.read("micrographs", "defocus_v")), dtype=np.float64
+    )

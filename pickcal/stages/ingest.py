@@ -1,0 +1,204 @@
+"""Ingest: source micrographs to working images in the project. Sources are only read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pickcal.engine.executors import Executor, explain
+from pickcal.engine.progress import Reporter
+from pickcal.errors import InputError, ProjectError
+from pickcal.formats.images import image_info, read_image, split_stack_name
+from pickcal.picking.filters import crop_to_working_pixel, plan_crop
+from pickcal.project import Project, differing
+from pickcal.schema import MICROGRAPHS, STATIC, Status
+from pickcal.settings import ImportSettings
+from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.sources import read_sources
+
+
+@dataclass(frozen=True)
+class IngestTask:
+    """One batch of micrographs to read."""
+
+    project: str
+    start: int
+    stop: int
+    pixel_size: float
+    clip: float
+
+
+def ingest(
+    sources: Sequence[Path], path: Path, settings: ImportSettings, executor: Executor, reporter: Reporter
+) -> StageResult:
+    """Import micrographs into a project, new or begun earlier with the same settings.
+
+    Parameters
+    ----------
+    sources
+        One `micrographs_ctf.star`, or MRC and TIFF files.
+    path
+        The project store.
+    settings
+        Working pixel and how to read the sources.
+    executor, reporter
+        Where tasks run and who is told.
+
+    Raises
+    ------
+    InputError, MissingFileError, ProjectError
+        If the sources are unusable as a whole, the project holds something else, or the disk is too small.
+    """
+    table, root = read_sources(sources, settings)
+    if root is not None:
+        reporter.note(f"names in {sources[0]} are relative to {root}")
+    shapes = [_working(row, settings.pixel_size) for _, row in table.iterrows()]
+    stored = {**settings.stored(), "sources": [str(source.absolute()) for source in sources]}
+    if path.exists():
+        project = _resume(path, table, shapes, stored)
+    else:
+        project = _create(path, table, shapes, stored, settings.batch)
+    tasks = [
+        IngestTask(str(path), start, stop, settings.pixel_size, settings.clip)
+        for start, stop in batches_left(project, "micrographs")
+    ]
+    return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter)
+
+
+def _working(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:
+    """Height, width and pixel size of the working image of one micrograph; zeros where it cannot be read."""
+    if row["problem"]:
+        return 0, 0, float("nan")
+    source = float(row["source_pixel_size"])
+    plan = plan_crop((int(row["source_height"]), int(row["source_width"])), source, pixel_size)
+    return *plan.shape, source * plan.numerator / plan.denominator
+
+
+def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]]) -> dict[str, NDArray[Any]]:
+    failed = (table["problem"] != "").to_numpy()
+    height, width, pixel = zip(*shapes, strict=True)
+    columns = {name: table[name].to_numpy() for name in STATIC if name in table}
+    columns.update(height=np.array(height), width=np.array(width), pixel_size=np.array(pixel))
+    columns["status"] = np.where(failed, Status.FAILED, Status.PENDING).astype(np.int8)
+    columns["error"] = table["problem"].to_numpy()
+    out = {}
+    for name, values in columns.items():
+        kind = MICROGRAPHS[name].dtype
+        out[name] = values.astype(object) if kind is str else values.astype(kind)
+    return out
+
+
+def _create(
+    path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]], stored: dict[str, Any], batch: int | None
+) -> Project:
+    count = len(table)
+    height, width = max(s[0] for s in shapes), max(s[1] for s in shapes)
+    needed = 2 * count * height * width
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.absolute().parent).free
+    if needed > free:
+        raise ProjectError(
+            f"{path}: {count} working images need up to {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
+            "make room or give a larger --pixel-size"
+        )
+    return Project.create(
+        path,
+        {"micrograph": count, "y": height, "x": width},
+        batch or min(16, -(-count // 16)),
+        _columns(table, shapes),
+        stored,
+    )
+
+
+def _resume(path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]], stored: dict[str, Any]) -> Project:
+    """Open a project begun earlier; what failed for its source file is looked at again."""
+    project = Project.open(path, mode="r+")
+    if stored["batch"] is None:
+        stored["batch"] = project.settings("micrographs")["batch"]
+    differences = differing(project.settings("micrographs"), stored)
+    names = [str(name) for name in project.read("micrographs", "name")]
+    if names != table["name"].tolist():
+        differences.append(f"micrographs: stored {len(names)}, asked {len(table)} or others")
+    if differences:
+        lines = "\n".join(f"  {line}" for line in differences)
+        raise ProjectError(f"{path}: exists and was imported otherwise:\n{lines}\nchoose another --project")
+    status = project.done("micrographs")
+    room = project.micrographs()["image"].shape[1:]
+    for i in np.flatnonzero((status == Status.FAILED) & (table["problem"] == "").to_numpy()):
+        if shapes[i][0] > room[0] or shapes[i][1] > room[1]:
+            table.loc[i, "problem"] = f"working image {shapes[i][:2]} does not fit the project's {room}; import anew"
+    columns = _columns(table, shapes)
+    again = status == Status.FAILED
+    for start, stop in project.batches():
+        part = again[start:stop]
+        if part.any():
+            values = {name: project.read("micrographs", name, start, stop) for name in columns}
+            for name, column in columns.items():
+                values[name][part] = column[start:stop][part]
+            project.write_batch("micrographs", start, stop, values)
+    return project
+
+
+def ingest_batch(task: IngestTask) -> None:
+    """Read, clip, crop and scale the micrographs of one batch and write them with their status."""
+    project = Project.open(task.project, mode="r+")
+    names = ("image_mean", "image_std", "status", "error")
+    values = {name: project.read("micrographs", name, task.start, task.stop) for name in names}
+    sources = project.read("micrographs", "source", task.start, task.stop)
+    images = project.read("micrographs", "image", task.start, task.stop)
+    pixel_sizes = project.read("micrographs", "source_pixel_size", task.start, task.stop)
+    for i, source in enumerate(sources):
+        if values["status"][i] != Status.PENDING:
+            continue
+        try:
+            image, mean, deviation = working_image(str(source), float(pixel_sizes[i]), task.pixel_size, task.clip)
+        except Exception as error:
+            values["status"][i], values["error"][i] = Status.FAILED, explain(error)
+            continue
+        images[i, : image.shape[0], : image.shape[1]] = image
+        values["image_mean"][i], values["image_std"][i] = mean, deviation
+        values["status"][i], values["error"][i] = Status.DONE, ""
+    project.write_batch("micrographs", task.start, task.stop, {"image": images, **values})
+
+
+def working_image(
+    source: str, source_pixel_size: float, pixel_size: float, clip: float
+) -> tuple[NDArray[np.float32], float, float]:
+    """Working image of one source file.
+
+    Parameters
+    ----------
+    source
+        File, with `n@` before it for an image of a stack.
+    source_pixel_size, pixel_size
+        Å.
+    clip
+        Source pixels further than this many standard deviations from the mean are set to that limit.
+
+    Returns
+    -------
+    image, mean, deviation
+        float32 `(y, x)` of mean 0 and deviation 1; the mean and deviation taken away.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be used.
+    """
+    index, path = split_stack_name(source)
+    image = read_image(image_info(path, index))
+    centre, spread = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
+    np.clip(image, centre - clip * spread, centre + clip * spread, out=image)
+    plan = plan_crop((image.shape[0], image.shape[1]), source_pixel_size, pixel_size)
+    small = crop_to_working_pixel(image, plan)
+    mean, deviation = float(small.mean(dtype=np.float64)), float(small.std(dtype=np.float64))
+    if not deviation > 0:
+        raise InputError(f"{source}: constant after cropping to {pixel_size:g} Å")
+    return ((small - mean) / deviation).astype(np.float32), mean, deviation

@@ -1,0 +1,116 @@
+"""Run a whole job file: every section in turn, on one cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pickcal.engine.executors import Executor
+from pickcal.engine.progress import Reporter
+from pickcal.errors import InputError
+from pickcal.project import Project
+from pickcal.report import save_plots, write_report
+from pickcal.selection import read_thresholds
+from pickcal.settings import Job, SelectJob, SelectSettings
+from pickcal.simulation import simulate
+from pickcal.stages.calibrate import calibrate, summary
+from pickcal.stages.evaluate import evaluate_picks, evaluate_selection
+from pickcal.stages.export import export
+from pickcal.stages.ingest import ingest
+from pickcal.stages.pick import pick
+from pickcal.stages.select import select
+
+
+def run(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
+    """Do what a job file asks for; stages that are done already do nothing.
+
+    Returns
+    -------
+    dict
+        What each section gave, as its command prints with `--json`.
+    """
+    out: dict[str, Any] = {"project": str(job.project)}
+    if job.simulate is not None and job.import_ is not None:
+        out["simulate"] = _simulate(job, executor, reporter)
+    if job.import_ is not None:
+        out["import"] = ingest(job.import_.sources, job.project, job.import_, executor, reporter).as_json()
+    project = Project.open(job.project, mode="r+")
+    picks = job.picks_name
+    if job.pick is not None:
+        out["pick"] = pick(project, picks, job.pick, executor, reporter).as_json()
+    later: list[tuple[str, bool, Callable[[], Any]]] = [
+        ("calibrate", job.calibrate is not None, lambda: summary(calibrate(project, picks, _given(job.calibrate)))),
+        ("select", job.select is not None, lambda: _select(project, picks, _given(job.select))),
+        ("export", job.export is not None, lambda: _export(project, job)),
+        ("evaluate", job.evaluate is not None, lambda: _evaluate(project, job)),
+        ("report", job.report is not None, lambda: _report(project, job)),
+    ]
+    for title, wanted, function in later:
+        if wanted:
+            reporter.start(title, 1)
+            out[title] = function()
+            reporter.advance(1)
+            reporter.finish()
+    return out
+
+
+def _given(section: Any) -> Any:
+    assert section is not None
+    return section
+
+
+def _simulate(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
+    """Simulate into the folder of the import's STAR file, unless it is there already."""
+    assert job.simulate is not None and job.import_ is not None
+    star = job.import_.sources[0]
+    if not star.exists():
+        reporter.start("simulate", job.simulate.micrographs)
+        simulate(star.parent, job.simulate, executor, lambda _: reporter.advance(1))
+        reporter.finish()
+    return {"folder": str(star.parent)}
+
+
+def _select(project: Project, picks: str, section: SelectJob) -> dict[str, Any]:
+    if section.thresholds is not None:
+        given = section.model_fields_set - {"name", "thresholds"}
+        if given:
+            raise InputError(f"select: give thresholds = FILE or values, not both; found {', '.join(sorted(given))}")
+        settings = read_thresholds(section.thresholds)
+    else:
+        settings = SelectSettings(**section.model_dump(exclude={"name", "thresholds"}))
+    return selection_counts(project, select(project, picks, section.name, settings, overwrite=True), section.name)
+
+
+def selection_counts(project: Project, counts: Any, name: str) -> dict[str, Any]:
+    """Totals per reason of a selection, as plain values."""
+    totals = counts["counts"].values.sum(axis=1)
+    reasons = [str(reason) for reason in counts["reason"].values]
+    return {
+        "selection": name,
+        "picks": counts.attrs["picks"],
+        "calibrated": bool(counts.attrs["calibrated"]),
+        **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
+    }
+
+
+def _export(project: Project, job: Job) -> dict[str, Any]:
+    assert job.export is not None
+    if job.select is None:
+        raise InputError("export: a job that exports needs a [select] section")
+    return export(project, job.select.name, job.export, job.export.path)
+
+
+def _evaluate(project: Project, job: Job) -> dict[str, Any]:
+    assert job.evaluate is not None
+    if job.select is not None:
+        return evaluate_selection(project, job.select.name, job.evaluate.truth, job.evaluate)
+    return evaluate_picks(project, job.picks_name, job.evaluate.truth, job.evaluate)
+
+
+def _report(project: Project, job: Job) -> dict[str, Any]:
+    assert job.report is not None
+    folder = Path(job.report).parent
+    selection = job.select.name if job.select is not None else None
+    plots = save_plots(project, job.picks_name, folder / "plots", selection) if job.calibrate is not None else []
+    return {"report": str(write_report(project, job.report)), "plots": [str(plot) for plot in plots]}

@@ -1,0 +1,61 @@
+"""Status: what a project holds and what is left to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pickcal.project import Project, stage_counts
+from pickcal.schema import Status
+from pickcal.stages.calibrate import read_calibration, summary
+
+
+def status(project: Project) -> dict[str, Any]:
+    """Count micrographs and picks per stage, list failures with reasons and what is left; plain values."""
+    names = project.read("micrographs", "name")
+    imported = project.done("micrographs")
+    out: dict[str, Any] = {
+        "project": str(project.path),
+        "micrographs": {"total": project.count, **stage_counts(imported)},
+        "picks": {},
+        "calibration": {},
+        "selection": {},
+        "failures": _failures(names, project, "micrographs"),
+        "left": [],
+    }
+    if (imported == Status.PENDING).any():
+        out["left"].append(f"import: {int((imported == Status.PENDING).sum())} micrographs")
+    for name in project.names("picks"):
+        found = project.done(f"picks/{name}")
+        out["picks"][name] = {
+            **stage_counts(found),
+            "picks": int(project.read(f"picks/{name}", "count").sum()),
+            "decoys": int(project.read(f"picks/{name}", "decoy_count").sum()),
+        }
+        out["failures"] += _failures(names, project, f"picks/{name}")
+        pending = int((found == Status.PENDING).sum())
+        if pending:
+            out["left"].append(f"pick {name}: {pending} micrographs")
+        fit = read_calibration(project, name)
+        if fit is None:
+            out["left"].append(f"calibrate {name}")
+        else:
+            out["calibration"][name] = summary(fit)
+            if fit.attrs["micrographs_done"] != int((found == Status.DONE).sum()):
+                out["left"].append(f"calibrate {name}: picks have changed since")
+    for name in project.names("selection"):
+        counts = project.dataset(f"selection/{name}").load()
+        reasons = [str(reason) for reason in counts["reason"].values]
+        totals = counts["counts"].values.sum(axis=1)
+        out["selection"][name] = {
+            "picks": counts.attrs["picks"],
+            **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
+        }
+    return out
+
+
+def _failures(names: Any, project: Project, group: str) -> list[dict[str, str]]:
+    errors = project.read(group, "error")
+    found = np.flatnonzero(project.done(group) == Status.FAILED)
+    return [{"micrograph": str(names[i]), "stage": group, "error": str(errors[i])} for i in found]
