@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ import pickcal
 from pickcal.engine.executors import open_executor
 from pickcal.engine.progress import TerminalReporter
 from pickcal.errors import PickcalError
+from pickcal.present import render
 from pickcal.settings import (
     BlobSettings,
     CalibrateSettings,
@@ -40,6 +43,7 @@ app = App(
     "Exit codes: 0 all well; 1 refused (the message says why); 2 wrong command line; 3 finished, but some "
     "micrographs failed (named, and listed by 'pickcal status'); 130 interrupted, the same command goes on.",
     version=pickcal.__version__,
+    suppress_keyboard_interrupt=False,  # else cyclopts exits in silence
 )
 pick_app = App(name="pick", help="Pick particles with blobs or templates.")
 app.command(pick_app)
@@ -395,7 +399,7 @@ def _session(output: Output) -> Iterator[tuple[TerminalReporter, Any]]:
             reporter.note(f"failed: {len(failures) - 10} more; 'pickcal status' lists them")
         if failures:
             code = SOME_FAILED
-        print(json.dumps(result, allow_nan=False, default=str) if output.json else _readable(result), flush=True)
+        print(json.dumps(_finite(result), allow_nan=False, default=str) if output.json else render(result), flush=True)
 
     with TerminalReporter(output.quiet) as reporter:
         yield reporter, show
@@ -403,37 +407,18 @@ def _session(output: Output) -> Iterator[tuple[TerminalReporter, Any]]:
         raise _Exit(code)
 
 
+def _finite(value: Any) -> Any:
+    """Figures that do not exist as null: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _failures(result: dict[str, Any]) -> list[dict[str, str]]:
     parts = [result, *(part for part in result.values() if isinstance(part, dict))]
     return [failure for part in parts for failure in part.get("errors", []) + part.get("failures", [])]
-
-
-def _readable(result: dict[str, Any], indent: str = "") -> str:
-    lines = []
-    for key, value in result.items():
-        label = f"{indent}{str(key).replace('_', ' ')}"
-        if isinstance(value, dict):
-            inner = _readable(value, indent + "  ")
-            lines.append(f"{label}:\n{inner}" if inner else f"{label}: none")
-        elif isinstance(value, (list, tuple)):
-            lines.append(f"{label}: {', '.join(_word(v) for v in value) or 'none'}")
-        else:
-            lines.append(f"{label}: {_word(value)}")
-    return "\n".join(lines)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, dict):
-        return "; ".join(f"{k}: {_word(v)}" for k, v in value.items())
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if value is None:
-        return "-"
-    return f"{value[0]:.4g} to {value[1]:.4g}" if _is_pair(value) else str(value)
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(v, float) for v in value)
 
 
 def main(tokens: list[str] | None = None) -> NoReturn:
@@ -463,7 +448,9 @@ def main(tokens: list[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno is None:
             raise
-        errors.print(f"pickcal: {error.strerror}: {error.filename or ''}".rstrip(": "), markup=False)
+        advice = "make room and give the same command again" if error.errno == errno.ENOSPC else ""
+        parts = (error.strerror, error.filename, advice)
+        errors.print("pickcal: " + ": ".join(str(part) for part in parts if part), markup=False)
         code = REFUSED
     sys.exit(code)
 

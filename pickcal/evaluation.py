@@ -97,12 +97,27 @@ class Curve:
         return float(self.f1.max(initial=0.0))
 
     def best_threshold(self) -> float:
-        """Middle of the range of thresholds whose F1 is the highest; infinity without picks."""
+        """Threshold of the highest F1, midway to the next lower score; infinity without picks."""
+        return self._midway(int(np.argmax(self.f1))) if len(self.f1) else float("inf")
+
+    def careful_threshold(self, tolerance: float = 0.005) -> float:
+        """Middle of the range around the best threshold within which F1 stays within `tolerance` of the best.
+
+        What a careful person sets: the top of a flat curve, not its highest tooth. Infinity without picks.
+        """
         if len(self.f1) == 0:
             return float("inf")
-        top = int(np.argmax(self.f1))
-        below = self.thresholds[top + 1] if top + 1 < len(self.thresholds) else self.thresholds[top]
-        return float(0.5 * (self.thresholds[top] + below))
+        first = last = int(np.argmax(self.f1))
+        enough = self.f1 >= self.f1[first] - tolerance
+        while first > 0 and enough[first - 1]:
+            first -= 1
+        while last + 1 < len(enough) and enough[last + 1]:
+            last += 1
+        return 0.5 * (float(self.thresholds[first]) + self._midway(last))
+
+    def _midway(self, index: int) -> float:
+        below = self.thresholds[index + 1] if index + 1 < len(self.thresholds) else self.thresholds[index]
+        return float(0.5 * (self.thresholds[index] + below))
 
     def at(self, threshold: float) -> float:
         """F1 of the picks at or above a threshold."""
@@ -195,6 +210,7 @@ def _transfer_loss(
         return None
     source = (min if lowest else max)(with_particles, key=lambda i: float(defocus[i]))
     others = [i for i in range(len(labelled)) if i != source]
-    carried = _pooled_f1([labelled[i] for i in others], [scores[i] for i in others], [best[source]] * len(others))
+    threshold = own[source].careful_threshold()
+    carried = _pooled_f1([labelled[i] for i in others], [scores[i] for i in others], [threshold] * len(others))
     reached = _pooled_f1([labelled[i] for i in others], [scores[i] for i in others], [best[i] for i in others])
     return reached - carried

@@ -6,7 +6,7 @@ batch belongs to one task, so that no two processes ever write one chunk.
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +21,7 @@ from zarr.codecs import BloscCodec
 import pickcal
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.schema import BANK, FORMAT_VERSION, MICROGRAPHS, PICKS, Status, Variable
+from pickcal.settings import NAME_PATTERN
 
 Kind = Literal["picks", "calibration", "selection"]
 KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection")
@@ -101,7 +102,7 @@ class Project:
         try:
             root = zarr.open_group(path, mode=mode)
             version = root.attrs.get("format_version")
-        except (FileNotFoundError, ValueError, KeyError, NotADirectoryError, json.JSONDecodeError) as error:
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, ValueError, KeyError) as error:
             raise ProjectError(f"{path}: expected a pickcal project, found something else ({error})") from None
         if version is None:
             raise ProjectError(f"{path}: expected a pickcal project, found a Zarr group without format_version")
@@ -173,6 +174,7 @@ class Project:
         attributes: Mapping[str, Any],
     ) -> None:
         """Create an empty picks group with its bank; complete only once its settings are written, at the end."""
+        check_name("picks", name)
         path = f"picks/{name}"
         self.remove(path)
         group = self._root.create_group(path)
@@ -202,6 +204,7 @@ class Project:
 
     def write_whole(self, kind: Kind, name: str, dataset: xr.Dataset, settings: Mapping[str, Any]) -> None:
         """Write a small result as one group, replacing one of the same name; settings go last."""
+        check_name(kind, name)
         path = f"{kind}/{name}"
         self.remove(path)
         group = self._root.create_group(path)
@@ -245,6 +248,21 @@ class Project:
 
     def _attrs(self, path: str) -> dict[str, Any]:
         return self._group(path).attrs.asdict()
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Refuse a name that could be mistaken for a path in the store.
+
+    Raises
+    ------
+    InputError
+        Unless the name is one word as `settings.NAME_PATTERN` allows.
+    """
+    if not re.match(NAME_PATTERN, name):
+        raise InputError(
+            f"{kind}: expected a name of letters, digits, '.', '-' and '_' that begins with a letter or digit, "
+            f"got {name!r}"
+        )
 
 
 def _plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:

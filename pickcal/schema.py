@@ -126,6 +126,7 @@ BANK: dict[str, Variable] = {
     "coefficients": _number(("entry", "basis"), "1", "entries as combinations of the basis"),
     "template": Variable(("entry",), np.int32, "", "template of an entry", -1),
     "angle": _number(("entry",), "degree", "rotation of an entry"),
+    "whitening": _number(("ring",), "1", "gain of the whitening filter at multiples of whitening_step; empty for none"),
 }
 
 STATIC = frozenset(MICROGRAPHS) - {"image", "image_mean", "image_std", "status", "error"}

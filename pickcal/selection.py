@@ -46,12 +46,12 @@ def rejection_reasons(
     ncc, power = scores["ncc"].values, scores["power"].values
     valid = np.arange(ncc.shape[1])[None, :] < picks["count"].values[:, None]
     valid &= (picks["status"].values == Status.DONE)[:, None]
-    names = micrographs["name"].values
-    unknown = sorted(set(settings.exclude) - {str(name) for name in names})
+    names = [str(name) for name in micrographs["name"].values]
+    unknown = sorted(set(settings.exclude) - set(names))
     if unknown:
         raise InputError(f"exclude: no micrograph named {unknown[0]!r} in this project")
     reason = np.where(valid, ACCEPTED, NO_PICK).astype(np.int8)
-    excluded = np.isin(names.astype(str), list(settings.exclude))[:, None]
+    excluded = np.array([name in settings.exclude for name in names])[:, None]
     checks = [
         ("micrograph", np.broadcast_to(excluded, ncc.shape)),
         ("edge", _nearer_than(picks, micrographs, settings.edge)),

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pickcal.errors import InputError, MissingFileError
@@ -56,12 +57,14 @@ class SimulateSettings(Settings):
     dose: float = Field(40.0, gt=0, description="Electrons per Å^2.")
     particles_min: int = Field(120, ge=0, description="Fewest particles on an ordinary micrograph.")
     particles_max: int = Field(280, ge=0, description="Most particles on an ordinary micrograph.")
-    signal: float = Field(1.0, gt=0, description="Factor on the contrast of the particles; 1 is an easy data set.")
+    signal: float = Field(
+        1.5, gt=0, description="Factor on the contrast of the particles; 1.5 is an easy data set, 0.6 a hard one."
+    )
     empty: int = Field(1, ge=0, description="Micrographs without particles.")
     crowded: int = Field(1, ge=0, description="Micrographs with as many particles as fit.")
-    carbon: int = Field(1, ge=0, description="Micrographs that show the carbon edge of the hole.")
-    ice_crystals: float = Field(2.0, ge=0, description="Ice crystals per micrograph, mean.")
-    aggregates: float = Field(1.0, ge=0, description="Aggregates per micrograph, mean.")
+    carbon: int = Field(0, ge=0, description="Micrographs that show the carbon edge of the hole.")
+    ice_crystals: float = Field(0.7, ge=0, description="Ice crystals per micrograph, mean.")
+    aggregates: float = Field(0.3, ge=0, description="Aggregates per micrograph, mean.")
     ice_variation: float = Field(0.2, ge=0, le=0.8, description="Relative spread of ice thickness over micrographs.")
     gradient: float = Field(0.05, ge=0, le=0.5, description="Illumination gradient across a micrograph, fraction.")
     templates: int = Field(20, ge=1, description="Projections written to templates.mrcs.")
@@ -99,7 +102,7 @@ class FilterSettings(Settings):
 
     low_pass: float = Field(20.0, ge=5, le=200, description="Low-pass filter, Å.")
     high_pass: float | None = Field(None, gt=0, description="High-pass filter, Å; default: three particle diameters.")
-    whiten: bool = Field(True, description="Divide by the micrograph's own noise spectrum.")
+    whiten: bool = Field(True, description="Divide by the noise spectrum of the data set.")
     contrast: Literal["dark", "light"] = Field("dark", description="Particles are darker or lighter than the ice.")
     max_picks: int = Field(4000, ge=1, le=100_000, description="Most picks kept per micrograph, best first.")
 
@@ -107,7 +110,7 @@ class FilterSettings(Settings):
 class BlobSettings(FilterSettings):
     """Picking with discs, rings or ellipses of several sizes."""
 
-    method: Literal["blob"] = Field("blob", description="Kind of picking.")
+    method: Annotated[Literal["blob"], Parameter(show=False)] = Field("blob", description="Kind of picking.")
     diameter_min: float = Field(ge=20, le=5000, description="Smallest particle diameter, Å.")
     diameter_max: float = Field(ge=20, le=5000, description="Largest particle diameter, Å.")
     sizes: int | None = Field(None, ge=1, le=20, description="Number of sizes; default: 1 for equal diameters, else 3.")
@@ -131,7 +134,7 @@ class BlobSettings(FilterSettings):
 class TemplateSettings(FilterSettings):
     """Picking with 2D images or with projections of a 3D map."""
 
-    method: Literal["template"] = Field("template", description="Kind of picking.")
+    method: Annotated[Literal["template"], Parameter(show=False)] = Field("template", description="Kind of picking.")
     templates: Path = Field(
         description="Stack of 2D templates (.mrcs), or a 3D map (.mrc) to project; white particles."
     )

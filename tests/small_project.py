@@ -7,7 +7,7 @@ import xarray as xr
 
 from pickcal.calibration import fit_lines
 from pickcal.project import Project
-from pickcal.schema import Status
+from pickcal.schema import BANK, Status
 from pickcal.selection import REASONS, reason_counts, rejection_reasons
 from pickcal.settings import CalibrateSettings, ImportSettings, SelectSettings, TemplateSettings
 
@@ -31,9 +31,7 @@ def failed(micrographs):
     return micrographs - 2
 
 
-def make_project(
-    path: Path, micrographs: int = 12, seed: int = 0, names=None, calibrate: bool = True
-) -> Project:
+def make_project(path: Path, micrographs: int = 12, seed: int = 0, names=None, calibrate: bool = True) -> Project:
     """Write a project with particles whose scores run with defocus by known slopes, noise, and decoys like the noise.
 
     The last micrograph was skipped on import, the last but one failed in picking, a third of the way one is an
@@ -43,19 +41,12 @@ def make_project(
     defocus = rng.permutation(np.linspace(8000.0, 28000.0, micrographs))
     project = _import(path, defocus, rng, names)
     settings = TemplateSettings(templates=Path("templates.mrcs"), diameter=DIAMETER).stored()
-    bank = {
-        "basis": np.zeros((1, 4, 4), np.float32),
-        "coefficients": np.ones((1, 1), np.float32),
-        "template": np.zeros(1, np.int32),
-        "angle": np.zeros(1, np.float32),
-    }
+    bank = {name: np.ones((1,) * len(v.dims), v.dtype) for name, v in BANK.items()}
     size = NOISE + PARTICLES + 20
     project.create_picks("template", size, settings, bank, {"method": "template"})
     for start, stop in project.batches():
         rows = [_pick(i, defocus, size, rng, project) for i in range(start, stop)]
-        project.write_batch(
-            "picks/template", start, stop, {k: np.stack([row[k] for row in rows]) for k in rows[0]}
-        )
+        project.write_batch("picks/template", start, stop, {k: np.stack([row[k] for row in rows]) for k in rows[0]})
     if calibrate:
         add_calibration(project)
         add_selection(project, "strict", SelectSettings(min_ncc=0.3, edge=100.0))
@@ -65,9 +56,9 @@ def make_project(
 def add_calibration(project, settings=None):
     """Fit lines to the picks and store them."""
     settings = settings or CalibrateSettings()
-    fit = fit_lines(
-        project.dataset("picks/template").load(), project.micrographs().drop_vars("image"), settings
-    )
+    fit = fit_lines(project.dataset("picks/template").load(), project.micrographs().drop_vars("image"), settings)
+    done = int((project.done("picks/template") == Status.DONE).sum())
+    fit = fit.assign_attrs(picks="template", micrographs_done=done)
     project.write_whole("calibration", "template", fit, settings.stored())
 
 
@@ -128,9 +119,7 @@ def _pick(index, defocus, size, rng, project):
     particles = PARTICLES + int(rng.integers(-4, 5))
     shortfall = 0.14 if index == outlying(n) else 0.0
     ncc = np.r_[0.34 + NCC_SLOPE * um - shortfall + 0.025 * rng.standard_normal(particles), _noise(rng)]
-    power = np.exp(
-        np.r_[0.3 + LOG_POWER_SLOPE * um + 0.12 * rng.standard_normal(particles), _noise_power(rng)]
-    )
+    power = np.exp(np.r_[0.3 + LOG_POWER_SLOPE * um + 0.12 * rng.standard_normal(particles), _noise_power(rng)])
     x, y = _positions(rng, particles)
     _draw(project, index, x, y, rng)
     border = DIAMETER / 2
@@ -155,10 +144,7 @@ def _noise_power(rng):
 
 
 def _empty(size):
-    row = {
-        name: np.full(size, np.nan, np.float32)
-        for name in ("x", "y", "ncc", "power", "decoy_ncc", "decoy_power")
-    }
+    row = {name: np.full(size, np.nan, np.float32) for name in ("x", "y", "ncc", "power", "decoy_ncc", "decoy_power")}
     zero = np.int32(0)
     return row | {"count": zero, "decoy_count": zero, "error": np.array("", np.dtypes.StringDType())}
 
@@ -174,10 +160,12 @@ def _positions(rng, count):
 
 
 def _draw(project, index, x, y, rng):
-    image = rng.standard_normal((HEIGHT + 8, WIDTH)).astype(np.float32)
-    rows, columns = np.ogrid[: HEIGHT + 8, :WIDTH]
-    for cx, cy in zip(x, y, strict=True):
-        inside = np.hypot(columns * PIXEL_SIZE - cx, rows * PIXEL_SIZE - cy) < 0.4 * DIAMETER
-        image[inside] -= 0.8
+    image = rng.standard_normal((HEIGHT + 8, WIDTH), dtype=np.float32)
+    reach = int(0.5 * DIAMETER / PIXEL_SIZE)
+    for cx, cy in zip(x / PIXEL_SIZE, y / PIXEL_SIZE, strict=True):
+        rows = np.arange(round(cy) - reach, round(cy) + reach + 1)[:, None]
+        columns = np.arange(round(cx) - reach, round(cx) + reach + 1)[None, :]
+        inside = np.hypot(rows - cy, columns - cx) < 0.4 * DIAMETER / PIXEL_SIZE
+        image[rows, columns] -= 0.8 * inside
     image[HEIGHT:] = np.nan
     project._array("micrographs", "image")[index] = image.astype(np.float16)

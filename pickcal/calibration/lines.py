@@ -118,8 +118,9 @@ def fit_lines(picks: xr.Dataset, micrographs: xr.Dataset, settings: CalibrateSet
         for g, group in enumerate(groups):
             members = (group_of == group) & np.isfinite(design).all(axis=1)
             _fit_group(out, s, g, members, design, response, defocus, wanted, settings.confidence)
-            if score == "ncc" and wanted:
+            if score == "ncc" and out["applied"].values[s, g]:
                 _fit_break_even(out, g, members, design, defocus)
+        _lay_on_reference(out, s, group_of)
         after = calibrated(medians["median"].sel(score=score, drop=True), out, score).values
         out["rho_before"].values[s] = spearman(defocus, response)
         out["rho_after"].values[s] = spearman(defocus, after)
@@ -215,27 +216,36 @@ def _fit_group(
         ("verdict", _verdict(fit, low[1], high[1], wanted, confidence)),
     ):
         out[name].values[s, g] = value
-    if wanted:
-        out["shift"].values[s, members] = (fitted - fit.coefficients[0])[members]
 
 
 def _fit_break_even(out: xr.Dataset, g: int, members: NDArray[np.bool_], design: Floats, defocus: Floats) -> None:
-    """Replace the shift of the NCC score by that of the break-even line, and scale the gap to the particles' line."""
+    """Fit the scores at which particles and noise break even, where enough micrographs have one."""
     values = out["break_even"].values
     use = members & np.isfinite(values)
-    if not out["applied"].values[0, g] or _refusal(use, design, defocus):
+    if not _refusal(use, design, defocus):
+        fit = robust_fit(design[use], values[use])
+        out["break_even_fitted"].values[members] = (design @ fit.coefficients)[members]
+        out["break_even_coefficients"].values[g] = fit.coefficients
+
+
+def _lay_on_reference(out: xr.Dataset, s: int, group_of: NDArray[np.integer]) -> None:
+    """Set shift and gain of one score so that the lines of all groups lie on one value, as at the reference defocus."""
+    applied = out["applied"].values[s] == 1
+    if not applied.any():
         return
-    fit = robust_fit(design[use], values[use])
-    fitted = design @ fit.coefficients
-    gap = (out["fitted"].values[0] - fitted)[members]
-    reference_gap = float(out["coefficients"].values[0, g, 0] - fit.coefficients[0])
-    out["break_even_fitted"].values[members] = fitted[members]
-    out["break_even_coefficients"].values[g] = fit.coefficients
-    out["shift"].values[0, members] = (fitted - fit.coefficients[0])[members]
-    if g == 0:
-        out.attrs["pivot"] = float(fit.coefficients[0])
-    if reference_gap > 0:
-        ratio = np.maximum(gap, 0.0) / reference_gap
+    fitted = out["fitted"].values[s]
+    level = float(np.median(out["coefficients"].values[s, applied, 0]))
+    members = np.isfinite(fitted) & np.isin(group_of, out["group"].values[applied])
+    out["shift"].values[s, members] = (fitted - level)[members]
+    constants = out["break_even_coefficients"].values[:, 0]
+    if s != SCORES.index("ncc") or not np.isfinite(constants[applied]).all():
+        return
+    pivot = float(np.median(constants[applied]))
+    break_even = out["break_even_fitted"].values
+    out["shift"].values[s, members] = (break_even - pivot)[members]
+    out.attrs["pivot"] = pivot
+    if level > pivot:
+        ratio = np.maximum(fitted - break_even, 0.0)[members] / (level - pivot)
         out["gain"].values[members] = 1 / np.clip(ratio, 1 / LARGEST_GAIN, LARGEST_GAIN)
 
 

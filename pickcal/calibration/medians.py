@@ -56,10 +56,10 @@ def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_po
     Returns
     -------
     Medians
-        NCC: the score above which half of the largest excess of picks over decoys lies. Power: the same, among
+        NCC: the score above which half of the largest excess of picks over decoys (less its error) lies. Power: the same, among
         picks and decoys with NCC above the score of the largest excess. Break-even: the score that maximises
-        picks - 2 decoys above it, where the density of picks is twice that of decoys. NaN where the excess is below
-        10 or not larger than three times its counting error.
+        picks - 2 decoys above it, where the density of picks is twice that of decoys; the middle of the flat top.
+        NaN where the excess there is below 10 or below three times its counting error.
     """
     if len(ncc) == 0:
         return Medians(np.nan, np.nan, 0.0)
@@ -67,9 +67,12 @@ def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_po
     above = np.searchsorted(np.sort(-decoy_ncc), -ncc[order], side="right")
     count = np.arange(1, len(ncc) + 1)
     excess = count - above
-    top = int(np.argmax(excess))
+    error = np.sqrt(count + above)
+    # less its counting error, or the maximum wanders with the noise to the lowest scores
+    top = int(np.argmax(excess - error))
     particles = float(excess[top])
-    if particles < LEAST_PARTICLES or particles < 3 * np.sqrt(count[top] + above[top]):
+    first, peak, last = _plateau(count - 2 * above)
+    if excess[peak] < max(LEAST_PARTICLES, 3 * error[peak]):
         return Medians(np.nan, np.nan, max(particles, 0.0))
     half = int(np.argmax(excess[: top + 1] >= 0.5 * particles))
     chosen = order[: top + 1]
@@ -77,8 +80,20 @@ def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_po
         float(ncc[order[half]]),
         _excess_median(power[chosen], decoy_power[decoy_ncc >= ncc[order[top]]]),
         particles,
-        float(ncc[order[int(np.argmax(count - 2 * above))]]),
+        float(0.5 * (ncc[order[first]] + ncc[order[last]])),
     )
+
+
+def _plateau(gain: NDArray[np.integer]) -> tuple[int, int, int]:
+    """Range around the maximum where the gain stays within half its counting error: first, maximum, last."""
+    top = int(np.argmax(gain))
+    enough = gain >= gain[top] - 0.5 * np.sqrt(max(float(gain[top]), 0.0))
+    first = last = top
+    while first > 0 and enough[first - 1]:
+        first -= 1
+    while last + 1 < len(gain) and enough[last + 1]:
+        last += 1
+    return first, top, last
 
 
 def _excess_median(values: Floats, subtract: Floats) -> float:

@@ -168,7 +168,8 @@ def _local_cluster(workers: int | None) -> Any:
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         env=dict.fromkeys(WORKER_THREADS, "1"),
+        preload=["pickcal.engine.worker"],
         silence_logs=logging.CRITICAL,
     )

@@ -20,6 +20,7 @@ from pickcal.picking.filters import Float32, band_pass, odd_box, soft_disc
 ENERGY = 0.995
 LARGEST_BASIS = 120
 DENSE_LIMIT = 2500
+MASK_EDGE = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Bank:
         float32 `(n,)`, in-plane rotation of each entry, degrees, from the x axis towards the y axis of the array.
     pixel_size
         Å per pixel.
-    mask_radius
-        Radius of the mask in which the Pearson correlation is taken, Å.
+    mask_radius, mask_edge
+        Outer radius of the mask in which the Pearson correlation is taken, and the width over which it falls, Å.
     energy
         Share of the entries' energy that the basis keeps, in [0, 1].
     """
@@ -50,7 +51,12 @@ class Bank:
     angle: Float32
     pixel_size: float
     mask_radius: float
+    mask_edge: float
     energy: float
+
+    def mask(self) -> Float32:
+        """Weights of the Pearson correlation, float32 `(b, b)`."""
+        return soft_disc(self.basis.shape[-1], self.pixel_size, self.mask_radius - self.mask_edge, self.mask_radius)
 
 
 def compress(entries: Float32, energy: float = ENERGY, largest: int = LARGEST_BASIS) -> tuple[Float32, Float32, float]:
@@ -94,11 +100,16 @@ def compress(entries: Float32, energy: float = ENERGY, largest: int = LARGEST_BA
 
 
 def build_bank(
-    entries: Float32, template: NDArray[np.int32], angle: Float32, pixel_size: float, mask_radius: float
+    entries: Float32,
+    template: NDArray[np.int32],
+    angle: Float32,
+    pixel_size: float,
+    mask_radius: float,
+    mask_edge: float,
 ) -> Bank:
     """Compress entries that already have the working pixel and an odd box."""
     basis, coefficients, kept = compress(entries)
-    return Bank(basis, coefficients, template, angle, pixel_size, mask_radius, kept)
+    return Bank(basis, coefficients, template, angle, pixel_size, mask_radius, mask_edge, kept)
 
 
 def bank_from_templates(
@@ -128,7 +139,8 @@ def bank_from_templates(
     """
     mask_radius = template_mask_radius(diameter, low_pass)
     box = odd_box(mask_radius, pixel_size)
-    mask = soft_disc(box, pixel_size, mask_radius - low_pass / 2, mask_radius)
+    mask_edge = MASK_EDGE * low_pass
+    mask = soft_disc(box, pixel_size, mask_radius - mask_edge, mask_radius)
     turns = max(1, round(360 / rotation_step))
     angles = np.arange(turns, dtype=np.float32) * np.float32(360 / turns)
     entries = np.empty((len(templates) * turns, box, box), dtype=np.float32)
@@ -139,7 +151,7 @@ def bank_from_templates(
         norms = np.sqrt((rotated**2).sum(axis=(1, 2), keepdims=True))
         entries[i * turns : (i + 1) * turns] = rotated / np.maximum(norms, 1e-12)
     index = np.repeat(np.arange(len(templates), dtype=np.int32), turns)
-    return build_bank(entries, index, np.tile(angles, len(templates)), pixel_size, mask_radius)
+    return build_bank(entries, index, np.tile(angles, len(templates)), pixel_size, mask_radius, mask_edge)
 
 
 def template_mask_radius(diameter: float, low_pass: float) -> float:

@@ -67,6 +67,7 @@ def blob_bank(diameters: Float32, shapes: Sequence[str], pixel_size: float, low_
         np.array(angles, dtype=np.float32),
         pixel_size,
         mask_radius,
+        low_pass / 2,
     )
 
 

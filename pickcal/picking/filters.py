@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,42 +186,65 @@ class RadialFilter:
         return np.interp(k / self.step, np.arange(self.gain.size), self.gain).astype(np.float32)
 
 
-def whitening_filter(image: Float32, pixel_size: float, low_pass: float, tile: float) -> RadialFilter:
-    """Filter that makes the noise of a micrograph white up to the low-pass.
+def noise_spectrum(image: Float32, pixel_size: float, low_pass: float, tile_px: int) -> Float32:
+    """Radial power spectrum of the noise of a micrograph, up to the low-pass.
 
-    The noise spectrum is the mean over the quietest quarter of tiles, so that particles, ice and carbon do not count
-    as noise: dividing by the spectrum of the whole micrograph would suppress what the particles themselves put there.
+    The mean over the quietest quarter of half-overlapping, tapered tiles, so that particles, ice and carbon count
+    as little as possible.
 
     Parameters
     ----------
     image
-        Band-passed micrograph without padding, `(y, x)`, mean 0.
+        Working image `(y, x)`.
     pixel_size
         Å per pixel.
     low_pass
-        Å; gains beyond it stay at the value there.
-    tile
-        Side of a tile, Å; tiles overlap by half and are tapered.
+        Å; the last ring lies there.
+    tile_px
+        Side of a tile, pixels, at most the image's.
+
+    Returns
+    -------
+    ndarray
+        float32, rings at multiples of 1 / (tile_px pixel_size) from 0 on, mean 1; ring 0 repeats ring 1.
+    """
+    step = max(1, tile_px // 2)
+    window = np.outer(np.hanning(tile_px), np.hanning(tile_px)).astype(np.float32)
+    views = np.lib.stride_tricks.sliding_window_view(image, (tile_px, tile_px))[::step, ::step]
+    tiles = views.reshape(-1, tile_px, tile_px)
+    ky, kx = frequency_grid((tile_px, tile_px), pixel_size)
+    ring = np.rint(np.sqrt(ky * ky + kx * kx) * tile_px * pixel_size).astype(np.int32).ravel()
+    last = max(4, int(tile_px * pixel_size / low_pass))
+    power = np.square(np.abs(sf.rfft2((tiles - tiles.mean(axis=(1, 2), keepdims=True)) * window)))
+    power = power.reshape(len(tiles), -1)
+    inside = (ring >= 1) & (ring <= last)
+    quiet = np.argsort(power[:, inside].sum(axis=1), kind="stable")[: max(1, len(tiles) // 4)]
+    rings = np.bincount(ring, power[quiet].mean(axis=0)) / np.maximum(np.bincount(ring), 1)
+    rings = rings[: last + 1]
+    rings[0] = rings[1]
+    return np.asarray(rings / rings.mean(), dtype=np.float32)
+
+
+def whitening_filter(spectra: Sequence[Float32], step: float) -> RadialFilter:
+    """Filter that makes the noise of a data set white.
+
+    One filter serves all micrographs: a filter of each one's own would follow how crowded it is, and move its scores.
+
+    Parameters
+    ----------
+    spectra
+        From `noise_spectrum`, of some of the micrographs; the median of each ring counts.
+    step
+        Distance of the rings, 1/Å.
 
     Returns
     -------
     RadialFilter
-        One over the noise amplitude, mean gain 1 below the low-pass.
+        One over the noise amplitude, mean gain 1; constant beyond the last ring.
     """
-    side = min(sf.next_fast_len(max(16, round(tile / pixel_size)), real=True), *image.shape)
-    step = max(1, side // 2)
-    window = np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
-    tiles = np.lib.stride_tricks.sliding_window_view(image, (side, side))[::step, ::step].reshape(-1, side, side)
-    quiet = np.argsort(tiles.std(axis=(1, 2)), kind="stable")[: max(4, len(tiles) // 4)]
-    power = np.square(np.abs(sf.rfft2(tiles[quiet] * window))).mean(axis=0)
-    ky, kx = frequency_grid((side, side), pixel_size)
-    width = 1.0 / (side * pixel_size)
-    ring = np.rint(np.sqrt(ky * ky + kx * kx) / width).astype(np.int32).ravel()
-    rings = np.bincount(ring, power.ravel()) / np.maximum(np.bincount(ring), 1)
-    rings = rings[: max(4, min(round(1.0 / (low_pass * width)), rings.size - 1)) + 1]
-    rings[0] = rings[1]
+    rings = np.median(np.stack(spectra), axis=0)
     gain = 1.0 / np.sqrt(np.maximum(rings, 1e-4 * rings.max()))
-    return RadialFilter(width, (gain / gain.mean()).astype(np.float32))
+    return RadialFilter(step, (gain / gain.mean()).astype(np.float32))
 
 
 def kernel_spectrum(kernel: Float32, shape: tuple[int, int]) -> NDArray[np.complex64]:

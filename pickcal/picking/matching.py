@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf, ctf_filter
-from pickcal.picking.filters import Float32, RadialFilter, band_pass, centre_phase, kernel_spectrum, soft_disc
+from pickcal.picking.filters import Float32, RadialFilter, band_pass, centre_phase, kernel_spectrum
 
 BLOCK_BYTES = 32 * 2**20
 
@@ -85,7 +85,7 @@ def filtered_basis(
         transfer = transfer * whitening.on_grid((size, size), bank.pixel_size)
     seen = sf.irfft2(sf.rfft2(padded) * transfer, (size, size))
     seen = np.ascontiguousarray(seen[:, start : start + box, start : start + box], dtype=np.float32)
-    mask = soft_disc(box, bank.pixel_size, bank.mask_radius - low_pass / 2, bank.mask_radius)
+    mask = bank.mask()
     seen -= (seen * mask).sum(axis=(1, 2), keepdims=True) / mask.sum()
     return seen, mask
 

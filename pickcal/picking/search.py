@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf
-from pickcal.picking.filters import Float32, band_pass, whitening_filter
+from pickcal.picking.filters import Float32, RadialFilter, band_pass
 from pickcal.picking.matching import Responses, extreme_scores, match
 from pickcal.picking.peaks import local_maxima, quadratic_peak, thin_out
 from pickcal.picking.power import PowerMaps, peak_power, power_maps, sample
@@ -28,8 +28,6 @@ class SearchParameters:
         Mean, smallest and largest particle diameter.
     low_pass, high_pass
         Band-pass.
-    whiten
-        Divide by the micrograph's noise spectrum.
     sign
         -1 for particles darker than the ice, +1 for lighter ones.
     min_distance
@@ -43,7 +41,6 @@ class SearchParameters:
     diameter_max: float
     low_pass: float
     high_pass: float
-    whiten: bool
     sign: float
     min_distance: float
     max_picks: int
@@ -66,7 +63,12 @@ class Picks:
 
 
 def search(
-    image: Float32, pixel_size: float, bank: Bank, parameters: SearchParameters, ctf: Ctf | None
+    image: Float32,
+    pixel_size: float,
+    bank: Bank,
+    parameters: SearchParameters,
+    ctf: Ctf | None = None,
+    whitening: RadialFilter | None = None,
 ) -> tuple[Picks, Picks]:
     """Find picks and decoys of one micrograph.
 
@@ -84,6 +86,8 @@ def search(
         Filters and distances.
     ctf
         The micrograph's CTF to give to the templates, or None.
+    whitening
+        Filter that makes the noise white, or None.
 
     Returns
     -------
@@ -98,11 +102,7 @@ def search(
     band = sf.irfft2(filtered, shape)
     level = padded - sf.irfft2(raw * band_pass(shape, pixel_size, 2 * pixel_size, parameters.high_pass), shape)
     maps = power_maps(band, level, valid, pixel_size, parameters.diameter_min, parameters.diameter_max)
-    whitening = None
-    if parameters.whiten:
-        whitening = whitening_filter(
-            np.asarray(band[valid], dtype=np.float32), pixel_size, parameters.low_pass, 2 * parameters.diameter_max
-        )
+    if whitening is not None:
         filtered = filtered * whitening.on_grid(shape, pixel_size)
     responses = match(filtered, shape, bank, parameters.low_pass, sign=parameters.sign, ctf=ctf, whitening=whitening)
     border = 0.5 * parameters.diameter / pixel_size

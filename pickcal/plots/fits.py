@@ -15,6 +15,7 @@ from pickcal.calibration.apply import calibrated
 from pickcal.calibration.robust import OUTLIER
 from pickcal.plots.style import (
     BLUE,
+    DARK_GREEN,
     GREEN,
     GREY,
     ORANGE,
@@ -63,7 +64,7 @@ def medians_figure(calibration: xr.Dataset, names: Sequence[str]) -> Figure:
                 "" if after else UNITS[score],
                 _headline(fit, score, after, float(calibration.attrs["confidence"])),
             )
-    _legend(panels[0, 0])
+    _legend(panels)
     _left_out(figure, calibration)
     for row, score in zip(panels, SCORES, strict=True):
         for axes, after in zip(row, (False, True), strict=True):
@@ -86,22 +87,18 @@ def _moved(values: xr.DataArray, fit: xr.Dataset, after: bool) -> Floats:
 
 def _draw_medians(axes: Any, fit: xr.Dataset, score: str, after: bool) -> None:
     x, y = fit["defocus"].values * UM, _medians(fit, after)
+    seen = np.isfinite(x) & np.isfinite(y)
     used, outlier = fit["used"].values == 1, fit["outlier"].values == 1
     size = float(np.clip(3000 / max(len(x), 1), 6, 24))
-    axes.scatter(x[used], y[used], s=size, color=BLUE, linewidths=0, label="micrograph", zorder=3)
-    axes.scatter(
-        x[~used], y[~used], s=size, facecolors="none", edgecolors=GREY, label="not used in the fit", zorder=3
-    )
-    axes.scatter(
-        x[outlier],
-        y[outlier],
-        s=size + 70,
-        facecolors="none",
-        edgecolors=ORANGE,
-        linewidths=1.4,
-        label="outlying",
-        zorder=4,
-    )
+    hollow: dict[str, Any] = {"facecolors": "none", "zorder": 4}
+    styles: list[tuple[NDArray[np.bool_], str, dict[str, Any]]] = [
+        (seen & used, "micrograph", {"s": size, "color": BLUE, "linewidths": 0, "zorder": 3}),
+        (seen & ~used, "not used in the fit", {"s": size, "edgecolors": GREY, **hollow}),
+        (seen & outlier, "outlying", {"s": size + 70, "edgecolors": ORANGE, "linewidths": 1.4, **hollow}),
+    ]
+    for members, label, style in styles:
+        if members.any():
+            axes.scatter(x[members], y[members], label=label, **style)
     if score == "ncc" and np.isfinite(fit["break_even_fitted"].values).any():
         _draw_break_even(axes, fit, after)
     if _has_covariates(fit) or (after and fit.sizes["group"] > 1):
@@ -137,7 +134,7 @@ def _draw_break_even(axes: Any, fit: xr.Dataset, after: bool) -> None:
     axes.scatter(
         x,
         _moved(fit["break_even"], fit, after),
-        s=22,
+        s=float(np.clip(3000 / max(len(x), 1), 4, 22)),
         marker="x",
         color=GREEN,
         linewidths=0.9,
@@ -145,7 +142,7 @@ def _draw_break_even(axes: Any, fit: xr.Dataset, after: bool) -> None:
     )
     line = _moved(fit["break_even_fitted"], fit, after)
     order = np.argsort(x)[np.isfinite(line[np.argsort(x)])]
-    axes.plot(x[order], line[order], "--", color=GREEN, linewidth=1.2, label="its fit")
+    axes.plot(x[order], line[order], "--", color=DARK_GREEN, linewidth=1.4, zorder=3.5, label="fit of the break-even")
 
 
 def _draw_line(axes: Any, fit: xr.Dataset, after: bool, colour: str) -> None:
@@ -161,7 +158,7 @@ def _draw_line(axes: Any, fit: xr.Dataset, after: bool, colour: str) -> None:
         back = np.exp if str(fit["score"].item()) == "power" else np.asarray
         level, low, high = back(level), back(level - half), back(level + half)
     if len(x):
-        axes.plot(x, level, color=colour, linewidth=1.5, label="fit", zorder=2)
+        axes.plot(x, level, color=colour, linewidth=1.5, label="fit", zorder=3.5)
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0, label="confidence band")
 
 
@@ -212,29 +209,24 @@ def slope_text(fit: xr.Dataset, score: str, confidence: float) -> str:
     if not np.isfinite(slope):
         return "not fitted"
     if score == "power":
-        return (
-            f"× {np.exp(slope):.3f} per µm ({100 * confidence:g} % {np.exp(low):.3f} to {np.exp(high):.3f})"
-        )
+        return f"× {np.exp(slope):.3f} per µm ({100 * confidence:g} % {np.exp(low):.3f} to {np.exp(high):.3f})"
     return f"{slope:+.4f} per µm ({100 * confidence:g} % {low:+.4f} to {high:+.4f})"
 
 
-def _legend(axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    shown = {name: handle for name, handle in unique.items() if _not_empty(handle)}
-    axes.figure.legend(
-        shown.values(),
-        shown.keys(),
+def _legend(panels: NDArray[Any]) -> None:
+    found: dict[str, Any] = {}
+    for axes in panels.flat:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    order = sorted(found, key=lambda label: "break-even" in label)
+    panels.flat[0].figure.legend(
+        [found[label] for label in order],
+        order,
         loc="outside upper center",
-        ncols=5,
+        ncols=4,
         fontsize=9,
         frameon=False,
-        markerscale=1.0,
     )
-
-
-def _not_empty(handle: Any) -> bool:
-    return not hasattr(handle, "get_offsets") or len(handle.get_paths()) == 0 or len(handle.get_offsets()) > 0
 
 
 def _left_out(figure: Figure, calibration: xr.Dataset) -> None:
@@ -300,12 +292,8 @@ def _draw_residuals(axes: Any, fit: xr.Dataset, rank: Floats) -> None:
     axes.axhline(0, color=GREY, linewidth=0.8)
     if len(rank) <= 200:
         axes.vlines(rank, 0, residual, color=BLUE, linewidth=1)
-    axes.scatter(
-        rank, residual, s=float(np.clip(3000 / len(rank), 6, 24)), color=BLUE, linewidths=0, zorder=3
-    )
-    axes.scatter(
-        rank[outlier], residual[outlier], s=90, facecolors="none", edgecolors=ORANGE, linewidths=1.4, zorder=4
-    )
+    axes.scatter(rank, residual, s=float(np.clip(3000 / len(rank), 6, 24)), color=BLUE, linewidths=0, zorder=3)
+    axes.scatter(rank[outlier], residual[outlier], s=90, facecolors="none", edgecolors=ORANGE, linewidths=1.4, zorder=4)
     reach = np.nanmax(np.abs(residual)) if np.isfinite(residual).any() else 0.0
     axes.set_ylim(-1.15 * max(reach, OUTLIER), 1.15 * max(reach, OUTLIER))
 

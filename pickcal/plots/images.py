@@ -53,11 +53,13 @@ def micrographs_figure(
     """
     picks = project.dataset(f"picks/{picks_name}")
     chosen = low_middle_high(project, picks, calibration)
-    figure = new_figure(4.6 * max(len(chosen), 1), 5.2)
     if not len(chosen):
+        figure = new_figure(6, 2)
         figure.text(0.5, 0.5, "no finished micrograph", ha="center", color=GREY)
         return figure
     table = _table(project, chosen)
+    aspect = float((table["height"] / table["width"]).max())
+    figure = new_figure(4.6 * len(chosen), 4.6 * aspect + 0.6)
     reasons = _judge(picks.isel(micrograph=chosen).load(), table, calibration, settings, chosen)
     labels = short_names([str(name) for name in project.read("micrographs", "name")])
     for k, (axes, index) in enumerate(zip(np.ravel(figure.subplots(1, len(chosen))), chosen, strict=True)):

@@ -46,7 +46,8 @@ def scores_figure(picks: xr.Dataset, calibration: xr.Dataset) -> Figure:
         tidy(panels[1, column], label, "" if column else "power score (noise variances)")
         if drawn is not None:
             figure.colorbar(drawn, ax=panels[1, column], label="picks per cell" if column else "")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
+    found = [axes.get_legend_handles_labels() for axes in panels[:, 0]]
+    handles, labels = ([item for pair in found for item in pair[part]] for part in (0, 1))
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
     return figure
 
@@ -103,9 +104,7 @@ def _draw_histogram(axes: Any, values: dict[str, Floats], limits: tuple[float, f
     axes.tick_params(labelbottom=False)
 
 
-def _draw_density(
-    axes: Any, values: dict[str, Floats], limits: tuple[tuple[float, float], tuple[float, float]]
-) -> Any:
+def _draw_density(axes: Any, values: dict[str, Floats], limits: tuple[tuple[float, float], tuple[float, float]]) -> Any:
     good = np.isfinite(values["power"]) & (values["power"] > 0)
     axes.set(xlim=limits[0], ylim=limits[1], yscale="log")
     if not good.any():
@@ -136,17 +135,13 @@ def _plain_log_ticks(axes: Any) -> None:
     axes.yaxis.set_minor_formatter("")
 
 
-def _draw_decoys(
-    axes: Any, values: dict[str, Floats], limits: tuple[tuple[float, float], tuple[float, float]]
-) -> None:
+def _draw_decoys(axes: Any, values: dict[str, Floats], limits: tuple[tuple[float, float], tuple[float, float]]) -> None:
     good = np.isfinite(values["decoy_power"]) & (values["decoy_power"] > 0)
     if good.sum() < 50:
         return
     bottom, top = np.log10(limits[1])
     x, y = np.linspace(*limits[0], 81), np.linspace(float(bottom), float(top), 61)
-    density, _, _ = np.histogram2d(
-        values["decoy_ncc"][good], np.log10(values["decoy_power"][good]), bins=(x, y)
-    )
+    density, _, _ = np.histogram2d(values["decoy_ncc"][good], np.log10(values["decoy_power"][good]), bins=(x, y))
     density = ndimage.gaussian_filter(density, 1.5)
     ordered = np.sort(density.ravel())[::-1]
     inside = np.cumsum(ordered)
@@ -223,6 +218,4 @@ def _draw_accepted(
             continue
         thresholds = np.linspace(values[0], values[-1], 300)
         accepted = (len(values) - np.searchsorted(values, thresholds, side="left")) / len(members)
-        axes.plot(
-            thresholds, accepted, style, color=colour, linewidth=1.6, label=label if name == "ncc" else None
-        )
+        axes.plot(thresholds, accepted, style, color=colour, linewidth=1.6, label=label if name == "ncc" else None)

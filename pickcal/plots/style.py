@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
 BLUE, SKY, ORANGE, GREEN, YELLOW = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#E69F00"
-GREY = "#666666"
+GREY, DARK_GREEN = "#666666", "#00513B"
 SERIES = (BLUE, ORANGE, GREEN, YELLOW, "#CC79A7", SKY)
 UM = 1e-4
 LONGEST_NAME = 22
@@ -103,10 +104,9 @@ def label_points(axes: Any, x: Floats, y: Floats, names: Sequence[str], avoid: F
     points = axes.transData.transform(avoid) if len(avoid) else np.empty((0, 2))
     taken: list[Bbox] = []
     for px, py, name in list(zip(x, y, names, strict=True))[:MOST_LABELS]:
-        text = axes.annotate(
-            name, (px, py), textcoords="offset points", xytext=(0, 0), fontsize=8, color=ORANGE
-        )
+        text = axes.annotate(name, (px, py), textcoords="offset points", xytext=(0, 0), fontsize=8, color=ORANGE)
         text.set_in_layout(False)
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         boxes = []
         for place in _PLACES:
             text.set(**place)

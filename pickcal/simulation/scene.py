@@ -215,12 +215,12 @@ def _contaminants(settings: SimulateSettings, kind: Kind, rng: np.random.Generat
 
 
 def _hole(settings: SimulateSettings, rng: np.random.Generator) -> Contaminant:
-    """Place a hole of 1.2 to 1.6 times the image's larger side, its edge crossing the image off the middle."""
+    """Place a hole of 1.2 to 1.6 times the image's larger side, its edge cutting off a side or a corner."""
     size = np.array([settings.width, settings.height], dtype=np.float64)
     radius = rng.uniform(0.6, 0.8) * size.max()
     angle = rng.uniform(0.0, 2 * np.pi)
     towards = np.array([np.cos(angle), np.sin(angle)])
-    edge = 0.5 * (size - 1) + towards * size.min() * rng.uniform(0.15, 0.3)
+    edge = 0.5 * (size - 1) + towards * size.min() * rng.uniform(0.34, 0.44)
     x, y = edge - towards * radius
     return Contaminant("carbon", float(x), float(y), float(radius * settings.pixel_size))
 

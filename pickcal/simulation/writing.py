@@ -17,7 +17,7 @@ from pickcal.errors import InputError, PickcalError
 from pickcal.picking.ctf import Ctf
 from pickcal.picking.projection import FloatArray, even_angles, project
 from pickcal.settings import SimulateSettings
-from pickcal.simulation.imaging import simulate_micrograph
+from pickcal.simulation.imaging import PROTEIN_POTENTIAL, interaction, simulate_micrograph
 from pickcal.simulation.particles import simulate_particle
 from pickcal.simulation.scene import Scene, make_scene, particle_diameter, plan
 
@@ -136,6 +136,8 @@ def write_micrograph(folder: Path, settings: SimulateSettings, index: int) -> in
 def make_templates(settings: SimulateSettings) -> FloatArray:
     """Projections of the particle without CTF, white on black, on an even angular grid.
 
+    In the grey scale of RELION's class averages, contrast over the deviation of the noise, which its autopicking needs.
+
     Parameters
     ----------
     settings
@@ -144,12 +146,16 @@ def make_templates(settings: SimulateSettings) -> FloatArray:
     Returns
     -------
     ndarray
-        Density × Å, float32, shape `(template, y, x)`, the box even and about 1.5 diameters.
+        Contrast in standard deviations of the noise per template pixel, float32, shape `(template, y, x)`, the box
+        even and about 1.5 diameters.
     """
     volume = simulate_particle(settings)
     box = 2 * int(np.ceil(0.75 * particle_diameter(settings) / settings.template_pixel_size))
     angles = even_angles(settings.templates)
-    return np.stack([project(volume, a, box, settings.template_pixel_size) for a in angles])
+    contrast = 2.0 * settings.signal * PROTEIN_POTENTIAL * interaction(settings.voltage)
+    noise = 1.0 / (np.sqrt(settings.dose) * settings.template_pixel_size)
+    projections = np.stack([project(volume, a, box, settings.template_pixel_size) for a in angles])
+    return np.asarray(projections * np.float32(contrast / noise))
 
 
 def _fresh(out: Path) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor
 from pickcal.engine.progress import Reporter
@@ -70,10 +71,16 @@ class StageResult:
         return out
 
 
+def pending(project: Project, group: str) -> NDArray[np.bool_]:
+    """Micrographs that a stage has not looked at, or skipped before their import was mended."""
+    status = project.done(group)
+    mended = (status == Status.SKIPPED) & (project.done("micrographs") == Status.DONE)
+    return np.asarray((status == Status.PENDING) | mended)
+
+
 def batches_left(project: Project, group: str) -> list[tuple[int, int]]:
     """Batches that hold a micrograph not yet done; failed ones are tried again."""
-    status = project.done(group)
-    left = (status == Status.PENDING) | (status == Status.FAILED)
+    left = pending(project, group) | (project.done(group) == Status.FAILED)
     return [(start, stop) for start, stop in project.batches() if left[start:stop].any()]
 
 

@@ -18,15 +18,17 @@ from pickcal.formats.images import is_volume, read_stack, read_volume
 from pickcal.picking.bank import Bank, bank_from_templates
 from pickcal.picking.blobs import blob_bank, blob_diameters
 from pickcal.picking.ctf import Ctf
+from pickcal.picking.filters import RadialFilter, noise_spectrum, whitening_filter
 from pickcal.picking.projection import Volume, even_angles
 from pickcal.picking.projection import project as project_volume
 from pickcal.picking.search import SearchParameters, search
-from pickcal.project import Project
+from pickcal.project import Project, check_name
 from pickcal.schema import PICKS, Status
 from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 
 PIXEL_TOLERANCE = 0.03
+NOISE_SAMPLE = 24
 CTF_NAMES = (
     "defocus_u",
     "defocus_v",
@@ -75,6 +77,7 @@ def pick(
     InputError, ProjectError
         If templates or diameter do not fit, or the name holds picks with other settings.
     """
+    check_name("picks", name)
     group = f"picks/{name}"
     if name in project.names("picks") and not overwrite:
         project.check_same(
@@ -104,7 +107,6 @@ def search_parameters(settings: PickSettings) -> SearchParameters:
         diameter_max=settings.diameter_max,
         low_pass=settings.low_pass,
         high_pass=settings.high_pass or 3 * settings.diameter_max,
-        whiten=settings.whiten,
         sign=-1.0 if settings.contrast == "dark" else 1.0,
         min_distance=settings.min_distance * settings.diameter,
         max_picks=settings.max_picks,
@@ -132,21 +134,40 @@ def _create(project: Project, name: str, settings: PickSettings, reporter: Repor
         raise InputError(f"{project.path}: no micrograph has a defocus; pick with --no-ctf")
     reporter.note(f"preparing the {settings.method} bank")
     bank = make_bank(settings, pixel_size)
+    whitening = _whitening(project, settings, pixel_size)
     arrays = {
         "basis": bank.basis,
         "coefficients": bank.coefficients,
         "template": bank.template,
         "angle": bank.angle,
+        "whitening": np.zeros(0, dtype=np.float32) if whitening is None else whitening.gain,
     }
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())).hexdigest()
     attributes = {
         "bank": digest,
         "bank_pixel_size": bank.pixel_size,
         "bank_mask_radius": bank.mask_radius,
+        "bank_mask_edge": bank.mask_edge,
         "bank_energy": bank.energy,
+        "whitening_step": 0.0 if whitening is None else whitening.step,
         "diameter": settings.diameter,
     }
+    project.remove(f"calibration/{name}")  # a fit of picks that are about to go
     project.create_picks(name, _slots(project, settings), settings.stored(), arrays, attributes)
+
+
+def _whitening(project: Project, settings: PickSettings, pixel_size: float) -> RadialFilter | None:
+    """Estimate the noise of the data set from micrographs spread evenly over the defocus range."""
+    if not settings.whiten:
+        return None
+    micrographs = project.micrographs().drop_vars("image").load()
+    usable = np.flatnonzero(micrographs["status"].values == Status.DONE)
+    usable = usable[np.argsort(micrographs["defocus_u"].values[usable], kind="stable")]
+    sample = usable[np.unique(np.linspace(0, len(usable) - 1, NOISE_SAMPLE).round().astype(int))]
+    shortest = int(np.minimum(micrographs["height"].values, micrographs["width"].values)[sample].min())
+    tile = min(shortest, max(16, round(2 * settings.diameter_max / pixel_size)))
+    spectra = [noise_spectrum(project.image(int(i)), pixel_size, settings.low_pass, tile) for i in sample]
+    return whitening_filter(spectra, 1.0 / (tile * pixel_size))
 
 
 def _slots(project: Project, settings: PickSettings) -> int:
@@ -203,24 +224,28 @@ def load_templates(settings: TemplateSettings) -> tuple[NDArray[np.float32], flo
 
 
 @lru_cache(maxsize=2)
-def _load_bank(path: str, name: str, digest: str) -> Bank:
+def _load_bank(path: str, name: str, digest: str) -> tuple[Bank, RadialFilter | None]:
     """Bank of a picks group, once per process; the digest keeps a replaced group from being mistaken for the old."""
     project = Project.open(path)
     attributes = project.dataset(f"picks/{name}").attrs
     arrays = {key: project.read(f"picks/{name}/bank", key) for key in ("basis", "coefficients", "template", "angle")}
-    return Bank(
+    gain = project.read(f"picks/{name}/bank", "whitening")
+    whitening = RadialFilter(float(attributes["whitening_step"]), gain) if len(gain) else None
+    bank = Bank(
         **arrays,
         pixel_size=float(attributes["bank_pixel_size"]),
         mask_radius=float(attributes["bank_mask_radius"]),
+        mask_edge=float(attributes["bank_mask_edge"]),
         energy=float(attributes["bank_energy"]),
     )
+    return bank, whitening
 
 
 def pick_batch(task: PickTask) -> None:
     """Search the micrographs of one batch and write picks, decoys and status."""
     project = Project.open(task.project, mode="r+")
     group = f"picks/{task.name}"
-    bank = _load_bank(task.project, task.name, task.bank)
+    bank, whitening = _load_bank(task.project, task.name, task.bank)
     values = {name: project.read(group, name, task.start, task.stop) for name in PICKS}
     micrographs = project.micrographs().drop_vars("image").isel(micrograph=slice(task.start, task.stop)).load()
     for i in range(task.stop - task.start):
@@ -232,7 +257,7 @@ def pick_batch(task: PickTask) -> None:
             values["error"][i] = f"not imported: {row['error'].item()}"
             continue
         try:
-            found = _search_one(project.image(task.start + i), row, bank, task)
+            found = _search_one(project.image(task.start + i), row, bank, whitening, task)
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue
@@ -243,7 +268,7 @@ def pick_batch(task: PickTask) -> None:
 
 
 def _search_one(
-    image: NDArray[np.float32], row: xr.Dataset, bank: Bank, task: PickTask
+    image: NDArray[np.float32], row: xr.Dataset, bank: Bank, whitening: RadialFilter | None, task: PickTask
 ) -> dict[str, NDArray[Any] | int]:
     pixel_size = float(row["pixel_size"])
     if abs(pixel_size / bank.pixel_size - 1) > PIXEL_TOLERANCE:
@@ -251,10 +276,16 @@ def _search_one(
             f"working pixel {pixel_size:.3g} Å, the other micrographs have {bank.pixel_size:.3g} Å; "
             "import the two kinds into separate projects"
         )
+    side = min(image.shape) * pixel_size
+    if task.parameters.diameter_max >= side:
+        raise InputError(
+            f"diameter: expected less than this micrograph's side of {side:.0f} Å, "
+            f"got {task.parameters.diameter_max:g} Å"
+        )
     ctf = Ctf(*(float(np.nan_to_num(row[name].item())) for name in CTF_NAMES)) if task.ctf else None
     if ctf is not None and not ctf.defocus > 0:
         raise InputError(f"no defocus for this micrograph ({ctf.defocus:g} Å); pick with --no-ctf or mend the table")
-    picks, decoys = search(image, pixel_size, bank, task.parameters, ctf)
+    picks, decoys = search(image, pixel_size, bank, task.parameters, ctf, whitening)
     slots = task.slots
     out: dict[str, NDArray[Any] | int] = {
         name: _padded(getattr(picks, name), slots, PICKS[name].fill)

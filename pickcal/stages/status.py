@@ -8,6 +8,7 @@ import numpy as np
 
 from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
+from pickcal.stages.batches import pending
 from pickcal.stages.calibrate import read_calibration, summary
 
 
@@ -34,15 +35,15 @@ def status(project: Project) -> dict[str, Any]:
             "decoys": int(project.read(f"picks/{name}", "decoy_count").sum()),
         }
         out["failures"] += _failures(names, project, f"picks/{name}")
-        pending = int((found == Status.PENDING).sum())
-        if pending:
-            out["left"].append(f"pick {name}: {pending} micrographs")
+        left = int(pending(project, f"picks/{name}").sum())
+        if left:
+            out["left"].append(f"pick {name}: {left} micrographs")
         fit = read_calibration(project, name)
         if fit is None:
             out["left"].append(f"calibrate {name}")
         else:
             out["calibration"][name] = summary(fit)
-            if fit.attrs["micrographs_done"] != int((found == Status.DONE).sum()):
+            if fit.attrs.get("micrographs_done") != int((found == Status.DONE).sum()):
                 out["left"].append(f"calibrate {name}: picks have changed since")
     for name in project.names("selection"):
         counts = project.dataset(f"selection/{name}").load()

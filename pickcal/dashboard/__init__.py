@@ -1,0 +1,1 @@
+"""The dashboard: a controller that knows nothing of the web, and thin Panel views over it."""

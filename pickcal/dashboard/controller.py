@@ -1,0 +1,227 @@
+"""What the dashboard shows, without any GUI: names, verdicts, counts under a threshold, figures.
+
+Picks are stored best first and calibration keeps the order within a micrograph, so the number of accepted picks is
+the place of the threshold in each row: a binary search over all rows at once, whose cost hardly grows with the picks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pickcal.errors import InputError
+from pickcal.plots.fits import SCORES, TITLES, medians_figure, residuals_figure
+from pickcal.plots.project import selection_settings, selections_of, stored_calibration, thinned_scores
+from pickcal.plots.scores import scores_figure, threshold_figure
+from pickcal.plots.style import UM
+from pickcal.project import Project, stage_counts
+from pickcal.schema import Status
+
+Floats = NDArray[np.floating]
+
+FIGURES = ("medians", "residuals", "scores", "thresholds")
+
+
+@dataclass(frozen=True)
+class SortedScores:
+    """NCC scores of all micrographs, best first, with what calibrates them.
+
+    Attributes
+    ----------
+    ncc
+        Raw scores, `(micrograph, pick)`, falling along rows.
+    count
+        Valid places per row.
+    shift, gain, pivot
+        Calibrated = pivot + (ncc - shift - pivot) gain.
+    """
+
+    ncc: Floats
+    count: NDArray[np.integer]
+    shift: Floats
+    gain: Floats
+    pivot: float
+
+    def accepted(self, threshold: float) -> NDArray[np.int64]:
+        """Count per micrograph the picks whose calibrated score is not below the threshold."""
+        rows = np.arange(len(self.count))
+        low, high = np.zeros(len(rows), dtype=np.int64), self.count.astype(np.int64)
+        last = max(self.ncc.shape[1] - 1, 0)
+        for _ in range(int(self.count.max(initial=0)).bit_length()):
+            middle = (low + high) // 2
+            good = self.at(rows, np.minimum(middle, last)) >= threshold
+            good &= middle < high
+            low = np.where(good, middle + 1, low)
+            high = np.where(good, high, middle)
+        return low
+
+    def at(self, rows: NDArray[np.intp], places: NDArray[np.integer]) -> Floats:
+        """Calibrated scores at places of rows, by the very operations of `calibration.calibrated`."""
+        values = self.ncc[rows, places] - self.shift[rows] - self.pivot
+        return np.asarray(self.pivot + values * self.gain[rows])
+
+
+class Inspector:
+    """One project as the first page of the dashboard sees it; never writes.
+
+    Parameters
+    ----------
+    path
+        The project store.
+
+    Raises
+    ------
+    MissingFileError, ProjectError
+        If there is no project at `path`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.project = Project.open(path)
+        self._sorted: dict[str, SortedScores] = {}
+        self._fits: dict[str, xr.Dataset | None] = {}
+
+    @cached_property
+    def micrographs(self) -> list[str]:
+        """Names of all micrographs."""
+        return [str(name) for name in self.project.read("micrographs", "name")]
+
+    @cached_property
+    def defocus(self) -> Floats:
+        """Mean defocus of every micrograph, µm."""
+        both = [self.project.read("micrographs", name) for name in ("defocus_u", "defocus_v")]
+        return np.asarray(0.5 * (both[0] + both[1]) * UM)
+
+    def picks(self) -> list[str]:
+        """Names of the picks."""
+        return self.project.names("picks")
+
+    def calibration(self, picks: str) -> xr.Dataset | None:
+        """Fit of some picks, None where they were not calibrated."""
+        self.project.require("picks", picks)
+        if picks not in self._fits:
+            self._fits[picks] = stored_calibration(self.project, picks)
+        return self._fits[picks]
+
+    def verdicts(self, picks: str) -> list[tuple[str, str]]:
+        """Score and verdict in words, one per score and group; that of the power score is on its logarithm."""
+        fit = self.calibration(picks)
+        if fit is None:
+            return [("calibration", f"none: run 'pickcal calibrate' with --picks {picks}")]
+        out = []
+        for score in SCORES:
+            for group, verdict in zip(fit["group"].values, fit["verdict"].sel(score=score).values, strict=True):
+                title = TITLES[score] if score == "ncc" else f"natural logarithm of the {TITLES[score]}"
+                out.append((title + (f", group {group}" if fit.sizes["group"] > 1 else ""), str(verdict)))
+        return out
+
+    def counts(self, picks: str) -> dict[str, int]:
+        """Count micrographs per status, picks and decoys."""
+        self.project.require("picks", picks)
+        group = f"picks/{picks}"
+        totals = {what: int(self.project.read(group, name).sum()) for what, name in _TOTALS}
+        return {**stage_counts(self.project.done(group)), **totals}
+
+    def finished(self, picks: str) -> NDArray[np.bool_]:
+        """Tell which micrographs were picked."""
+        return np.asarray(self.project.done(f"picks/{picks}") == Status.DONE)
+
+    def scores(self, picks: str) -> SortedScores:
+        """NCC scores of some picks, sorted; read once."""
+        if picks not in self._sorted:
+            self._sorted[picks] = self._read_scores(picks)
+        return self._sorted[picks]
+
+    def _read_scores(self, picks: str) -> SortedScores:
+        fit, group = self.calibration(picks), f"picks/{picks}"
+        ncc = self.project.read(group, "ncc")
+        count = np.where(self.finished(picks), self.project.read(group, "count"), 0)
+        inside = np.arange(1, ncc.shape[1]) < count[:, None]
+        if np.any((np.diff(ncc, axis=1) > 0) & inside):
+            ncc = -np.sort(np.where(np.arange(ncc.shape[1]) < count[:, None], -ncc, np.inf), axis=1)
+        shift, gain, pivot = np.zeros(len(count)), np.ones(len(count)), 0.0
+        if fit is not None:
+            shift = np.nan_to_num(fit["shift"].sel(score="ncc").values)
+            gain = np.nan_to_num(fit["gain"].values, nan=1.0)
+            pivot = float(fit.attrs["pivot"])
+        return SortedScores(ncc, count, shift, gain, pivot)
+
+    def accepted(self, picks: str, min_ncc: float) -> NDArray[np.int64]:
+        """Count accepted picks per micrograph under a least calibrated NCC score."""
+        return self.scores(picks).accepted(min_ncc)
+
+    def threshold_range(self, picks: str) -> tuple[float, float]:
+        """Lowest and highest calibrated NCC score of all picks; 0 and 1 where there are none."""
+        scores = self.scores(picks)
+        rows = np.flatnonzero(scores.count > 0)
+        if not len(rows):
+            return 0.0, 1.0
+        low = float(scores.at(rows, scores.count[rows] - 1).min())
+        return low, float(scores.at(rows, np.zeros(len(rows), dtype=np.intp)).max())
+
+    def starting_threshold(self, picks: str) -> float:
+        """Least NCC of the first selection of these picks that has one on calibrated scores, else a proposal.
+
+        The proposal is the score above which there are as many picks as particles were estimated.
+        """
+        for name in selections_of(self.project, picks):
+            settings = selection_settings(self.project, picks, name)
+            if settings.min_ncc is not None and not settings.raw:
+                return settings.min_ncc
+        fit = self.calibration(picks)
+        low, high = self.threshold_range(picks)
+        wanted = np.nansum(fit["particles"].values) if fit is not None else 0.0
+        if not wanted:
+            return 0.5 * (low + high)
+        for _ in range(40):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if self.accepted(picks, middle).sum() > wanted else (low, middle)
+        return low
+
+    def table(self, picks: str, min_ncc: float) -> pd.DataFrame:
+        """One row per micrograph: name, defocus, picks, accepted, estimated particles, medians, status."""
+        fit = self.calibration(picks)
+        group = f"picks/{picks}"
+        status = [Status(int(value)).name.lower() for value in self.project.done(group)]
+        columns = {
+            "micrograph": self.micrographs,
+            "defocus (µm)": np.round(self.defocus, 3),
+            "picks": self.project.read(group, "count"),
+            "accepted": self.accepted(picks, min_ncc),
+        }
+        if fit is not None:
+            columns["particles (estimate)"] = np.round(fit["particles"].values)
+            for score, digits in (("ncc", 4), ("power", 3)):
+                columns[f"median {TITLES[score]}"] = np.round(fit["median"].sel(score=score).values, digits)
+            outlying = (fit["outlier"].values == 1).any(axis=0)
+            status = [f"{word}, outlying" if out else word for word, out in zip(status, outlying, strict=True)]
+        return pd.DataFrame({**columns, "status": status})
+
+    def figure(self, picks: str, kind: str) -> Figure:
+        """Plot of some picks, one of `FIGURES`.
+
+        Raises
+        ------
+        InputError
+            If there is no such plot, or the picks are not calibrated.
+        """
+        if kind not in FIGURES:
+            raise InputError(f"figure: expected one of {', '.join(FIGURES)}, got {kind!r}")
+        fit = self.calibration(picks)
+        if fit is None:
+            raise InputError(f"{self.project.path}: picks {picks!r} are not calibrated; run 'pickcal calibrate' first")
+        if kind == "medians":
+            return medians_figure(fit, self.micrographs)
+        if kind == "residuals":
+            return residuals_figure(fit, self.micrographs)
+        draw = scores_figure if kind == "scores" else threshold_figure
+        return draw(*thinned_scores(self.project, picks, fit))
+
+
+_TOTALS = (("picks", "count"), ("decoys", "decoy_count"))

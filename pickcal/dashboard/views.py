@@ -1,0 +1,211 @@
+"""Panel views of the dashboard: layout and widgets only; what they show comes from the controller.
+
+Nothing is asked from other machines: the Bootstrap template brings its own files, and figures are PNG.
+"""
+
+from __future__ import annotations
+
+import html
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import panel as pn
+from bokeh.models import ColumnDataSource, DataRange1d, HoverTool
+from bokeh.plotting import figure as bokeh_figure
+
+from pickcal.dashboard.controller import Inspector
+from pickcal.errors import InputError
+from pickcal.plots.style import BLUE, png
+
+TITLE = "pickcal: inspect picks"
+STEPS = 400
+CAPTIONS = {
+    "medians": "Medians",
+    "residuals": "Residuals",
+    "scores": "Scores",
+    "thresholds": "Thresholds",
+}
+
+
+def inspect_page(path: Path | str) -> Any:
+    """Build the page for one visitor.
+
+    Parameters
+    ----------
+    path
+        The project store; opened for reading at every visit, so that a reload shows what was added.
+
+    Returns
+    -------
+    panel.template.BootstrapTemplate
+        To be served.
+
+    Raises
+    ------
+    MissingFileError, ProjectError
+        If there is no project at `path`.
+    """
+    pn.extension("tabulator")
+    inspector = Inspector(path)
+    page = pn.template.BootstrapTemplate(title=TITLE, header_background=BLUE, theme="default")
+    names = inspector.picks()
+    if not names:
+        page.main.append(pn.pane.Markdown("This project has no picks yet: run `pickcal pick`."))
+        return page
+    choice = _labelled(pn.widgets.Select(options=names, value=names[0], width=260), "Picks")
+    page.main.append(pn.Column(choice, pn.bind(lambda picks: _picks_view(inspector, picks), choice), **_FILL))
+    return page
+
+
+def _labelled(widget: Any, label: str) -> Any:
+    """Label a widget after it is made: Panel before 1.9 knows no other name for it, later ones warn in the maker."""
+    widget.name = label
+    return widget
+
+
+_FILL: dict[str, Any] = {"sizing_mode": "stretch_width"}
+
+
+def _picks_view(inspector: Inspector, picks: str) -> Any:
+    return pn.Column(_facts(inspector, picks), _threshold_view(inspector, picks), _figures(inspector, picks), **_FILL)
+
+
+def _facts(inspector: Inspector, picks: str) -> Any:
+    counts = inspector.counts(picks)
+    micrographs = ", ".join(
+        f"{counts[word]} {word}" for word in ("done", "failed", "skipped", "pending") if counts[word]
+    )
+    lines = [f"<b>Micrographs</b>: {micrographs}. <b>Picks</b>: {counts['picks']}, decoys: {counts['decoys']}."]
+    lines += [f"<b>{html.escape(score)}</b>: {html.escape(text)}" for score, text in inspector.verdicts(picks)]
+    return pn.pane.HTML("<br>".join(lines), styles={"font-size": "14px"}, **_FILL)
+
+
+def _threshold_view(inspector: Inspector, picks: str) -> Any:
+    low, high = inspector.threshold_range(picks)
+    step = max((high - low) / STEPS, 1e-6)
+    start = float(np.clip(inspector.starting_threshold(picks), low, high))
+    what = "NCC score" if inspector.calibration(picks) is None else "calibrated NCC score"
+    slider = pn.widgets.FloatSlider(start=low, end=high, step=step, value=start, format="0.0000", **_FILL)
+    _labelled(slider, f"Least {what}")
+    total = pn.pane.HTML("", styles={"font-size": "18px"}, css_classes=["pickcal-total"], **_FILL)
+    source, plot = _accepted_plot(inspector)
+    finished = inspector.finished(picks)
+    table = pn.widgets.Tabulator(
+        inspector.table(picks, start),
+        disabled=True,
+        show_index=False,
+        pagination="remote",
+        page_size=8,
+        theme_classes=["table-sm"],
+        stylesheets=[".tabulator { font-size: 13px !important; }"],
+        layout="fit_data_table",
+        **_FILL,
+    )
+
+    def show(threshold: float) -> None:
+        accepted = inspector.accepted(picks, threshold)
+        total.object = f"<b>{int(accepted.sum())}</b> picks accepted on {int((accepted > 0).sum())} micrographs"
+        source.data = {**source.data, "accepted": np.where(finished, accepted, np.nan)}
+
+    show(start)
+    slider.param.watch(lambda event: show(event.new), "value")
+    # a table of all micrographs is sent whole, so it waits until the slider is let go
+    slider.param.watch(lambda event: setattr(table, "value", inspector.table(picks, event.new)), "value_throttled")
+    return pn.Column(slider, total, pn.pane.Bokeh(plot, **_FILL), table, **_FILL)
+
+
+def _accepted_plot(inspector: Inspector) -> tuple[Any, Any]:
+    nothing = np.zeros(len(inspector.micrographs))
+    source = ColumnDataSource({"defocus": inspector.defocus, "accepted": nothing, "name": inspector.micrographs})
+    plot = bokeh_figure(
+        height=260,
+        sizing_mode="stretch_width",
+        x_axis_label="defocus (µm)",
+        y_axis_label="accepted picks per micrograph",
+        y_range=DataRange1d(start=0),
+        tools="pan,wheel_zoom,box_zoom,reset",
+        toolbar_location="above",
+    )
+    plot.toolbar.logo = None
+    plot.scatter("defocus", "accepted", source=source, size=7, color=BLUE, alpha=0.8)
+    plot.add_tools(HoverTool(tooltips=[("", "@name"), ("defocus", "@defocus{0.00} µm"), ("accepted", "@accepted")]))
+    return source, plot
+
+
+def _figures(inspector: Inspector, picks: str) -> Any:
+    if inspector.calibration(picks) is None:
+        return pn.Column()
+    options = {title: kind for kind, title in CAPTIONS.items()}
+    choice = pn.widgets.RadioButtonGroup(
+        options=options, value="medians", button_type="primary", button_style="outline"
+    )
+    return pn.Column(choice, pn.bind(lambda kind: _picture(inspector, picks, kind), choice), **_FILL)
+
+
+def _picture(inspector: Inspector, picks: str, kind: str) -> Any:
+    alternative = f"{CAPTIONS[kind]} of picks {picks}"
+    return pn.pane.PNG(png(inspector.figure(picks, kind)), alt_text=alternative, max_width=1100, **_FILL)
+
+
+def serve(path: Path | str, port: int = 0, show: bool = True, address: str = "127.0.0.1") -> None:
+    """Serve the page until interrupted.
+
+    Parameters
+    ----------
+    path
+        The project store.
+    port
+        Port; default 0, a free one.
+    show
+        Open a browser, default yes.
+    address
+        Address of this machine to listen on, default 127.0.0.1. The page has no password, so only loopback addresses
+        are taken.
+
+    Raises
+    ------
+    MissingFileError, ProjectError, InputError
+        If there is no project, the address is not this machine's loopback, or the port is taken.
+    """
+    Inspector(path)
+    if not _loopback(address):
+        raise InputError(
+            f"address: expected 127.0.0.1 or localhost, got {address!r}; the page has no password. From another "
+            "machine, tunnel: ssh -L 5006:127.0.0.1:PORT HOST"
+        )
+    port = _free_port(address, port)
+    host = f"[{address}]" if ":" in address else address
+    print(f"pickcal dashboard at http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
+    pn.serve(
+        {"/": lambda: inspect_page(path)},
+        port=port,
+        address=address,
+        show=show,
+        title=TITLE,
+        websocket_origin=[f"{name}:{port}" for name in {"127.0.0.1", "localhost", host}],
+        verbose=False,
+    )
+
+
+def _loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _free_port(address: str, port: int) -> int:
+    """Find the port to listen on: its number is part of the origins that may connect, so it must be known before."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except (OSError, OverflowError) as error:
+            raise InputError(f"port: {port} cannot be listened on at {address} ({error}); choose another") from None
+        return int(probe.getsockname()[1])

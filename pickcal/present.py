@@ -1,0 +1,106 @@
+"""Results of commands as text for people: tables for figures, lines for the rest; fits 80 columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Result = dict[str, Any]
+
+FIGURES = (
+    ("precision", "precision"),
+    ("recall", "recall"),
+    ("f1", "F1, one threshold for all"),
+    ("average_precision", "average precision"),
+)
+LABEL_WIDTH = 44
+
+
+def render(result: Result) -> str:
+    """Text for the result of any command; without a line break at the end."""
+    if "import" in result or "pick" in result:
+        return _job(result)
+    if "transfer_loss" in result:
+        return _evaluation(result)
+    if "stage" in result:
+        return _stage(result)
+    return _lines(result)
+
+
+def _job(result: Result) -> str:
+    parts = [f"project: {result['project']}"]
+    for section in ("import", "pick"):
+        if section in result:
+            parts.append(_stage(result[section]))
+    for section in ("calibrate", "select"):
+        if section in result:
+            parts.append(f"{section}\n{_lines(result[section], '  ')}")
+    if "export" in result:
+        export = result["export"]
+        parts.append(f"export: {export['picks']} picks of {export['micrographs']} micrographs, {export['files'][-1]}")
+    if "evaluate" in result:
+        parts.append(_evaluation(result["evaluate"]))
+    if "report" in result:
+        parts += [f"plot: {plot}" for plot in result["report"]["plots"]]
+        parts.append(f"report: {result['report']['report']}")
+    parts.append(f"open the dashboard: pickcal inspect {result['project']}")
+    return "\n".join(parts)
+
+
+def _stage(result: Result) -> str:
+    counts = [f"{result[key]} {key}" for key in ("done", "failed", "skipped", "pending") if result[key]]
+    if not result["ran"]:
+        return f"{result['stage']}: nothing to do ({', '.join(counts)})"
+    return f"{result['stage']}: {', '.join(counts)}, in {result['seconds']:.1f} s"
+
+
+def _evaluation(result: Result) -> str:
+    """Raw beside calibrated; what each micrograph reaches at its own threshold is the measure of both."""
+    rows = [("", "raw", "calibrated")]
+    ours = result.get("best_threshold", result)
+    for key, label in FIGURES:
+        rows.append((label, _word(result["raw"].get(key)), _word(ours.get(key, result.get(key)))))
+    rows.append(("F1, each micrograph at its own best", "", _word(result["per_micrograph_best_f1"])))
+    for end in ("lowest", "highest"):
+        key = f"from_{end}_defocus"
+        loss = result["transfer_loss"]
+        rows.append(
+            (f"F1 lost, threshold set at {end} defocus", _word(loss["raw"][key]), _word(loss["calibrated"][key]))
+        )
+    rho = result["rho_defocus"]
+    rows.append(("Spearman, score and defocus", _word(rho["raw"]), _word(rho["calibrated"])))
+    head = f"picks {result['picks']}: {result['particles']} particles on {result['micrographs']} micrographs"
+    if not result["calibrated"]:
+        head += " (not calibrated: both columns are raw)"
+    table = [f"  {label:<{LABEL_WIDTH}}{raw:>10}{calibrated:>12}" for label, raw, calibrated in rows]
+    if "selection" in result:
+        table.append(
+            f"  selection {result['selection']}: {result['accepted']} accepted, precision {result['precision']:.4f}, "
+            f"recall {result['recall']:.4f}, F1 {result['f1']:.4f}"
+        )
+    return "\n".join([head, *table])
+
+
+def _lines(result: Result, indent: str = "") -> str:
+    lines = []
+    for key, value in result.items():
+        label = f"{indent}{str(key).replace('_', ' ')}"
+        if isinstance(value, dict):
+            inner = _lines(value, indent + "  ")
+            lines.append(f"{label}:\n{inner}" if inner else f"{label}: none")
+        elif isinstance(value, (list, tuple)):
+            lines.append(f"{label}: {', '.join(_word(item) for item in value) or 'none'}")
+        else:
+            lines.append(f"{label}: {_word(value)}")
+    return "\n".join(lines)
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_word(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " to ".join(_word(item) for item in value)
+    return str(value)

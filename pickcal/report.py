@@ -1,0 +1,266 @@
+"""The report: one HTML page with everything that a project holds, failures first; it opens offline."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import xarray as xr
+
+import pickcal
+from pickcal.formats.atomic import atomic_path
+from pickcal.plots.fits import SCORES, TITLES, outliers, slope_text
+from pickcal.plots.project import project_figures, selections_of, stored_calibration
+from pickcal.plots.style import UM, png
+from pickcal.project import Project, stage_counts
+from pickcal.schema import Status
+
+MOST_ROWS = 500
+
+
+def save_plots(project: Project, picks: str, folder: Path, selection: str | None = None) -> list[Path]:
+    """Write the plots of some picks as PNG files `PICKS_medians.png` and so on, each whole or not at all.
+
+    Parameters
+    ----------
+    project
+        Open project.
+    picks
+        Name of the picks.
+    folder
+        Where to; made if it is not there. Files of the same names are replaced.
+    selection
+        Selection whose accepted picks are drawn on micrographs; default: the best picks.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    ProjectError, InputError
+        If there are no such picks or selection, or the folder cannot be made.
+    """
+    written = []
+    for key, _, figure in project_figures(project, picks, selection):
+        path = folder / f"{picks}_{key}.png"
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(png(figure))
+        written.append(path)
+    return written
+
+
+def write_report(project: Project, path: Path) -> Path:
+    """Write the report as one HTML file that holds its plots and asks for nothing from the network.
+
+    Parameters
+    ----------
+    project
+        Open project.
+    path
+        File to write; one that is there is replaced.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    InputError
+        If `path` is a folder or its folder cannot be made.
+    """
+    source = importlib.resources.files("pickcal").joinpath("report_template.html").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    with atomic_path(path) as temporary:
+        temporary.write_text(template.render(**report_content(project)), encoding="utf-8")
+    return path
+
+
+def report_content(project: Project) -> dict[str, Any]:
+    """Collect everything that the page shows, as plain values."""
+    micrographs = project.micrographs().drop_vars("image").load()
+    names = [str(name) for name in micrographs["name"].values]
+    failures = _failures(project, names)
+    return {
+        "project": str(project.path),
+        "version": pickcal.__version__,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "facts": _facts(micrographs),
+        "failures": failures[:MOST_ROWS],
+        "failure_count": len(failures),
+        "groups": [_picks_content(project, name, micrographs, names) for name in project.names("picks")],
+        "settings": _settings(project),
+    }
+
+
+def _facts(micrographs: xr.Dataset) -> list[tuple[str, str]]:
+    defocus = 0.5 * (micrographs["defocus_u"].values + micrographs["defocus_v"].values) * UM
+    known = defocus[np.isfinite(defocus)]
+    facts = [("Micrographs", f"{len(defocus)} ({_status_text(micrographs['status'].values)})")]
+    for title, column in (("Working pixel", "pixel_size"), ("Source pixel", "source_pixel_size")):
+        facts.append((title, _spread(micrographs[column].values, "Å")))
+    facts.append(("Defocus", _spread(known, "µm") + (f", median {np.median(known):.2f} µm" if len(known) else "")))
+    facts.append(("Voltage", _spread(micrographs["voltage"].values, "kV")))
+    return facts
+
+
+def _spread(values: Any, unit: str) -> str:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return "unknown"
+    low, high = f"{finite.min():.4g}", f"{finite.max():.4g}"
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def _status_text(status: Any) -> str:
+    return ", ".join(f"{count} {word}" for word, count in stage_counts(status).items() if count)
+
+
+def _failures(project: Project, names: list[str]) -> list[dict[str, str]]:
+    """Failed and skipped micrographs of every stage; one that was skipped for an earlier failure counts once."""
+    found = []
+    imported = project.done("micrographs")
+    for group in ("micrographs", *(f"picks/{name}" for name in project.names("picks"))):
+        status, errors = project.done(group), project.read(group, "error")
+        stage = "import" if group == "micrographs" else f"pick {group.removeprefix('picks/')}"
+        for i in np.flatnonzero((status == Status.FAILED) | (status == Status.SKIPPED)):
+            if group != "micrographs" and status[i] == Status.SKIPPED and imported[i] != Status.DONE:
+                continue
+            word = Status(int(status[i])).name.lower()
+            found.append(
+                {
+                    "name": names[i],
+                    "stage": stage,
+                    "status": word,
+                    "reason": str(errors[i]) or "no reason kept",
+                }
+            )
+    return found
+
+
+def _picks_content(project: Project, name: str, micrographs: xr.Dataset, names: list[str]) -> dict[str, Any]:
+    status = project.done(f"picks/{name}")
+    calibration = stored_calibration(project, name)
+    selections = [_selection_content(project, selection) for selection in selections_of(project, name)]
+    content: dict[str, Any] = {
+        "name": name,
+        "status": _status_text(status),
+        "picks": int(project.read(f"picks/{name}", "count").sum()),
+        "decoys": int(project.read(f"picks/{name}", "decoy_count").sum()),
+        "capped": int(project.read(f"picks/{name}", "capped").sum()),
+        "calibrated": calibration is not None,
+        "selections": selections,
+        "plots": [],
+        "scores": [],
+        "outlying": [],
+    }
+    if calibration is not None:
+        content["scores"] = [row for score in SCORES for row in _score_rows(calibration, score)]
+        content["outlying"] = _outlying(calibration, names)
+        content["reference"] = f"{float(calibration.attrs['reference_defocus']) * UM:.2f}"
+        shown = selections[-1]["name"] if selections else None
+        content["plots"] = [
+            {"key": key, "caption": caption, "data": base64.b64encode(png(figure)).decode("ascii")}
+            for key, caption, figure in project_figures(project, name, shown)
+        ]
+    content["rows"] = _rows(project, name, micrographs, names, calibration, selections)
+    content["left_out"] = len(names) - len(content["rows"])
+    return content
+
+
+def _score_rows(calibration: xr.Dataset, score: str) -> list[dict[str, str]]:
+    fit = calibration.sel(score=score)
+    before, after = (_number(float(fit[name]), "+.2f") for name in ("rho_before", "rho_after"))
+    rows = []
+    for g, group in enumerate(fit["group"].values):
+        one = fit.isel(group=g)
+        text = str(one["verdict"].item())
+        rows.append(
+            {
+                "score": TITLES[score] + (f", group {group}" if fit.sizes["group"] > 1 else ""),
+                "slope": slope_text(one, score, float(calibration.attrs["confidence"])),
+                "before": before,
+                "after": after,
+                "verdict": f"natural logarithm: {text}" if score == "power" and text.startswith("slope") else text,
+            }
+        )
+    return rows
+
+
+def _outlying(calibration: xr.Dataset, names: list[str]) -> list[dict[str, str]]:
+    out = []
+    for score in SCORES:
+        fit = calibration.sel(score=score)
+        for i in outliers(fit):
+            residual = f"{float(fit['residual'].values[i]):+.1f}"
+            out.append({"name": names[i], "score": TITLES[score], "residual": residual})
+    return out[:MOST_ROWS]
+
+
+def _selection_content(project: Project, name: str) -> dict[str, Any]:
+    dataset = project.dataset(f"selection/{name}").load()
+    settings = project.settings(f"selection/{name}")
+    thresholds = [
+        f"{key} = {value}" for key, value in settings.items() if key != "picks" and value not in (None, [], False)
+    ]
+    totals = dataset["counts"].values.sum(axis=1)
+    return {
+        "name": name,
+        "thresholds": ", ".join(thresholds) or "none",
+        "counts": [(str(reason), int(total)) for reason, total in zip(dataset["reason"].values, totals, strict=True)],
+        "accepted": dataset["counts"].sel(reason="accepted").values,
+    }
+
+
+def _rows(
+    project: Project,
+    picks: str,
+    micrographs: xr.Dataset,
+    names: list[str],
+    calibration: xr.Dataset | None,
+    selections: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    status, counts = project.done(f"picks/{picks}"), project.read(f"picks/{picks}", "count")
+    imported = micrographs["status"].values
+    defocus = 0.5 * (micrographs["defocus_u"].values + micrographs["defocus_v"].values) * UM
+    failed = np.isin(status, (Status.FAILED, Status.SKIPPED)) | np.isin(imported, (Status.FAILED, Status.SKIPPED))
+    outlying = np.zeros(len(names), dtype=bool)
+    if calibration is not None:
+        outlying = (calibration["outlier"].values == 1).any(axis=0)
+    order = np.lexsort((np.arange(len(names)), ~outlying, ~failed))[:MOST_ROWS]
+    rows = []
+    for i in order:
+        stage = imported[i] if imported[i] != Status.DONE else status[i]
+        row = {
+            "name": names[i],
+            "defocus": _number(float(defocus[i]), ".3f"),
+            "picks": int(counts[i]),
+            "accepted": [int(selection["accepted"][i]) for selection in selections],
+            "status": Status(int(stage)).name.lower() + (", outlying" if outlying[i] else ""),
+            "notable": bool(failed[i] or outlying[i]),
+            "measured": ["", "", ""],
+        }
+        if calibration is not None:
+            ncc, power = (float(value) for value in calibration["median"].values[:, i])
+            particles = _number(float(calibration["particles"].values[i]), ".0f")
+            row["measured"] = [particles, _number(ncc, ".4f"), _number(power, ".3f")]
+        rows.append(row)
+    return rows
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else "–"
+
+
+def _settings(project: Project) -> list[tuple[str, list[tuple[str, str]]]]:
+    groups = [("import", "micrographs")]
+    for kind, word in (("picks", "pick"), ("calibration", "calibrate"), ("selection", "select")):
+        groups += [(f"{word} {name}", f"{kind}/{name}") for name in project.names(kind)]  # type: ignore[arg-type]
+    return [(stage, [(k, str(v)) for k, v in project.settings(group).items()]) for stage, group in groups]

@@ -1,0 +1,111 @@
+"""Fixtures shared by all tests: a small simulated set with its picked project, executors, the command line."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pickcal.engine.executors import SerialExecutor, open_executor
+from pickcal.engine.progress import Silent
+from pickcal.project import Project
+from pickcal.settings import ClusterSettings, ImportSettings, SimulateSettings, TemplateSettings
+from pickcal.simulation import simulate
+from pickcal.stages.ingest import ingest
+from pickcal.stages.pick import pick
+
+SMALL = {
+    "micrographs": 6,
+    "seed": 1,
+    "height": 512,
+    "width": 512,
+    "pixel_size": 4.0,
+    "particles_min": 15,
+    "particles_max": 30,
+    "templates": 3,
+    "empty": 0,
+    "crowded": 0,
+    "carbon": 0,
+    "ice_crystals": 0.0,
+    "aggregates": 0.0,
+}
+DIAMETER = 150.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a `pickcal` process left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        """The object on the last line of standard output."""
+        return json.loads(self.out.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def cli():
+    """Run `pickcal` as a user does, in a process of its own."""
+
+    def run(*arguments, cwd=None, code=None):
+        command = [sys.executable, "-m", "pickcal", *map(str, arguments)]
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert code is None or done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_set(tmp_path_factory):
+    """Six simulated micrographs of 512 x 512 pixels at 4 Å, particles of 150 Å, no junk."""
+    return simulate(tmp_path_factory.mktemp("small") / "sim", SimulateSettings(**SMALL))
+
+
+@pytest.fixture(scope="session")
+def small_settings(small_set):
+    """Settings that pick the small set."""
+    return TemplateSettings(templates=small_set.templates, diameter=DIAMETER, rotation_step=30.0)
+
+
+@pytest.fixture(scope="session")
+def imported(small_set, tmp_path_factory):
+    """Project of the small set, imported in batches of 2. Read only: copy it to write."""
+    path = tmp_path_factory.mktemp("imported") / "p.zarr"
+    result = ingest([small_set.micrographs], path, ImportSettings(batch=2), SerialExecutor(), Silent())
+    assert result.done == 6
+    return path
+
+
+@pytest.fixture(scope="session")
+def picked(imported, small_settings, tmp_path_factory):
+    """Project of the small set with picks `template`. Read only: copy it to write."""
+    path = tmp_path_factory.mktemp("picked") / "p.zarr"
+    shutil.copytree(imported, path)
+    result = pick(Project.open(path, "r+"), "template", small_settings, SerialExecutor(), Silent())
+    assert result.done == 6
+    return path
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Copy of a project, to write to."""
+
+    def copy(path: Path, name: str = "own.zarr") -> Path:
+        return shutil.copytree(path, tmp_path / name)
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def dask_executor():
+    """One local cluster of two processes for all tests that only need a cluster."""
+    with open_executor(ClusterSettings(workers=2)) as executor:
+        yield executor

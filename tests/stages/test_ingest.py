@@ -1,0 +1,179 @@
+"""The imported project: what is stored, how, and that neither batches nor executors change it."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from handmade import noise, write_mrc, write_set, write_star
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pickcal.engine.executors import SerialExecutor
+from pickcal.engine.progress import Silent
+from pickcal.errors import ProjectError
+from pickcal.project import Project
+from pickcal.settings import ImportSettings
+from pickcal.stages.ingest import ingest
+
+
+class Notes(Silent):
+    """Keeps what a user would read."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def run(star, path, executor=None, reporter=None, **values):
+    return ingest([star], path, ImportSettings(**values), executor or SerialExecutor(), reporter or Silent())
+
+
+def test_project_opens_with_xarray_alone(picked):
+    """Dimensions, types and units of the store, read without pickcal."""
+    tree = xr.open_datatree(picked, engine="zarr", consolidated=False)
+    micrographs, picks = tree["micrographs"], tree["picks/template"]
+    assert micrographs["image"].dims == ("micrograph", "y", "x")
+    assert micrographs["image"].dtype == np.float16
+    assert picks["ncc"].dims == ("micrograph", "pick")
+    assert picks["decoy_ncc"].dims == ("micrograph", "decoy")
+    assert set(tree.children) == {"micrographs", "picks", "calibration", "selection"}
+    assert tree.attrs["format_version"] == 1
+    units = {name: micrographs[name].attrs["units"] for name in ("pixel_size", "defocus_u", "voltage", "height")}
+    assert units == {"pixel_size": "Å", "defocus_u": "Å", "voltage": "kV", "height": "px"}
+    assert picks["x"].attrs["units"] == picks["y"].attrs["units"] == "Å"
+    described = [*micrographs.data_vars.values(), *picks.data_vars.values()]
+    assert all(variable.attrs["long_name"] for variable in described)
+    assert list(micrographs["name"].values) == [f"micrographs/mic_{i:04d}.mrc" for i in range(1, 7)]
+    np.testing.assert_allclose(micrographs["pixel_size"], 5.0, rtol=0.01)
+
+
+def test_consolidated_metadata_is_never_written(picked):
+    """It would go stale and hide new groups; xarray without `consolidated=False` says so and reads all the same."""
+    with pytest.warns(RuntimeWarning, match="consolidated"):
+        groups = xr.open_datatree(picked, engine="zarr").groups
+    assert {"/picks/template", "/micrographs"} <= set(groups)
+
+
+def test_chunks_along_micrographs_equal_the_batch(picked):
+    """What two tasks write is never in one chunk; an image is a chunk."""
+    root = zarr.open_group(picked, mode="r")
+    for group in ("micrographs", "picks/template"):
+        chunks = {name: array.chunks[0] for name, array in root[group].arrays()}
+        assert chunks.pop("image", 1) == 1
+        assert set(chunks.values()) == {2}
+    image = root["micrographs/image"]
+    assert image.chunks == (1, *image.shape[1:])
+    assert image.metadata.zarr_format == 3
+
+
+def test_uncropped_image_is_the_source(tmp_path):
+    """At the working pixel nothing but mean, deviation and float16 changes; rows stay rows."""
+    source = noise((160, 200))
+    source[30, 50] += 30.0
+    star = write_set(tmp_path, [source])
+    run(star, tmp_path / "p.zarr")
+    stored = xr.open_zarr(tmp_path / "p.zarr", group="micrographs", consolidated=False).isel(micrograph=0)
+    expected = (source - source.mean()) / source.std()
+    np.testing.assert_allclose(stored["image"].values, expected, atol=4e-3)
+    assert float(stored["image_mean"]) == pytest.approx(source.mean(), rel=1e-5)
+    assert float(stored["image_std"]) == pytest.approx(source.std(), rel=1e-4)
+    assert stored["pixel_size"] == stored["source_pixel_size"] == 5.0
+
+
+def test_outliers_are_clipped(tmp_path):
+    """A hot pixel must not set the grey scale."""
+    source = noise()
+    source[80, 80] = 1e7
+    run(write_set(tmp_path, [source]), tmp_path / "p.zarr", clip=6.0)
+    image = Project.open(tmp_path / "p.zarr").image(0)
+    # one pixel of 25600 at 1e7 makes the deviation 62500, so the limit is far above all other pixels
+    assert np.unravel_index(np.argmax(image), image.shape) == (80, 80)
+    stored = Project.open(tmp_path / "p.zarr").read("micrographs", "image_mean")[0]
+    assert stored < source.mean()
+
+
+def test_different_shapes_in_one_project(tmp_path):
+    """The stack has the largest shape; height and width say what is valid, the rest is NaN."""
+    images = [noise((160, 120)), noise((100, 200)), noise((128, 128))]
+    result = run(write_set(tmp_path, images), tmp_path / "p.zarr", batch=2)
+    assert (result.done, result.failed) == (3, 0)
+    data = xr.open_zarr(tmp_path / "p.zarr", group="micrographs", consolidated=False).load()
+    assert data["image"].shape == (3, 160, 200)
+    assert list(zip(data["height"].values, data["width"].values, strict=True)) == [(160, 120), (100, 200), (128, 128)]
+    for i, (height, width) in enumerate([(160, 120), (100, 200), (128, 128)]):
+        image = data["image"].values[i]
+        assert np.isfinite(image[:height, :width]).all()
+        assert np.isnan(image[height:]).all()
+        assert np.isnan(image[:, width:]).all()
+        assert abs(image[:height, :width].astype(np.float64).mean()) < 1e-3
+
+
+def test_sources_are_only_read(small_set, tmp_path):
+    """Contents and times of every source file stay as they were."""
+
+    def state():
+        files = sorted(path for path in small_set.folder.rglob("*") if path.is_file())
+        return {path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in files}
+
+    before = state()
+    run(small_set.micrographs, tmp_path / "p.zarr")
+    assert state() == before
+
+
+def test_the_folder_taken_for_the_names_is_said(tmp_path, monkeypatch):
+    """`--root` wins over the current folder, which wins over the STAR file's parents."""
+    star = write_set(tmp_path / "data", [noise()])
+    elsewhere = tmp_path / "elsewhere"
+    write_mrc(elsewhere / "mics/m1.mrc", noise(seed=5), 5.0)
+    for current, root, expected in (
+        (tmp_path, None, tmp_path / "data"),
+        (elsewhere, None, elsewhere),
+        (tmp_path, elsewhere, elsewhere),
+    ):
+        monkeypatch.chdir(current)
+        notes = Notes()
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr"
+        run(star, path, reporter=notes, root=root)
+        assert any(note.endswith(f"relative to {expected}") for note in notes.notes)
+        assert str(Project.open(path).read("micrographs", "source")[0]) == str(expected / "mics/m1.mrc")
+
+
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.integers(1, 6), on_dask=st.booleans())
+@example(batch=1, on_dask=True)
+@example(batch=4, on_dask=False)
+def test_batch_and_executor_do_not_change_a_bit(batch, on_dask, small_set, imported, dask_executor, tmp_path_factory):
+    """Any batch size on any executor stores what batches of 2 in this process stored."""
+    path = tmp_path_factory.mktemp("any") / "p.zarr"
+    run(small_set.micrographs, path, dask_executor if on_dask else None, batch=batch)
+    expected, found = (xr.open_zarr(p, group="micrographs", consolidated=False).load() for p in (imported, path))
+    xr.testing.assert_equal(found, expected)
+    assert found["image"].values.tobytes() == expected["image"].values.tobytes()
+
+
+def test_finished_import_does_nothing_again(imported, small_set, own):
+    """The same command a second time runs nothing and leaves the files alone."""
+    path = own(imported)
+    chunk = next((path / "micrographs/image/c").rglob("0"))
+    before = chunk.stat().st_mtime_ns
+    result = run(small_set.micrographs, path, batch=2)
+    assert (result.ran, result.done, result.pending) == (0, 6, 0)
+    assert chunk.stat().st_mtime_ns == before
+
+
+def test_other_settings_for_an_existing_project_are_named(imported, small_set):
+    """The setting and both its values; nothing is mixed."""
+    with pytest.raises(ProjectError, match=r"pixel_size: stored 5\.0, asked 6\.0") as error:
+        run(small_set.micrographs, imported, batch=2, pixel_size=6.0)
+    assert str(imported) in str(error.value)
+
+
+def test_other_micrographs_for_an_existing_project_are_refused(imported, small_set, tmp_path):
+    """A table of the same name that lists other micrographs does not slip in."""
+    star = write_star(tmp_path / "micrographs_ctf.star", list(small_set.names[:4]), 4.0)
+    with pytest.raises(ProjectError, match="sources: stored"):
+        run(star, imported, batch=2, root=small_set.folder)

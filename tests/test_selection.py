@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pickcal.errors import InputError, MissingFileError
+from pickcal.schema import Status
+from pickcal.selection import REASONS, read_thresholds, reason_counts, rejection_reasons, write_thresholds
+from pickcal.settings import SelectSettings
+
+MICROGRAPHS = xr.Dataset(
+    {
+        "name": ("micrograph", np.array(["a.mrc", "b.mrc", "c.mrc"], dtype=object)),
+        "pixel_size": ("micrograph", [5.0, 5.0, 5.0]),
+        "height": ("micrograph", np.array([201, 101, 201])),
+        "width": ("micrograph", np.array([101, 201, 101])),
+    }
+)
+# five picks of the first micrograph, three of the second, none of the third (it failed)
+PICKS = xr.Dataset(
+    {
+        "x": (("micrograph", "pick"), [[250, 40, 250, 250, 470], [470, 250, 250, np.nan, np.nan], [250] * 5]),
+        "y": (("micrograph", "pick"), [[500, 500, 970, 500, 500], [250, 460, 250, np.nan, np.nan], [250] * 5]),
+        "ncc": (("micrograph", "pick"), [[0.5, 0.5, 0.5, 0.1, 0.2], [0.9, 0.8, 0.4, np.nan, np.nan], [0.9] * 5]),
+        "power": (("micrograph", "pick"), [[2, 2, 2, 0.5, 9], [2, 9, 0.5, np.nan, np.nan], [2] * 5]),
+        "count": ("micrograph", np.array([5, 3, 5], np.int32)),
+        "status": ("micrograph", np.array([Status.DONE, Status.DONE, Status.FAILED], np.int8)),
+    }
+)
+
+
+def words(settings, calibration=None):
+    found = rejection_reasons(PICKS, calibration, MICROGRAPHS, settings)
+    assert found.dtype == np.int8
+    return [[REASONS[i] if i >= 0 else None for i in row] for row in found]
+
+
+NOTHING = [None] * 5
+OK, EDGE = "accepted", "edge"
+
+
+def test_without_thresholds_every_pick_is_accepted():
+    assert words(SelectSettings()) == [[OK] * 5, [OK] * 3 + [None] * 2, NOTHING]
+
+
+def test_every_threshold_gives_its_reason():
+    assert words(SelectSettings(min_ncc=0.3))[0] == [OK, OK, OK, "ncc", "ncc"]
+    assert words(SelectSettings(min_power=1.0))[0] == [OK, OK, OK, "low power", OK]
+    assert words(SelectSettings(max_power=5.0))[:2] == [
+        [OK, OK, OK, OK, "high power"],
+        [OK, "high power", OK, None, None],
+    ]
+    assert words(SelectSettings(exclude=("b.mrc",))) == [[OK] * 5, ["micrograph"] * 3 + [None] * 2, NOTHING]
+
+
+def test_the_edge_is_that_of_each_micrographs_own_shape():
+    """Between first and last pixel centres: 500 Å across and 1000 Å down in the first, turned over in the second."""
+    assert words(SelectSettings(edge=45.0))[:2] == [[OK, EDGE, EDGE, OK, EDGE], [OK, EDGE, OK, None, None]]
+    assert words(SelectSettings(edge=30.0))[:2] == [[OK] * 5, [OK] * 3 + [None] * 2]
+    assert words(SelectSettings(edge=30.1))[0] == [OK, OK, EDGE, OK, EDGE]
+
+
+def test_values_at_a_threshold_are_accepted():
+    assert words(SelectSettings(min_ncc=0.5))[0][0] == OK
+    assert words(SelectSettings(min_power=2.0))[0][0] == OK
+    assert words(SelectSettings(max_power=9.0))[0][4] == OK
+
+
+def test_the_first_reason_that_applies_counts():
+    strict = SelectSettings(min_ncc=0.3, min_power=1, max_power=5, edge=45, exclude=("b.mrc",))
+    assert words(strict) == [[OK, EDGE, EDGE, "ncc", EDGE], ["micrograph"] * 3 + [None] * 2, NOTHING]
+    counts = reason_counts(rejection_reasons(PICKS, None, MICROGRAPHS, strict))
+    assert counts.shape == (len(REASONS), 3) and counts.dtype == np.int32
+    table = {reason: row.tolist() for reason, row in zip(REASONS, counts, strict=True)}
+    assert table == {
+        "accepted": [1, 0, 0],
+        "micrograph": [0, 3, 0],
+        "edge": [3, 0, 0],
+        "ncc": [1, 0, 0],
+        "low power": [0, 0, 0],
+        "high power": [0, 0, 0],
+    }
+
+
+CALIBRATION = xr.Dataset(
+    {
+        "shift": (("score", "micrograph"), [[0.0, 0.45, 0.0], [0.0, np.log(2.0), 0.0]]),
+        "gain": ("micrograph", [1.0, 1.0, 1.0]),
+    },
+    coords={"score": ["ncc", "power"]},
+    attrs={"pivot": 0.0},
+)
+
+
+def test_thresholds_are_on_calibrated_scores_unless_raw_is_asked_for():
+    """The second micrograph's scores lie 0.45 and a factor of 2 above the reference."""
+    chosen = {"min_ncc": 0.4, "max_power": 4.0}
+    assert words(SelectSettings(**chosen), CALIBRATION)[1] == ["accepted", "ncc", "ncc", None, None]
+    assert words(SelectSettings(max_power=4.0), CALIBRATION)[1] == [OK, "high power", OK, None, None]
+    assert words(SelectSettings(max_power=4.6), CALIBRATION)[1] == [OK, OK, OK, None, None]
+    assert words(SelectSettings(raw=True, **chosen), CALIBRATION)[1] == [OK, "high power", OK, None, None]
+
+
+def test_an_unknown_micrograph_cannot_be_excluded():
+    with pytest.raises(InputError, match=r"exclude.*'z\.mrc'"):
+        rejection_reasons(PICKS, None, MICROGRAPHS, SelectSettings(exclude=("a.mrc", "z.mrc")))
+
+
+thresholds = st.builds(
+    SelectSettings,
+    min_ncc=st.none() | st.floats(-2, 2),
+    min_power=st.none() | st.floats(0, 5),
+    max_power=st.none() | st.floats(5, 1e6),
+    edge=st.none() | st.floats(0, 1e4),
+    exclude=st.lists(st.text(min_size=1, max_size=20), max_size=3).map(tuple),
+    raw=st.booleans(),
+)
+
+
+@given(chosen=thresholds)
+@settings(max_examples=30, deadline=None)
+def test_a_thresholds_file_reads_back_as_it_was_written(tmp_path_factory, chosen):
+    path = tmp_path_factory.mktemp("thresholds") / "thresholds.toml"
+    write_thresholds(path, chosen, "template")
+    assert read_thresholds(path) == chosen
+    write_thresholds(path, SelectSettings(), "blob")
+    assert read_thresholds(path) == SelectSettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("min_ncc = ", "not a TOML file"),
+        ('picks = "template"', r"expected a \[thresholds\] table, found picks"),
+        ("", "found nothing"),
+        ("thresholds = 3", r"expected a \[thresholds\] table"),
+        ("[thresholds]\nmin_nc = 0.3", "min_nc: no such setting; did you mean 'min_ncc'"),
+        ("[thresholds]\nmin_ncc = 3.0", "min_ncc: expected less than or equal to 2, got 3.0"),
+        ('[thresholds]\nedge = "far"', "edge: expected a valid number.*got 'far'"),
+        ("[thresholds]\nmin_power = 5\nmax_power = 2", "min_power: expected at most max_power"),
+    ],
+)
+def test_a_wrong_thresholds_file_says_what_is_wrong(tmp_path, text, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        read_thresholds(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_binary_or_missing_thresholds_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    with pytest.raises(MissingFileError, match=r"mine\.toml: no such thresholds file"):
+        read_thresholds(path)
+    path.write_bytes(b"\xff\xfe\x00binary")
+    with pytest.raises(InputError, match="not a TOML file"):
+        read_thresholds(path)
