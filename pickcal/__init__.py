@@ -1,3 +1,73 @@
-"""pickcal: cryo-EM picking scores, calibrated against defocus, and picks that can be trusted."""
+"""pickcal: cryo-EM picking scores, calibrated against defocus, and picks that can be trusted.
+
+The names below are the public API; each stage of the command line is one function.
+
+Examples
+--------
+>>> import pickcal
+>>> sorted(pickcal.__all__)[:3]
+['Project', 'calibrate', 'evaluate_picks']
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pickcal.engine.executors import open_executor
+    from pickcal.project import Project
+    from pickcal.report import write_report
+    from pickcal.settings import load_job
+    from pickcal.simulation import simulate
+    from pickcal.stages.calibrate import calibrate
+    from pickcal.stages.evaluate import evaluate_picks, evaluate_selection
+    from pickcal.stages.export import export
+    from pickcal.stages.ingest import ingest
+    from pickcal.stages.pick import pick
+    from pickcal.stages.run import run
+    from pickcal.stages.select import select
+    from pickcal.stages.status import status
+
+_HOMES = {
+    "Project": "pickcal.project",
+    "calibrate": "pickcal.stages.calibrate",
+    "evaluate_picks": "pickcal.stages.evaluate",
+    "evaluate_selection": "pickcal.stages.evaluate",
+    "export": "pickcal.stages.export",
+    "ingest": "pickcal.stages.ingest",
+    "load_job": "pickcal.settings",
+    "open_executor": "pickcal.engine.executors",
+    "pick": "pickcal.stages.pick",
+    "run": "pickcal.stages.run",
+    "select": "pickcal.stages.select",
+    "simulate": "pickcal.simulation",
+    "status": "pickcal.stages.status",
+    "write_report": "pickcal.report",
+}
+
+__all__ = [
+    "Project",
+    "calibrate",
+    "evaluate_picks",
+    "evaluate_selection",
+    "export",
+    "ingest",
+    "load_job",
+    "open_executor",
+    "pick",
+    "run",
+    "select",
+    "simulate",
+    "status",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: the command line starts without zarr and matplotlib."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pickcal' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -387,7 +387,7 @@ class _Exit(Exception):
 
 @contextmanager
 def _session(output: Output) -> Iterator[tuple[TerminalReporter, Any]]:
-    """Reporter and result printer of one command; failed micrographs in the result set the exit code."""
+    """Give one command its reporter and result printer; failed micrographs in the result set the exit code."""
     code = OK
 
     def show(result: dict[str, Any]) -> None:

@@ -98,14 +98,14 @@ class Curve:
 
     def best_threshold(self) -> float:
         """Threshold of the highest F1, midway to the next lower score; infinity without picks."""
-        return self._midway(int(np.argmax(self.f1))) if len(self.f1) else float("inf")
+        return self._midway(int(np.argmax(self.f1))) if self.f1.any() else float("inf")
 
     def careful_threshold(self, tolerance: float = 0.005) -> float:
         """Middle of the range around the best threshold within which F1 stays within `tolerance` of the best.
 
         What a careful person sets: the top of a flat curve, not its highest tooth. Infinity without picks.
         """
-        if len(self.f1) == 0:
+        if not self.f1.any():
             return float("inf")
         first = last = int(np.argmax(self.f1))
         enough = self.f1 >= self.f1[first] - tolerance

@@ -23,7 +23,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
 class Settings(BaseModel):
     """Base of all settings: frozen, and unknown names are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def stored(self) -> dict[str, Any]:
         """Plain values for the project's attributes (paths as given, tuples as lists)."""
@@ -303,11 +303,17 @@ def describe(error: ValidationError, where: str) -> str:
     """Turn a pydantic error into lines of `section.setting: expected ..., got ...`."""
     lines = [f"{where}: settings refused"]
     for item in error.errors():
-        place = ".".join(str(part).rstrip("_") for part in item["loc"]) or "settings"
+        parts = [str(part).rstrip("_") for part in item["loc"]]
+        if parts[:1] == ["pick"] and parts[1:2] in (["blob"], ["template"]):
+            del parts[1]  # the tag that pydantic puts in for the method is not part of the name
+        place = ".".join(parts) or "settings"
         if item["type"] == "extra_forbidden":
             lines.append(f"  {place}: no such setting{_nearest(str(item['loc'][-1]))}")
         elif item["type"] == "missing":
             lines.append(f"  {place}: expected a value, got none")
+        elif item["type"] in ("union_tag_not_found", "union_tag_invalid"):
+            got = item["input"].get("method") if isinstance(item["input"], dict) else item["input"]
+            lines.append(f"  {place}.method: expected 'blob' or 'template', got {'none' if got is None else repr(got)}")
         elif item["type"] == "value_error":
             lines.append(f"  {item['msg'].removeprefix('Value error, ')}")
         else:
@@ -317,7 +323,7 @@ def describe(error: ValidationError, where: str) -> str:
 
 
 def _nearest(name: str) -> str:
-    known = {field for model in Settings.__subclasses__() for field in model.model_fields}
+    known = {field.rstrip("_") for model in Settings.__subclasses__() for field in model.model_fields}
     for model in (BlobSettings, TemplateSettings, ImportJob, SelectJob, ExportJob, EvaluateJob):
         known.update(model.model_fields)
     close = difflib.get_close_matches(name, sorted(known), n=1)

@@ -56,10 +56,10 @@ def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_po
     Returns
     -------
     Medians
-        NCC: the score above which half of the largest excess of picks over decoys (less its error) lies. Power: the same, among
-        picks and decoys with NCC above the score of the largest excess. Break-even: the score that maximises
-        picks - 2 decoys above it, where the density of picks is twice that of decoys; the middle of the flat top.
-        NaN where the excess there is below 10 or below three times its counting error.
+        NCC: the score above which half of the largest excess of picks over decoys lies, the excess taken less three
+        times its counting error. Power: the same, among picks and decoys above that point. Break-even: the
+        score that maximises picks - 2 decoys above it, where the density of picks is twice that of decoys; the middle
+        of the flat top. NaN where the excess there is below 10 or below three times its counting error.
     """
     if len(ncc) == 0:
         return Medians(np.nan, np.nan, 0.0)
@@ -68,8 +68,8 @@ def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_po
     count = np.arange(1, len(ncc) + 1)
     excess = count - above
     error = np.sqrt(count + above)
-    # less its counting error, or the maximum wanders with the noise to the lowest scores
-    top = int(np.argmax(excess - error))
+    # less three times its counting error, or the maximum wanders with the noise to the lowest scores
+    top = int(np.argmax(excess - 3 * error))
     particles = float(excess[top])
     first, peak, last = _plateau(count - 2 * above)
     if excess[peak] < max(LEAST_PARTICLES, 3 * error[peak]):

@@ -145,6 +145,9 @@ def bank_from_templates(
     angles = np.arange(turns, dtype=np.float32) * np.float32(360 / turns)
     entries = np.empty((len(templates) * turns, box, box), dtype=np.float32)
     for i, image in enumerate(templates):
+        if np.ptp(image) == 0:
+            entries[i * turns : (i + 1) * turns] = 0
+            continue
         rotated = rotate(image, template_pixel_size, pixel_size, box, angles, low_pass)
         rotated -= (rotated * mask).sum(axis=(1, 2), keepdims=True) / mask.sum()
         rotated *= mask

@@ -65,6 +65,8 @@ def _ratio(wanted: float) -> tuple[int, int]:
         return 1, 1
     for denominator in range(1, 51):
         numerator = round(wanted * denominator)
+        if not _is_fast(denominator):
+            continue
         if numerator >= denominator and abs(numerator / (wanted * denominator) - 1) < 0.01 and _is_fast(numerator):
             return numerator, denominator
     return round(wanted * 50), 50
@@ -79,7 +81,7 @@ def _is_fast(length: int) -> bool:
 
 def _padded_length(length: int, numerator: int, denominator: int) -> int:
     multiple = -(-length // numerator)
-    while not (_is_fast(multiple) and _is_fast(denominator)) and multiple * numerator < 1.2 * length + 64:
+    while not _is_fast(multiple) and multiple * numerator < 1.2 * length + 64:
         multiple += 1
     return multiple * numerator
 

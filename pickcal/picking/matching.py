@@ -80,7 +80,7 @@ def filtered_basis(
     padded = np.zeros((count, size, size), dtype=np.float32)
     padded[:, start : start + box, start : start + box] = bank.basis
     transfer = band_pass((size, size), bank.pixel_size, low_pass, None)
-    transfer = transfer * (sign if ctf is None else ctf_filter(ctf, (size, size), bank.pixel_size))
+    transfer = transfer * (sign if ctf is None else -sign * ctf_filter(ctf, (size, size), bank.pixel_size))
     if whitening is not None:
         transfer = transfer * whitening.on_grid((size, size), bank.pixel_size)
     seen = sf.irfft2(sf.rfft2(padded) * transfer, (size, size))
@@ -135,7 +135,9 @@ def local_spread(spectrum: NDArray[np.complexfloating], shape: tuple[int, int], 
     square = sf.irfft2(sf.rfft2(image * image) * kernel, shape)
     variance = square - total * mean * mean
     spread = np.sqrt(np.maximum(variance, 0))
-    return np.asarray(np.maximum(spread, max(1e-3 * float(np.median(spread)), 1e-12)), dtype=np.float32)
+    return np.asarray(
+        np.maximum(spread, max(1e-3 * float(np.median(spread)), 1e-4 * float(spread.max()), 1e-12)), dtype=np.float32
+    )
 
 
 def extreme_scores(responses: Responses, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> tuple[Float32, Float32]:
@@ -155,7 +157,7 @@ def extreme_scores(responses: Responses, rows: NDArray[np.intp], columns: NDArra
     """
     highest = np.empty((len(rows), len(columns)), dtype=np.float32)
     lowest = np.empty_like(highest)
-    block = max(1, BLOCK_BYTES // (4 * len(responses.weights) * len(columns)))
+    block = max(1, BLOCK_BYTES // (4 * len(responses.weights) * max(1, len(columns))))
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
         maps = responses.maps[:, part[:, None], columns[None, :]].reshape(len(responses.maps), -1)

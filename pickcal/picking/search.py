@@ -100,7 +100,7 @@ def search(
     raw = sf.rfft2(padded)
     filtered = raw * band_pass(shape, pixel_size, parameters.low_pass, parameters.high_pass)
     band = sf.irfft2(filtered, shape)
-    level = padded - sf.irfft2(raw * band_pass(shape, pixel_size, 2 * pixel_size, parameters.high_pass), shape)
+    level = padded - sf.irfft2(raw * band_pass(shape, pixel_size, pixel_size, parameters.high_pass), shape)
     maps = power_maps(band, level, valid, pixel_size, parameters.diameter_min, parameters.diameter_max)
     if whitening is not None:
         filtered = filtered * whitening.on_grid(shape, pixel_size)

@@ -7,9 +7,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pickcal.errors import InputError
+from pickcal.picking.projection import random_angles
 from pickcal.settings import SimulateSettings
 from pickcal.simulation import Volume, even_angles, project, simulate_particle
-from pickcal.picking.projection import random_angles
 
 
 def gaussian_volume(centre_xyz, n=48, sigma=2.5, pixel_size=2.0):
