@@ -21,7 +21,7 @@ def test_a_given_defocus_list_is_taken_in_turn():
 
 @pytest.mark.parametrize("count", [6, 12, 40])
 def test_special_micrographs_lie_within_the_range(count):
-    planned = sorted(plan(SimulateSettings(micrographs=count)), key=lambda p: p[1])
+    planned = sorted(plan(SimulateSettings(micrographs=count, carbon=1)), key=lambda p: p[1])
     kinds = [k for k, _ in planned]
     assert kinds[0] == kinds[-1] == "ordinary"
     assert sorted(k for k in kinds if k != "ordinary") == ["carbon", "crowded", "empty"]
@@ -30,10 +30,10 @@ def test_special_micrographs_lie_within_the_range(count):
 
 
 def test_small_sets_have_few_special_micrographs():
-    assert [k for k, _ in plan(SimulateSettings(micrographs=2))] == ["ordinary"] * 2
-    assert sorted(k for k, _ in plan(SimulateSettings(micrographs=5))) == ["carbon"] + ["ordinary"] * 4
+    assert [k for k, _ in plan(SimulateSettings(micrographs=2, carbon=1))] == ["ordinary"] * 2
+    assert sorted(k for k, _ in plan(SimulateSettings(micrographs=5, carbon=1))) == ["carbon"] + ["ordinary"] * 4
     with pytest.raises(InputError, match=r"expected at most 4 together for 6 micrographs.*got 5"):
-        plan(SimulateSettings(micrographs=6, empty=3))
+        plan(SimulateSettings(micrographs=6, empty=3, carbon=1))
 
 
 def test_particles_keep_apart_and_off_contaminants():
@@ -69,7 +69,7 @@ def test_as_many_as_fit_is_more_than_ordinary():
 
 def test_carbon_covers_a_part_of_the_image():
     for seed in range(10):
-        settings = SimulateSettings(micrographs=3, seed=seed)
+        settings = SimulateSettings(micrographs=3, seed=seed, carbon=1)
         index = [k for k, _ in plan(settings)].index("carbon")
         hole = next(c for c in make_scene(settings, index).contaminants if c.kind == "carbon")
         y, x = np.mgrid[0:2048:16, 0:2048:16]

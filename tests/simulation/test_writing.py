@@ -19,6 +19,7 @@ SETTINGS = SimulateSettings(
     particles_min=5,
     particles_max=12,
     templates=7,
+    carbon=1,
     template_pixel_size=5.0,
     seed=11,
 )
