@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.calibration import calibrated_scores
-from pickcal.errors import InputError, MissingFileError
+from pickcal.errors import InputError
 from pickcal.formats.atomic import atomic_path
 from pickcal.schema import Status
-from pickcal.settings import SelectSettings, validated
+from pickcal.settings import SelectSettings, read_toml, validated
 
 ACCEPTED = 0
 REASONS = ("accepted", "micrograph", "edge", "ncc", "low power", "high power")
@@ -98,12 +97,7 @@ def read_thresholds(path: Path) -> SelectSettings:
     MissingFileError, InputError
         If it is not there, is not TOML, has no `[thresholds]` table or holds a wrong setting.
     """
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such thresholds file")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
+    values = read_toml(path, "thresholds file")
     if not isinstance(values.get("thresholds"), dict):
         raise InputError(f"{path}: expected a [thresholds] table, found {', '.join(values) or 'nothing'}")
     return validated(SelectSettings, values["thresholds"], str(path))

@@ -345,15 +345,26 @@ def load_job(path: Path, overrides: tuple[str, ...] = ()) -> Job:
     MissingFileError, InputError
         If the file is not there, is not TOML, or holds a wrong setting.
     """
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such job file")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
+    values = read_toml(path, "job file")
     for override in overrides:
         _override(values, override)
     return validated(Job, values, str(path))
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file; errors name it and say what it was to be.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If it is not there or is not TOML.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such {what}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from None
 
 
 def _override(values: dict[str, Any], override: str) -> None:

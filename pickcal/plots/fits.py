@@ -138,11 +138,11 @@ def _draw_break_even(axes: Any, fit: xr.Dataset, after: bool) -> None:
         marker="x",
         color=GREEN,
         linewidths=0.9,
-        label="break-even of particles and noise",
+        label="particles and noise break even",
     )
     line = _moved(fit["break_even_fitted"], fit, after)
     order = np.argsort(x)[np.isfinite(line[np.argsort(x)])]
-    axes.plot(x[order], line[order], "--", color=DARK_GREEN, linewidth=1.4, zorder=3.5, label="fit of the break-even")
+    axes.plot(x[order], line[order], "--", color=DARK_GREEN, linewidth=1.4, zorder=3.5, label="its fit (break-even)")
 
 
 def _draw_line(axes: Any, fit: xr.Dataset, after: bool, colour: str) -> None:
@@ -159,7 +159,7 @@ def _draw_line(axes: Any, fit: xr.Dataset, after: bool, colour: str) -> None:
         level, low, high = back(level), back(level - half), back(level + half)
     if len(x):
         axes.plot(x, level, color=colour, linewidth=1.5, label="fit", zorder=3.5)
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0, label="confidence band")
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0, label="band")
 
 
 def fitted_line(fit: xr.Dataset, points: int = 60) -> tuple[Floats, Floats, Floats]:
@@ -223,7 +223,7 @@ def _legend(panels: NDArray[Any]) -> None:
         [found[label] for label in order],
         order,
         loc="outside upper center",
-        ncols=4,
+        ncols=5,
         fontsize=9,
         frameon=False,
     )

@@ -79,6 +79,10 @@ def main() -> None:
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
     for seed in options.seeds:
         print(row(f"simulated, seed {seed}", simulated(seed)), flush=True)
+    clean = ("--ice-crystals", "0", "--aggregates", "0")
+    print(
+        row(f"seed {options.seeds[0]} without crystals and aggregates", simulated(options.seeds[0], *clean)), flush=True
+    )
     junk = ("--carbon", "1", "--ice-crystals", "2", "--aggregates", "1")
     print(
         row(f"seed {options.seeds[0]} with carbon and three times the junk", simulated(options.seeds[0], *junk)),
