@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 Result = dict[str, Any]
@@ -42,7 +44,8 @@ def _job(result: Result) -> str:
     if "report" in result:
         parts += [f"plot: {plot}" for plot in result["report"]["plots"]]
         parts.append(f"report: {result['report']['report']}")
-    parts.append(f"open the dashboard: pickcal inspect {result['project']}")
+    program = sys.argv[0] if Path(sys.argv[0]).name == "pickcal" else "pickcal"
+    parts.append(f"open the dashboard: {program} inspect {result['project']}")
     return "\n".join(parts)
 
 
