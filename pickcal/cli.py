@@ -43,6 +43,7 @@ app = App(
     "Exit codes: 0 all well; 1 refused (the message says why); 2 wrong command line; 3 finished, but some "
     "micrographs failed (named, and listed by 'pickcal status'); 130 interrupted, the same command goes on.",
     version=pickcal.__version__,
+    default_parameter=Parameter(consume_multiple=True),  # --defocus 8000 14000 20000
     suppress_keyboard_interrupt=False,  # else cyclopts exits in silence
 )
 pick_app = App(name="pick", help="Pick particles with blobs or templates.")
@@ -338,7 +339,9 @@ def report(project: PROJECT, out: Path, *, output: Output = _DEFAULT_OUTPUT) -> 
 def run(
     job: Path,
     *,
-    set_: Annotated[tuple[str, ...], Parameter(name="--set", help="section.key=value; may be given again.")] = (),
+    set_: Annotated[
+        tuple[str, ...], Parameter(name="--set", consume_multiple=False, help="section.key=value; may be given again.")
+    ] = (),
     cluster: Annotated[str | None, Parameter(help="As the job's [cluster] cluster.")] = None,
     workers: Annotated[int | None, Parameter(help="As the job's [cluster] workers.")] = None,
     output: Output = _DEFAULT_OUTPUT,
@@ -368,6 +371,7 @@ def inspect(
     *,
     port: Annotated[int, Parameter(help="Port; 0 takes a free one.")] = 0,
     show: Annotated[bool, Parameter(help="Open a browser.")] = True,
+    output: Output = _DEFAULT_OUTPUT,
 ) -> None:
     """Open the dashboard in the browser; it listens on 127.0.0.1 only.
 
@@ -375,8 +379,8 @@ def inspect(
     """
     from pickcal.dashboard.views import serve
 
-    with _session(_DEFAULT_OUTPUT):
-        serve(project, port=port, show=show)
+    with _session(output) as (_, say):
+        serve(project, port=port, show=show, on_start=lambda url: say({"dashboard": url}))
 
 
 class _Exit(Exception):
@@ -418,7 +422,8 @@ def _finite(value: Any) -> Any:
 
 def _failures(result: dict[str, Any]) -> list[dict[str, str]]:
     parts = [result, *(part for part in result.values() if isinstance(part, dict))]
-    return [failure for part in parts for failure in part.get("errors", []) + part.get("failures", [])]
+    lists = [part.get(key) for part in parts for key in ("errors", "failures")]
+    return [failure for found in lists if isinstance(found, list) for failure in found]
 
 
 def main(tokens: list[str] | None = None) -> NoReturn:

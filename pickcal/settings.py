@@ -170,7 +170,7 @@ class CalibrateSettings(Settings):
         "particles",
         description="Median of what stands above the decoys, or of all picks as in cryoSPARC.",
     )
-    degree: Literal[1, 2] = Field(1, description="1 a line, 2 a parabola in defocus.")
+    degree: int = Field(1, ge=1, le=2, description="1 a line, 2 a parabola in defocus.")
     covariates: tuple[Literal["ice_thickness", "astigmatism", "phase_shift", "ctf_fit_resolution"], ...] = Field(
         (), description="Further covariates of the fit."
     )

@@ -323,7 +323,7 @@ def test_a_job_file_does_all_of_it(session, cli, here, tmp_path):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("pick.diameter=tall", "pick.template.diameter: expected a valid number"),
+        ("pick.diameter=tall", "pick.diameter: expected a valid number"),
         ("pick.diamter=150", "did you mean 'diameter'?"),
         ("pick.diameter", "expected section.key=value, got 'pick.diameter'"),
         ("project.name=1", "'project' is a value, not a section"),

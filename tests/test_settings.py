@@ -78,7 +78,7 @@ TEMPLATE = {"templates": "t.mrcs", "diameter": 150}
         (SimulateSettings, {"defocus_min": 9000, "defocus_max": 8000}, "defocus_min: expected at most defocus_max"),
         (SimulateSettings, {"defocus": [1000, -5]}, "defocus: expected values above 0 Å"),
         (ClusterSettings, {"cluster": "host:8786"}, r"cluster: expected 'local', 'serial' or an address"),
-        (CalibrateSettings, {"degree": 3}, "degree: expected 1 or 2, got 3"),
+        (CalibrateSettings, {"degree": 3}, "degree: expected less than or equal to 2, got 3"),
         (CalibrateSettings, {"covariates": ["ice"]}, "covariates.*: expected 'ice_thickness'.*got 'ice'"),
         (ImportSettings, {"batch": 0}, "batch: expected greater than or equal to 1, got 0"),
         (ExportSettings, {"suffix": "a/b"}, "suffix: expected.*got 'a/b'"),

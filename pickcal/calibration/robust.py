@@ -1,7 +1,8 @@
 """Robust linear regression: a least-absolute-deviations start, then Tukey's biweight with a fixed scale.
 
 Source: Maronna, Martin & Yohai (2006), Robust Statistics, sections 4.4 and 5.5 (M-estimates with previously computed
-scale). A third of the points may lie anywhere.
+scale). It resists outlying scores, also a third of them, but not outlying defoci: a group of bad micrographs at one
+end of the range can draw the line.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import ipaddress
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,13 @@ def _picture(inspector: Inspector, picks: str, kind: str) -> Any:
     return pn.pane.PNG(png(inspector.figure(picks, kind)), alt_text=alternative, max_width=1100, **_FILL)
 
 
-def serve(path: Path | str, port: int = 0, show: bool = True, address: str = "127.0.0.1") -> None:
+def serve(
+    path: Path | str,
+    port: int = 0,
+    show: bool = True,
+    address: str = "127.0.0.1",
+    on_start: Callable[[str], None] | None = None,
+) -> None:
     """Serve the page until interrupted.
 
     Parameters
@@ -165,6 +172,9 @@ def serve(path: Path | str, port: int = 0, show: bool = True, address: str = "12
         Address of this machine to listen on, default 127.0.0.1. The page has no password, so only loopback addresses
         are taken.
 
+    on_start
+        Called with the page's address before it is served; default: print it.
+
     Raises
     ------
     MissingFileError, ProjectError, InputError
@@ -178,7 +188,11 @@ def serve(path: Path | str, port: int = 0, show: bool = True, address: str = "12
         )
     port = _free_port(address, port)
     host = f"[{address}]" if ":" in address else address
-    print(f"pickcal dashboard at http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
+    url = f"http://{host}:{port}/"
+    if on_start is None:
+        print(f"pickcal dashboard at {url} (Ctrl-C ends it)", flush=True)
+    else:
+        on_start(url)
     pn.serve(
         {"/": lambda: inspect_page(path)},
         port=port,

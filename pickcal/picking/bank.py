@@ -119,6 +119,7 @@ def bank_from_templates(
     diameter: float,
     low_pass: float,
     rotation_step: float,
+    ctf_reach: float = 0.0,
 ) -> Bank:
     """Rotate 2D templates in the plane, bring them to the working pixel and compress them.
 
@@ -136,8 +137,10 @@ def bank_from_templates(
         Å.
     rotation_step
         Degrees; the full turn is divided into the nearest whole number of steps.
+    ctf_reach
+        How far the CTF carries signal out of the particle, Å: wavelength x defocus / low-pass.
     """
-    mask_radius = template_mask_radius(diameter, low_pass)
+    mask_radius = template_mask_radius(diameter, low_pass, ctf_reach)
     box = odd_box(mask_radius, pixel_size)
     mask_edge = MASK_EDGE * low_pass
     mask = soft_disc(box, pixel_size, mask_radius - mask_edge, mask_radius)
@@ -157,13 +160,13 @@ def bank_from_templates(
     return build_bank(entries, index, np.tile(angles, len(templates)), pixel_size, mask_radius, mask_edge)
 
 
-def template_mask_radius(diameter: float, low_pass: float) -> float:
-    """Radius of the mask of a particle, Å: its own and the rim of 1.5 x the resolution to which the CTF carries signal.
+def template_mask_radius(diameter: float, low_pass: float, ctf_reach: float = 0.0) -> float:
+    """Radius of the mask of a particle, Å: its own and a rim of 1.5 x the resolution, or of the CTF's reach if larger.
 
     At 2.8 µm and 20 Å the CTF spreads the particle about 30 Å outwards; without the rim F1 on simulated micrographs
     falls from 0.988 to 0.958.
     """
-    return 0.5 * diameter + 1.5 * low_pass
+    return 0.5 * diameter + max(1.5 * low_pass, ctf_reach)
 
 
 def rotate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import xarray as xr
 
@@ -34,6 +36,16 @@ def calibrate(project: Project, picks: str, settings: CalibrateSettings) -> xr.D
 def read_calibration(project: Project, picks: str) -> xr.Dataset | None:
     """Return the stored fit of some picks, or None if they were not calibrated."""
     return project.dataset(f"calibration/{picks}").load() if picks in project.names("calibration") else None
+
+
+def fingerprint(project: Project, picks: str) -> str:
+    """Short digest of the picks and of the fit that calibrates them; "" for the fit where there is none."""
+    fit = read_calibration(project, picks)
+    made = str(project.dataset(f"picks/{picks}").attrs["bank"])
+    if fit is None:
+        return hashlib.sha256(made.encode()).hexdigest()[:16]
+    values = (fit["shift"].values, fit["gain"].values, np.array([fit.attrs["pivot"]]))
+    return hashlib.sha256(made.encode() + b"".join(value.tobytes() for value in values)).hexdigest()[:16]
 
 
 def summary(fit: xr.Dataset) -> dict[str, object]:

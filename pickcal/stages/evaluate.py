@@ -153,6 +153,8 @@ def _labels(
             )
         )
         order.append(i)
+    if not order:
+        raise InputError(f"none of the micrographs that truth tells of has finished picks {picks!r}")
     return labels, np.array(order, dtype=np.intp)
 
 

@@ -21,7 +21,7 @@ from pickcal.project import Project, differing
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
-from pickcal.stages.sources import read_sources
+from pickcal.stages.sources import CTF_COLUMNS, read_sources
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def ingest(
     InputError, MissingFileError, ProjectError
         If the sources are unusable as a whole, the project holds something else, or the disk is too small.
     """
+    path = path.absolute()
     table, root = read_sources(sources, settings)
     if root is not None:
         reporter.note(f"names in {sources[0]} are relative to {root}")
@@ -126,8 +127,10 @@ def _resume(path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]
     names = [str(name) for name in project.read("micrographs", "name")]
     if names != table["name"].tolist():
         differences.append(f"micrographs: stored {len(names)}, asked {len(table)} or others")
+    else:
+        differences += _moved(project, table)
     if differences:
-        lines = "\n".join(f"  {line}" for line in differences)
+        lines = "\n".join(f"  {line}" for line in differences[:10])
         raise ProjectError(f"{path}: exists and was imported otherwise:\n{lines}\nchoose another --project")
     status = project.done("micrographs")
     room = project.micrographs()["image"].shape[1:]
@@ -144,6 +147,19 @@ def _resume(path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]
                 values[name][part] = column[start:stop][part]
             project.write_batch("micrographs", start, stop, values)
     return project
+
+
+def _moved(project: Project, table: pd.DataFrame) -> list[str]:
+    """Describe values of the CTF table that differ from those of imported micrographs."""
+    out = []
+    imported = project.done("micrographs") == Status.DONE
+    for name in (*CTF_COLUMNS, "exposure_group", "source_pixel_size"):
+        old, new = project.read("micrographs", name), table[name].to_numpy()
+        same = np.isclose(old.astype(float), new.astype(float), rtol=1e-9, atol=1e-9, equal_nan=True)
+        out += [
+            f"{table['name'][i]}: {name} stored {old[i]:g}, now {new[i]:g}" for i in np.flatnonzero(imported & ~same)
+        ]
+    return out
 
 
 def ingest_batch(task: IngestTask) -> None:
@@ -166,6 +182,17 @@ def ingest_batch(task: IngestTask) -> None:
         values["image_mean"][i], values["image_std"][i] = mean, deviation
         values["status"][i], values["error"][i] = Status.DONE, ""
     project.write_batch("micrographs", task.start, task.stop, {"image": images, **values})
+
+
+def _clip(image: NDArray[np.float32], clip: float) -> None:
+    """Clip in place, again until the deviation settles: one hot pixel would set the limits of a single pass."""
+    before = np.inf
+    for _ in range(10):
+        centre, spread = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
+        np.clip(image, centre - clip * spread, centre + clip * spread, out=image)
+        if spread > 0.99 * before:
+            return
+        before = spread
 
 
 def working_image(
@@ -194,8 +221,7 @@ def working_image(
     """
     index, path = split_stack_name(source)
     image = read_image(image_info(path, index))
-    centre, spread = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
-    np.clip(image, centre - clip * spread, centre + clip * spread, out=image)
+    _clip(image, clip)
     plan = plan_crop((image.shape[0], image.shape[1]), source_pixel_size, pixel_size)
     small = crop_to_working_pixel(image, plan)
     mean, deviation = float(small.mean(dtype=np.float64)), float(small.std(dtype=np.float64))

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
 from pickcal.engine.progress import Reporter
-from pickcal.errors import InputError
+from pickcal.errors import InputError, MissingFileError
 from pickcal.formats.images import is_volume, read_stack, read_volume
-from pickcal.picking.bank import Bank, bank_from_templates
+from pickcal.picking.bank import ENERGY, Bank, bank_from_templates
 from pickcal.picking.blobs import blob_bank, blob_diameters
-from pickcal.picking.ctf import Ctf
+from pickcal.picking.ctf import Ctf, electron_wavelength
 from pickcal.picking.filters import RadialFilter, noise_spectrum, whitening_filter
 from pickcal.picking.projection import Volume, even_angles
 from pickcal.picking.projection import project as project_volume
 from pickcal.picking.search import SearchParameters, search
-from pickcal.project import Project, check_name
+from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status
 from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
@@ -79,17 +79,17 @@ def pick(
     """
     check_name("picks", name)
     group = f"picks/{name}"
-    if name in project.names("picks") and not overwrite:
-        project.check_same(
-            group, settings.stored(), "choose another --name, or give --overwrite to replace these picks"
-        )
+    identity = _identity(settings)
+    there = name in project.names("picks")
+    if not there or (overwrite and differing(project.settings(group), identity)):
+        _create(project, name, settings, identity, reporter)
     else:
-        _create(project, name, settings, reporter)
+        project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
     parameters = search_parameters(settings)
     stored = project.dataset(group)
     digest, slots = str(stored.attrs["bank"]), int(stored.sizes["pick"])
     tasks = [
-        PickTask(str(project.path), name, start, stop, digest, parameters, settings.ctf, slots)
+        PickTask(str(project.path.absolute()), name, start, stop, digest, parameters, settings.ctf, slots)
         for start, stop in batches_left(project, group)
     ]
     result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter)
@@ -113,7 +113,18 @@ def search_parameters(settings: PickSettings) -> SearchParameters:
     )
 
 
-def _create(project: Project, name: str, settings: PickSettings, reporter: Reporter) -> None:
+def _identity(settings: PickSettings) -> dict[str, Any]:
+    """Give settings as they are stored and compared: templates by absolute path and content."""
+    out = settings.stored()
+    if isinstance(settings, TemplateSettings):
+        if not settings.templates.is_file():
+            raise MissingFileError(f"{settings.templates}: no such file of templates")
+        out["templates"] = str(settings.templates.absolute())
+        out["templates_sha256"] = hashlib.sha256(settings.templates.read_bytes()).hexdigest()
+    return out
+
+
+def _create(project: Project, name: str, settings: PickSettings, identity: dict[str, Any], reporter: Reporter) -> None:
     micrographs = project.micrographs()
     usable = micrographs["status"].values == Status.DONE
     if not usable.any():
@@ -133,7 +144,12 @@ def _create(project: Project, name: str, settings: PickSettings, reporter: Repor
     if settings.ctf and not np.isfinite(micrographs["defocus_u"].values[usable]).any():
         raise InputError(f"{project.path}: no micrograph has a defocus; pick with --no-ctf")
     reporter.note(f"preparing the {settings.method} bank")
-    bank = make_bank(settings, pixel_size)
+    bank = make_bank(settings, pixel_size, _ctf_reach(micrographs, settings))
+    if bank.energy < ENERGY:
+        reporter.note(
+            f"the bank's {len(bank.basis)} basis images keep {100 * bank.energy:.1f} % of the templates' energy, "
+            f"{100 * ENERGY:g} % is usual: scores are those of slightly smoothed templates"
+        )
     whitening = _whitening(project, settings, pixel_size)
     arrays = {
         "basis": bank.basis,
@@ -153,7 +169,7 @@ def _create(project: Project, name: str, settings: PickSettings, reporter: Repor
         "diameter": settings.diameter,
     }
     project.remove(f"calibration/{name}")  # a fit of picks that are about to go
-    project.create_picks(name, _slots(project, settings), settings.stored(), arrays, attributes)
+    project.create_picks(name, _slots(project, settings), identity, arrays, attributes)
 
 
 def _whitening(project: Project, settings: PickSettings, pixel_size: float) -> RadialFilter | None:
@@ -180,8 +196,17 @@ def _slots(project: Project, settings: PickSettings) -> int:
     return int(min(settings.max_picks, max(16, np.ceil(fits))))
 
 
-def make_bank(settings: PickSettings, pixel_size: float) -> Bank:
-    """Build the bank that settings ask for, at a working pixel (Å)."""
+def _ctf_reach(micrographs: xr.Dataset, settings: PickSettings) -> float:
+    """How far the CTF carries signal at the largest defocus and the low-pass, Å (0 without CTF)."""
+    if not settings.ctf:
+        return 0.0
+    defocus, voltage = float(np.nanmax(micrographs["defocus_u"].values)), micrographs["voltage"].values
+    wavelength = electron_wavelength(float(np.nanmin(voltage))) if np.isfinite(voltage).any() else 0.0
+    return wavelength * defocus / settings.low_pass
+
+
+def make_bank(settings: PickSettings, pixel_size: float, ctf_reach: float = 0.0) -> Bank:
+    """Build the bank that settings ask for, at a working pixel (Å); `ctf_reach` widens the templates' mask (Å)."""
     if isinstance(settings, BlobSettings):
         diameters = blob_diameters(settings.diameter_min, settings.diameter_max, settings.sizes)
         return blob_bank(diameters, settings.shapes, pixel_size, settings.low_pass)
@@ -193,7 +218,7 @@ def make_bank(settings: PickSettings, pixel_size: float) -> Bank:
             f"found {side:.0f} Å ({images.shape[2]} pixels of {template_pixel:g} Å); is the template pixel size right?"
         )
     return bank_from_templates(
-        images, template_pixel, pixel_size, settings.diameter, settings.low_pass, settings.rotation_step
+        images, template_pixel, pixel_size, settings.diameter, settings.low_pass, settings.rotation_step, ctf_reach
     )
 
 
@@ -282,9 +307,7 @@ def _search_one(
             f"diameter: expected less than this micrograph's side of {side:.0f} Å, "
             f"got {task.parameters.diameter_max:g} Å"
         )
-    ctf = Ctf(*(float(np.nan_to_num(row[name].item())) for name in CTF_NAMES)) if task.ctf else None
-    if ctf is not None and not ctf.defocus > 0:
-        raise InputError(f"no defocus for this micrograph ({ctf.defocus:g} Å); pick with --no-ctf or mend the table")
+    ctf = _ctf(row) if task.ctf else None
     picks, decoys = search(image, pixel_size, bank, task.parameters, ctf, whitening)
     slots = task.slots
     out: dict[str, NDArray[Any] | int] = {
@@ -296,6 +319,21 @@ def _search_one(
     out["count"], out["decoy_count"] = min(len(picks.x), slots), min(len(decoys.x), slots)
     out["capped"] = int(picks.capped or len(picks.x) > slots)
     return out
+
+
+def _ctf(row: xr.Dataset) -> Ctf:
+    values = {name: float(row[name].item()) for name in CTF_NAMES}
+    for name in ("defocus_angle", "phase_shift"):
+        values[name] = float(np.nan_to_num(values[name]))
+    missing = [name for name, value in values.items() if not np.isfinite(value)]
+    if missing:
+        raise InputError(
+            f"the CTF needs {', '.join(missing)}, which the table lacks; import anew, or pick with --no-ctf"
+        )
+    ctf = Ctf(**values)
+    if not ctf.defocus > 0:
+        raise InputError(f"defocus: expected above 0 Å, got {ctf.defocus:g} Å; import anew, or pick with --no-ctf")
+    return ctf
 
 
 def _padded(values: NDArray[Any], length: int, fill: Any) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from pickcal.errors import ProjectError
 from pickcal.project import Project
 from pickcal.selection import REASONS, reason_counts, rejection_reasons, write_thresholds
 from pickcal.settings import SelectSettings, validated
-from pickcal.stages.calibrate import read_calibration
+from pickcal.stages.calibrate import fingerprint, read_calibration
 
 
 def select(
@@ -51,7 +51,11 @@ def select(
     counts = xr.Dataset(
         {"counts": (("reason", "micrograph"), reason_counts(reasons))},
         coords={"reason": list(REASONS)},
-        attrs={"picks": picks, "calibrated": read_calibration(project, picks) is not None and not settings.raw},
+        attrs={
+            "picks": picks,
+            "calibrated": read_calibration(project, picks) is not None and not settings.raw,
+            "fingerprint": fingerprint(project, picks),
+        },
     )
     project.write_whole("selection", name, counts, stored)
     if save is not None:
@@ -66,15 +70,27 @@ def judge(project: Project, picks: str, settings: SelectSettings) -> NDArray[np.
     return rejection_reasons(dataset, read_calibration(project, picks), micrographs, settings)
 
 
+def is_stale(project: Project, name: str) -> bool:
+    """Whether the picks of a selection, or their calibration, have changed since it was made."""
+    attributes = project.dataset(f"selection/{name}").attrs
+    picks = str(attributes["picks"])
+    return picks in project.names("picks") and attributes.get("fingerprint") != fingerprint(project, picks)
+
+
 def stored_selection(project: Project, name: str) -> tuple[str, SelectSettings]:
     """Name of the picks and the thresholds of a stored selection.
 
     Raises
     ------
     ProjectError
-        If there is no such selection, or its picks are gone.
+        If there is no such selection, or its picks are gone or were picked or calibrated anew since.
     """
     project.require("selection", name)
+    if is_stale(project, name):
+        raise ProjectError(
+            f"{project.path}: selection {name!r} was made before its picks were picked or calibrated anew, and would "
+            "now accept others; give the same select command again"
+        )
     values = project.settings(f"selection/{name}")
     picks = str(values.pop("picks"))
     if picks not in project.names("picks"):

@@ -70,6 +70,7 @@ def read_sources(sources: Sequence[Path], settings: ImportSettings) -> tuple[pd.
 def _from_star(path: Path, settings: ImportSettings) -> tuple[pd.DataFrame, Path]:
     table = read_micrographs_star(path, require_ctf=not settings.without_ctf).table.copy()
     root, _ = find_root(table["name"].tolist(), path, settings.root, Path.cwd())
+    root = root.absolute()  # workers may stand in another folder
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda name: _info(root, name), table["name"]))
     rows = []
@@ -88,7 +89,7 @@ def _from_images(sources: Sequence[Path], settings: ImportSettings) -> pd.DataFr
     rows, names = [], []
     for source in sources:
         try:
-            infos: list[ImageInfo | None] = list(open_image_info(source, stacks=settings.stacks))
+            infos: list[ImageInfo | None] = list(open_image_info(source.absolute(), stacks=settings.stacks))
             problem = ""
         except PickcalError as error:
             infos, problem = [None], str(error)

@@ -10,6 +10,7 @@ from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
 from pickcal.stages.batches import pending
 from pickcal.stages.calibrate import read_calibration, summary
+from pickcal.stages.select import is_stale
 
 
 def status(project: Project) -> dict[str, Any]:
@@ -49,6 +50,8 @@ def status(project: Project) -> dict[str, Any]:
         counts = project.dataset(f"selection/{name}").load()
         reasons = [str(reason) for reason in counts["reason"].values]
         totals = counts["counts"].values.sum(axis=1)
+        if is_stale(project, name):
+            out["left"].append(f"select {name}: its picks or their calibration have changed since")
         out["selection"][name] = {
             "picks": counts.attrs["picks"],
             **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
