@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import sys
 from collections.abc import Iterator
@@ -429,6 +430,8 @@ def _failures(result: dict[str, Any]) -> list[dict[str, str]]:
 def main(tokens: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    # when one write fails, zarr leaves its sibling writes to asyncio's log, traceback and all
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     code: int = OK
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
