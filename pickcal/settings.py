@@ -57,6 +57,9 @@ class SimulateSettings(Settings):
     dose: float = Field(40.0, gt=0, description="Electrons per Å^2.")
     particles_min: int = Field(120, ge=0, description="Fewest particles on an ordinary micrograph.")
     particles_max: int = Field(280, ge=0, description="Most particles on an ordinary micrograph.")
+    crowding: Literal["random", "defocus"] = Field(
+        "random", description="Particles per micrograph: drawn at random, or from fewest to most with defocus."
+    )
     signal: float = Field(
         1.5, gt=0, description="Factor on the contrast of the particles; 1.5 is an easy data set, 0.6 a hard one."
     )
@@ -64,6 +67,7 @@ class SimulateSettings(Settings):
     crowded: int = Field(1, ge=0, description="Micrographs with as many particles as fit.")
     carbon: int = Field(0, ge=0, description="Micrographs that show the carbon edge of the hole.")
     ice_crystals: float = Field(0.7, ge=0, description="Ice crystals per micrograph, mean.")
+    ice_blobs: float = Field(0.0, ge=0, description="Smooth blobs of ice per micrograph, mean.")
     aggregates: float = Field(0.3, ge=0, description="Aggregates per micrograph, mean.")
     ice_variation: float = Field(0.2, ge=0, le=0.8, description="Relative spread of ice thickness over micrographs.")
     gradient: float = Field(0.05, ge=0, le=0.5, description="Illumination gradient across a micrograph, fraction.")
@@ -161,6 +165,11 @@ class TemplateSettings(FilterSettings):
 PickSettings = BlobSettings | TemplateSettings
 
 
+Covariate = Literal[
+    "ice_thickness", "astigmatism", "phase_shift", "ctf_fit_resolution", "dose", "time", "exposure_group", "template"
+]
+
+
 class CalibrateSettings(Settings):
     """How scores are fitted against defocus over the whole data set."""
 
@@ -171,14 +180,23 @@ class CalibrateSettings(Settings):
         description="Median of what stands above the decoys, or of all picks as in cryoSPARC.",
     )
     degree: int = Field(1, ge=1, le=2, description="1 a line, 2 a parabola in defocus.")
-    covariates: tuple[Literal["ice_thickness", "astigmatism", "phase_shift", "ctf_fit_resolution"], ...] = Field(
-        (), description="Further covariates of the fit."
+    trend: Literal["auto", "line", "spline"] = Field(
+        "auto",
+        description="Trends in defocus: of --degree, a spline, or for probabilities whichever predicts better.",
     )
+    covariates: tuple[Covariate, ...] = Field((), description="Further covariates of the fits.")
     per_group: bool = Field(False, description="One fit per exposure group.")
     reference_defocus: float | None = Field(
         None, gt=0, description="Defocus at which calibrated equals raw score, Å; default: the median."
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of intervals and bands.")
+    bootstrap: int = Field(
+        400, ge=0, le=10_000, description="Resamples of the micrographs for the intervals; 0: asymptotic ones."
+    )
+    probability: Literal["mixture", "none"] = Field(
+        "mixture", description="Model that gives every pick its probability of being a particle."
+    )
+    junk: bool = Field(True, description="Give the mixture a component of high power: ice, film, aggregates.")
 
 
 class SelectSettings(Settings):
@@ -187,6 +205,12 @@ class SelectSettings(Settings):
     min_ncc: float | None = Field(None, ge=-2, le=2, description="Least calibrated NCC score.")
     min_power: float | None = Field(None, ge=0, description="Least calibrated power score.")
     max_power: float | None = Field(None, gt=0, description="Largest calibrated power score.")
+    probability: float | None = Field(
+        None, ge=0, le=1, description="Least probability of being a particle, fraction: 0.95 keeps surer picks."
+    )
+    fdr: float | None = Field(
+        None, gt=0, lt=1, description="Largest false discovery rate, fraction: 0.05 accepts 5 % false picks."
+    )
     edge: float | None = Field(None, ge=0, description="Least distance from the micrograph's border, Å.")
     exclude: tuple[str, ...] = Field((), description="Micrographs of which nothing is accepted, by name.")
     raw: bool = Field(False, description="Thresholds are on raw scores instead of calibrated ones.")
@@ -196,6 +220,13 @@ class SelectSettings(Settings):
         if self.min_power is not None and self.max_power is not None:
             _ordered(self, "min_power", "max_power")
         return self
+
+
+class ControlSettings(Settings):
+    """How a selection is tried on noise."""
+
+    micrographs: int = Field(24, ge=0, description="Most micrographs to copy, spread evenly over defocus; 0 for all.")
+    seed: int = Field(0, ge=0, description="Seed of the copies' phases.")
 
 
 class ExportSettings(Settings):
@@ -237,6 +268,7 @@ class SelectJob(SelectSettings):
     """The `[select]` section of a job file."""
 
     name: Name = Field("selected", description="Name of the selection.")
+    auto: bool = Field(False, description="Fill in the probability and the power maximum that the mixture proposes.")
     thresholds: Path | None = Field(None, description="Thresholds file to replay.")
 
 

@@ -1,4 +1,4 @@
-"""How ice crystals and carbon film look: the phase they give to the wave and the electrons they take away."""
+"""How ice crystals, blobs of ice and carbon film look: the phase they give to the wave and the electrons lost."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ CARBON_PHASE = 0.25
 """Phase of the step at the carbon's edge, rad."""
 CRYSTAL_PHASE = 0.45
 """Mean phase of an ice crystal, rad."""
+BLOB_PHASE = (0.3, 0.9)
+"""Range of the phase in the middle of a blob of ice, rad: three to nine times a 150 Å particle's."""
+LOSS_PER_PHASE = 0.35 / CRYSTAL_PHASE
+"""Exponent of the electrons lost in ice, per rad of its phase."""
 
 
 def draw_contaminants(
@@ -48,6 +52,8 @@ def draw_contaminants(
     for thing in scene.contaminants:
         if thing.kind == "ice_crystal":
             _add_crystal(phase, loss, thing, settings.pixel_size, pad, rng)
+        elif thing.kind == "ice_blob":
+            _add_blob(phase, loss, thing, settings.pixel_size, pad, rng)
         elif thing.kind == "carbon":
             np.maximum(film, _film(thing, shape, settings.pixel_size, pad, rng), out=film)
     if film.any():
@@ -90,16 +96,36 @@ def _add_crystal(
     turn, period = rng.uniform(0.0, np.pi), rng.uniform(35.0, 80.0)
     bent = x * np.cos(turn) + y * np.sin(turn) + 0.2 * grain / grain.std() * period * 0.3
     inside = 1.0 + 0.25 * np.cos(2 * np.pi * bent / period) + 0.15 * grain / grain.std()
-    body = (thickness * np.clip(inside, 0.2, None)).astype(np.float32)
-    strength = np.float32(rng.uniform(0.7, 1.4))
+    body = CRYSTAL_PHASE * rng.uniform(0.7, 1.4) * thickness * np.clip(inside, 0.2, None)
+    _add(phase, loss, body.astype(np.float32), left, top)
+
+
+def _add_blob(
+    phase: FloatArray, loss: FloatArray, blob: Contaminant, pixel_size: float, pad: int, rng: np.random.Generator
+) -> None:
+    """Add a Gaussian bump, up to 1.4 times as long as wide."""
+    sigma = 0.5 * blob.radius / pixel_size
+    half = int(np.ceil(4 * sigma))
+    left, top = int(np.floor(blob.x)) + pad - half, int(np.floor(blob.y)) + pad - half
+    x = np.arange(left, left + 2 * half + 1)[None, :] - (blob.x + pad)
+    y = np.arange(top, top + 2 * half + 1)[:, None] - (blob.y + pad)
+    turn, stretch = rng.uniform(0.0, np.pi), rng.uniform(1.0, 1.4)
+    along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    body = rng.uniform(*BLOB_PHASE) * np.exp(-0.5 * (along**2 / stretch + across**2 * stretch) / sigma**2)
+    _add(phase, loss, body.astype(np.float32), left, top)
+
+
+def _add(phase: FloatArray, loss: FloatArray, body: FloatArray, left: int, top: int) -> None:
+    """Add the phase of a piece of ice, and the electrons it takes away, where it lies on the canvas."""
+    side = len(body)
     rows, columns = phase.shape
-    target = slice(max(0, top), min(rows, top + 2 * half + 1)), slice(max(0, left), min(columns, left + 2 * half + 1))
+    target = slice(max(0, top), max(0, min(rows, top + side))), slice(max(0, left), max(0, min(columns, left + side)))
     source = (
         slice(target[0].start - top, target[0].stop - top),
         slice(target[1].start - left, target[1].stop - left),
     )
-    phase[target] += np.float32(CRYSTAL_PHASE) * strength * body[source]
-    loss[target] += np.float32(0.35) * strength * body[source]
+    phase[target] += body[source]
+    loss[target] += np.float32(LOSS_PER_PHASE) * body[source]
 
 
 def _polygon(x: FloatArray, y: FloatArray, radius: float, rng: np.random.Generator) -> FloatArray:

@@ -37,14 +37,14 @@ class Contaminant:
     Attributes
     ----------
     kind
-        `ice_crystal`, `aggregate`, or `carbon`: the film outside a hole.
+        `ice_crystal`, `ice_blob`, `aggregate`, or `carbon`: the film outside a hole.
     x, y
         Centre of the crystal, the aggregate or the hole, pixels; the centre of a hole may lie outside the image.
     radius
-        Of the crystal, the aggregate or the hole, Å.
+        Of the crystal, the blob (two standard deviations of its thickness), the aggregate or the hole, Å.
     """
 
-    kind: Literal["ice_crystal", "aggregate", "carbon"]
+    kind: Literal["ice_crystal", "ice_blob", "aggregate", "carbon"]
     x: float
     y: float
     radius: float
@@ -191,7 +191,7 @@ def make_scene(settings: SimulateSettings, index: int) -> Scene:
     ice = float(np.clip(1.0 + settings.ice_variation * rng.standard_normal(), 0.3, 2.5))
     contaminants = _contaminants(settings, kind, rng)
     clumps = [_aggregate(settings, c, rng) for c in contaminants if c.kind == "aggregate"]
-    whole, cut = _particles(settings, kind, contaminants, rng)
+    whole, cut = _particles(settings, kind, defocus, contaminants, rng)
     others = np.concatenate([cut, *clumps]) if clumps else cut
     return Scene(
         kind, ctf, ice, whole, random_angles(len(whole), rng), others, random_angles(len(others), rng), contaminants
@@ -211,6 +211,10 @@ def _contaminants(settings: SimulateSettings, kind: Kind, rng: np.random.Generat
     for _ in range(0 if kind == "empty" else aggregates):
         x, y = rng.uniform(0, size)
         found.append(Contaminant("aggregate", float(x), float(y), float(diameter * rng.uniform(0.9, 1.7))))
+    # drawn last, and not at all by default: older seeds keep their scenes
+    for _ in range(rng.poisson(settings.ice_blobs) if settings.ice_blobs else 0):
+        x, y = rng.uniform(0, size)
+        found.append(Contaminant("ice_blob", float(x), float(y), float(rng.uniform(50.0, 160.0))))
     return tuple(found)
 
 
@@ -236,14 +240,18 @@ def _aggregate(settings: SimulateSettings, clump: Contaminant, rng: np.random.Ge
 
 
 def _particles(
-    settings: SimulateSettings, kind: Kind, contaminants: tuple[Contaminant, ...], rng: np.random.Generator
+    settings: SimulateSettings,
+    kind: Kind,
+    defocus: float,
+    contaminants: tuple[Contaminant, ...],
+    rng: np.random.Generator,
 ) -> tuple[FloatArray, FloatArray]:
     """Positions of the whole particles (truth) and of those that the border cuts."""
     if kind == "empty":
         return np.empty((0, 2)), np.empty((0, 2))
     diameter = particle_diameter(settings) / settings.pixel_size
     size = np.array([settings.width, settings.height], dtype=np.float64)
-    wanted = int(rng.integers(settings.particles_min, settings.particles_max + 1))
+    wanted = _wanted(settings, defocus, rng)
     inner = np.clip(size - 1 - 2 * WHOLE * diameter, 0.0, None)
     outer = size - 1 + diameter
     possible = outer.prod() / (SPACING * diameter) ** 2
@@ -254,6 +262,16 @@ def _particles(
     margin = np.minimum(placed, size - 1 - placed).min(axis=1)
     whole = placed[margin >= WHOLE * diameter]
     return whole, placed[margin <= CUT * diameter]
+
+
+def _wanted(settings: SimulateSettings, defocus: float, rng: np.random.Generator) -> int:
+    """Whole particles of an ordinary micrograph: at random, or in step with its place in the defocus range."""
+    if settings.crowding == "random":
+        return int(rng.integers(settings.particles_min, settings.particles_max + 1))
+    values = settings.defocus or (settings.defocus_min, settings.defocus_max)
+    low, high = min(values), max(values)
+    place = (defocus - low) / (high - low) if high > low else 0.5
+    return round(settings.particles_min + place * (settings.particles_max - settings.particles_min))
 
 
 def _packed(

@@ -202,3 +202,17 @@ def test_astigmatism_lies_along_the_angle_given():
         radius = np.arange(0.75 * first, 0.5 * (first + second), 0.5)
         line = ndimage.map_coordinates(power, [512 + radius * np.sin(angle), 512 + radius * np.cos(angle)], order=1)
         assert radius[line.argmin()] == pytest.approx(first, abs=0.06 * first)
+
+
+def test_blobs_of_ice_are_smooth_and_take_electrons_away():
+    settings = some(micrographs=3)
+    blob = Contaminant("ice_blob", 380.0, 200.0, 120.0)
+    scene = dataclasses.replace(make_scene(settings, 0), contaminants=(blob,))
+    bare = dataclasses.replace(scene, contaminants=())
+    rng = [np.random.default_rng(3) for _ in range(2)]
+    change = expected_electrons(settings, scene, rng[0]) / expected_electrons(settings, bare, rng[1])
+    y, x = np.indices(change.shape)
+    distance = np.hypot(x - blob.x, y - blob.y) * settings.pixel_size
+    assert change[distance < 30].mean() < 0.85
+    # drawing the blob takes random numbers, so the ice's own structure differs
+    assert abs(change[distance > 5 * blob.radius].mean() - 1) < 0.01

@@ -90,3 +90,28 @@ def test_astigmatism_and_ice_vary_within_what_was_asked():
 def test_an_index_outside_the_set_is_refused():
     with pytest.raises(InputError, match="expected 0 to 11, got 12"):
         make_scene(SimulateSettings(), 12)
+
+
+def test_crowding_in_step_with_defocus():
+    settings = SimulateSettings(
+        micrographs=6, empty=0, crowded=0, particles_min=5, particles_max=60, crowding="defocus", aggregates=0
+    )
+    scenes = sorted((make_scene(settings, i) for i in range(6)), key=lambda scene: scene.ctf.defocus)
+    counts = np.array([len(scene.positions) for scene in scenes])
+    assert np.abs(counts - [5, 16, 27, 38, 49, 60]).max() <= 1  # the last place may be taken by a particle cut off
+
+
+def test_blobs_of_ice_leave_older_scenes_as_they_were():
+    plain = SimulateSettings(micrographs=8, height=1200, width=1000)
+    with_blobs = plain.model_copy(update={"ice_blobs": 3.0})
+    found = 0
+    for index in range(8):
+        before, after = make_scene(plain, index), make_scene(with_blobs, index)
+        count = len(before.contaminants)
+        assert after.contaminants[:count] == before.contaminants
+        assert {thing.kind for thing in after.contaminants[count:]} <= {"ice_blob"}
+        found += len(after.contaminants) - count
+        for thing in after.contaminants[count:]:
+            distance = np.hypot(after.positions[:, 0] - thing.x, after.positions[:, 1] - thing.y)
+            assert (distance * plain.pixel_size > thing.radius + 0.5 * plain.diameter).all()
+    assert 12 <= found <= 40
