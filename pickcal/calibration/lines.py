@@ -7,11 +7,14 @@ A line through the medians aligns whatever population dominates, and noise and p
 defocus. Where decoys tell them apart, the NCC score is therefore calibrated by two lines: one through the scores of
 the particles, one through the scores at which particles and noise break even. Both are laid on their values at the
 reference defocus, so that one threshold means the same odds everywhere.
+
+Parameters and columns are apart: `fit_lines` takes the micrographs that fit into memory, all of a data set or a sample
+of it, and `line_columns` lays the fit on any block of micrographs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -19,18 +22,20 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pickcal.calibration.apply import calibrated
+from pickcal.calibration.bootstrap import bootstrap_covariance, percentile_interval, resampled_coefficients
 from pickcal.calibration.medians import Medians, medians_above_decoys, medians_of_all
 from pickcal.calibration.robust import OUTLIER, Fit, robust_fit
+from pickcal.calibration.trends import UM, Trend, mean_defocus
+from pickcal.calibration.verdicts import Findings, refusal, verdict
 from pickcal.schema import Status
 from pickcal.settings import CalibrateSettings
 
 Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+Groups = NDArray[np.integer]
 
 SCORES = ("ncc", "power")
-LEAST_MICROGRAPHS = 4
-LEAST_RANGE = 2000.0
 LARGEST_GAIN = 3.0
-UM = 1e-4
 
 
 def micrograph_medians(picks: xr.Dataset, median_of: str) -> xr.Dataset:
@@ -39,7 +44,8 @@ def micrograph_medians(picks: xr.Dataset, median_of: str) -> xr.Dataset:
     Parameters
     ----------
     picks
-        A picks group: `ncc`, `power`, `count`, `decoy_ncc`, `decoy_power`, `decoy_count`, `status`.
+        A picks group, or a block of its micrographs: `ncc`, `power`, `count`, `decoy_ncc`, `decoy_power`,
+        `decoy_count`, `status`.
     median_of
         "particles" for what stands above the decoys, "all" for all picks.
 
@@ -63,107 +69,139 @@ def micrograph_medians(picks: xr.Dataset, median_of: str) -> xr.Dataset:
         found.append(medians_above_decoys(ncc, power, decoy_ncc, decoy_power))
     return xr.Dataset(
         {
-            "median": (("score", "micrograph"), [[m.ncc for m in found], [m.power for m in found]]),
-            "particles": ("micrograph", [m.particles for m in found]),
-            "break_even": ("micrograph", [m.break_even for m in found]),
+            "median": (("score", "micrograph"), np.array([[m.ncc for m in found], [m.power for m in found]])),
+            "particles": ("micrograph", np.array([m.particles for m in found])),
+            "break_even": ("micrograph", np.array([m.break_even for m in found])),
         },
         coords={"score": list(SCORES)},
     )
 
 
-def fit_lines(picks: xr.Dataset, micrographs: xr.Dataset, settings: CalibrateSettings) -> xr.Dataset:
-    """Fit both scores against defocus over the whole data set.
+def fit_lines(medians: xr.Dataset, micrographs: xr.Dataset, settings: CalibrateSettings) -> xr.Dataset:
+    """Fit both scores against defocus.
 
     The NCC score is fitted as it is, the power score as its logarithm: its calibration is a factor.
 
     Parameters
     ----------
-    picks, micrographs
-        Groups of the project.
+    medians
+        From `micrograph_medians`, of all micrographs or of a sample of them.
+    micrographs
+        The same rows of the project's table. Those with finite medians and defocus are used.
     settings
-        Which scores, which model.
+        Which scores, which model. "template" among the covariates is a matter of single picks and is ignored here;
+        "exposure_group" is ignored where every group has its own fit.
 
     Returns
     -------
     Dataset
-        `median`, `fitted`, `residual` (in standard deviations), `used`, `outlier`, `shift` over (score, micrograph);
-        `coefficients` (score, group, term), `covariance` (score, group, term, term_), `scale` (score, group);
-        `slope`, `slope_low`, `slope_high` per µm, `verdict` over (score, group); `rho_before`, `rho_after` (score).
-        `break_even`, `break_even_fitted` and `gain` over (micrograph), `break_even_coefficients` (group, term).
-        Calibrated NCC = pivot + (ncc - shift - pivot) gain, `pivot` among the attributes; calibrated power =
-        power / exp(shift).
+        Parameters alone, for `line_columns`: `coefficients` (score, group, term), `covariance` (score, group, term,
+        term_); `scale`, `degrees_of_freedom`, `slope`, `slope_low`, `slope_high` (per µm, at the reference defocus),
+        `verdict`, `applied` over (score, group); `break_even_coefficients` (group, term); `rho_before`, `rho_after`
+        (score). Attributes: `reference_defocus` (Å), `confidence`, `degree`, `pivot`, `median_of`, `per_group`, `trend`
+        (`Trend.to_json`).
     """
-    defocus = 0.5 * (micrographs["defocus_u"].values + micrographs["defocus_v"].values)
-    medians = micrograph_medians(picks, settings.median_of)
-    usable = np.isfinite(defocus) & (picks["status"].values == Status.DONE)
-    reference = settings.reference_defocus or (float(np.median(defocus[usable])) if usable.any() else np.nan)
-    design, terms = design_matrix(micrographs, defocus, reference, settings)
-    group_of = micrographs["exposure_group"].values if settings.per_group else np.zeros(len(defocus), dtype=int)
-    groups = np.unique(group_of)
-    out = _empty(len(defocus), groups, terms)
-    for name in ("median", "particles", "break_even"):
-        out[name] = medians[name]
+    defocus, median = mean_defocus(micrographs), medians["median"].values
+    usable = np.isfinite(defocus) & np.isfinite(median).any(axis=0)
+    reference = settings.reference_defocus or (float(np.median(defocus[usable])) if usable.any() else None)
+    left_out = {"template", "exposure_group"} if settings.per_group else {"template"}
+    covariates = [name for name in settings.covariates if name not in left_out]
+    trend = Trend.of(micrographs, reference, settings.degree, covariates, spline=settings.trend == "spline")
+    design, group_of = trend.design(micrographs), _group_of(micrographs, settings.per_group)
+    out = _empty(np.unique(group_of), trend)
     out.attrs.update(
-        reference_defocus=reference,
+        reference_defocus=trend.reference if reference is not None else float("nan"),
         confidence=settings.confidence,
         degree=settings.degree,
         pivot=0.0,
         median_of=settings.median_of,
+        per_group=int(settings.per_group),
+        trend=trend.to_json(),
     )
-    out["defocus"] = ("micrograph", defocus)
     for s, score in enumerate(SCORES):
-        values = medians["median"].values[s]
-        response = np.log(values) if score == "power" else values
+        response = _response(median[s], score)
         wanted = (settings.ncc if score == "ncc" else settings.power) == "line"
-        for g, group in enumerate(groups):
+        for g, group in enumerate(out["group"].values):
             members = (group_of == group) & np.isfinite(design).all(axis=1)
-            _fit_group(out, s, g, members, design, response, defocus, wanted, settings.confidence)
+            use = members & np.isfinite(response)
+            rows = _Rows(design[use], response[use], defocus[use], micrographs["exposure_group"].values[use])
+            _fit_group(out, s, g, rows, trend, wanted, settings)
             if score == "ncc" and out["applied"].values[s, g]:
-                _fit_break_even(out, g, members, design, defocus)
-        _lay_on_reference(out, s, group_of)
-        after = calibrated(medians["median"].sel(score=score, drop=True), out, score).values
-        out["rho_before"].values[s] = spearman(defocus, response)
-        out["rho_after"].values[s] = spearman(defocus, after)
+                _fit_break_even(out, g, members, design, medians["break_even"].values, defocus)
+    _, pivot = _resting_places(out)
+    out.attrs["pivot"] = 0.0 if pivot is None else pivot
+    _correlations(out, medians, micrographs)
     return out
 
 
-def design_matrix(
-    micrographs: xr.Dataset, defocus: Floats, reference: float, settings: CalibrateSettings
-) -> tuple[Floats, list[str]]:
-    """Build the design matrix; every column but the first is 0 at the reference.
+def line_columns(lines: xr.Dataset, medians: xr.Dataset, micrographs: xr.Dataset) -> xr.Dataset:
+    """Lay a fit on micrographs.
+
+    Parameters
+    ----------
+    lines
+        From `fit_lines`.
+    medians, micrographs
+        Medians and table of any block of micrographs, whether they were fitted or not.
 
     Returns
     -------
-    design, terms
-        Shape `(micrograph, term)`; defocus in µm about the reference, further covariates about their medians.
+    Dataset
+        `median`, `fitted`, `band` (half-width of the confidence band), `residual` (in standard deviations), `used`,
+        `outlier`, `shift` over (score, micrograph); `particles`, `break_even`, `break_even_fitted`, `gain`, `defocus`
+        (Å) over (micrograph). Calibrated NCC = pivot + (ncc - shift - pivot) gain, `pivot` among the attributes of
+        `lines`; calibrated power = power / exp(shift). NaN, and shift 0 and gain 1, where there is no fit.
     """
-    offset = (defocus - reference) * UM
-    columns, terms = [np.ones(len(defocus)), offset], ["constant", "defocus"]
-    if settings.degree == 2:
-        columns.append(offset**2)
-        terms.append("defocus^2")
-    for name in settings.covariates:
-        if name == "astigmatism":
-            values = np.abs(micrographs["defocus_u"].values - micrographs["defocus_v"].values) * UM
-        else:
-            values = micrographs[name].values
-        columns.append(values - np.nanmedian(values) if np.isfinite(values).any() else np.zeros(len(defocus)))
-        terms.append(name)
-    return np.column_stack(columns), terms
+    trend = Trend.from_json(str(lines.attrs["trend"]))
+    design, group_of = trend.design(micrographs), _group_of(micrographs, bool(lines.attrs["per_group"]))
+    out = _blank(micrographs.sizes["micrograph"])
+    for name in ("median", "particles", "break_even"):
+        out[name] = medians[name]
+    out["defocus"] = ("micrograph", mean_defocus(micrographs))
+    known = np.isfinite(design).all(axis=1)
+    break_even = lines["break_even_coefficients"].values
+    for g, group in enumerate(lines["group"].values):
+        members = np.flatnonzero(known & (group_of == group))
+        for s, score in enumerate(SCORES):
+            response = _response(medians["median"].values[s, members], score)
+            _lay_group(out, s, members, lines.isel(score=s, group=g), design[members], response)
+        out["break_even_fitted"].values[members] = _expected(design[members], break_even[g])
+    _lay_on_reference(out, lines, group_of)
+    return out
 
 
-def _empty(count: int, groups: NDArray[np.integer], terms: Sequence[str]) -> xr.Dataset:
-    per_micrograph, per_group = ("score", "micrograph"), ("score", "group")
-    shape, small = (len(SCORES), count), (len(SCORES), len(groups))
-    p = len(terms)
+@dataclass(frozen=True)
+class _Rows:
+    """The micrographs that one fit uses."""
+
+    design: Floats
+    response: Floats
+    defocus: Floats
+    exposure_groups: Groups
+
+
+def _group_of(micrographs: xr.Dataset, per_group: bool) -> Groups:
+    if per_group:
+        return np.asarray(micrographs["exposure_group"].values)
+    return np.zeros(micrographs.sizes["micrograph"], dtype=int)
+
+
+def _expected(design: Floats, coefficients: Floats) -> Floats:
+    # a sum per row: a product of matrices may round differently in another block
+    return np.asarray((design * coefficients).sum(axis=1))
+
+
+def _response(median: Floats, score: str) -> Floats:
+    known = np.where(median > 0, median, np.nan) if score == "power" else median
+    return np.asarray(np.log(known) if score == "power" else known)
+
+
+def _empty(groups: Groups, trend: Trend) -> xr.Dataset:
+    per_group, small = ("score", "group"), (len(SCORES), len(groups))
+    p = len(trend.terms)
     return xr.Dataset(
         {
-            **{name: (per_micrograph, np.full(shape, np.nan)) for name in ("fitted", "band", "residual")},
-            "shift": (per_micrograph, np.zeros(shape)),
-            "gain": ("micrograph", np.ones(count)),
-            "break_even_fitted": ("micrograph", np.full(count, np.nan)),
             "break_even_coefficients": (("group", "term"), np.full((len(groups), p), np.nan)),
-            **{name: (per_micrograph, np.zeros(shape, dtype=np.int8)) for name in ("used", "outlier")},
             "coefficients": (("score", "group", "term"), np.zeros((*small, p))),
             "covariance": (("score", "group", "term", "term_"), np.full((*small, p, p), np.nan)),
             "applied": (per_group, np.zeros(small, dtype=np.int8)),
@@ -175,97 +213,152 @@ def _empty(count: int, groups: NDArray[np.integer], terms: Sequence[str]) -> xr.
             "rho_before": ("score", np.full(len(SCORES), np.nan)),
             "rho_after": ("score", np.full(len(SCORES), np.nan)),
         },
-        coords={"score": list(SCORES), "group": groups, "term": list(terms)},
+        coords={"score": list(SCORES), "group": groups, "term": trend.terms},
+    )
+
+
+def _blank(count: int) -> xr.Dataset:
+    per_micrograph, shape = ("score", "micrograph"), (len(SCORES), count)
+    return xr.Dataset(
+        {
+            **{name: (per_micrograph, np.full(shape, np.nan)) for name in ("fitted", "band", "residual")},
+            **{name: (per_micrograph, np.zeros(shape, dtype=np.int8)) for name in ("used", "outlier")},
+            "shift": (per_micrograph, np.zeros(shape)),
+            "gain": ("micrograph", np.ones(count)),
+            "break_even_fitted": ("micrograph", np.full(count, np.nan)),
+        },
+        coords={"score": list(SCORES)},
     )
 
 
 def _fit_group(
-    out: xr.Dataset,
-    s: int,
-    g: int,
-    members: NDArray[np.bool_],
-    design: Floats,
-    response: Floats,
-    defocus: Floats,
-    wanted: bool,
-    confidence: float,
+    out: xr.Dataset, s: int, g: int, rows: _Rows, trend: Trend, wanted: bool, settings: CalibrateSettings
 ) -> None:
-    use = members & np.isfinite(response)
-    refusal = _refusal(use, design, defocus)
-    if refusal:
-        out["verdict"].values[s, g] = refusal
+    refused = refusal(rows.defocus, rows.design.shape[1])
+    if refused:
+        out["verdict"].values[s, g] = refused
         return
-    fit = robust_fit(design[use], response[use])
-    fitted = design @ fit.coefficients
-    residual = (response - fitted) / fit.scale
-    out["used"].values[s, use] = 1
-    out["fitted"].values[s, members] = fitted[members]
-    out["band"].values[s, members] = fit.band(design[members], confidence)
-    out["residual"].values[s, use] = residual[use]
-    out["outlier"].values[s, use] = np.abs(residual[use]) > OUTLIER
-    low, high = fit.interval(confidence)
+    fit = robust_fit(rows.design, rows.response)
+    contrast = _slope_at_reference(trend)
+    slope = float(contrast @ fit.coefficients)
+    fit, low, high = _with_interval(fit, rows, contrast, settings)
+    findings = Findings(
+        slope,
+        low,
+        high,
+        settings.confidence,
+        _depends(fit, low, high, trend, settings.confidence),
+        wanted,
+        (rows.response - rows.design @ fit.coefficients) / fit.scale,
+        rows.defocus,
+        rows.exposure_groups,
+    )
     for name, value in (
         ("coefficients", fit.coefficients),
         ("covariance", fit.covariance),
         ("scale", fit.scale),
         ("degrees_of_freedom", fit.degrees_of_freedom),
-        ("slope", fit.coefficients[1]),
-        ("slope_low", low[1]),
-        ("slope_high", high[1]),
+        ("slope", slope),
+        ("slope_low", low),
+        ("slope_high", high),
         ("applied", int(wanted)),
-        ("verdict", _verdict(fit, low[1], high[1], wanted, confidence)),
+        ("verdict", verdict(findings)),
     ):
         out[name].values[s, g] = value
 
 
-def _fit_break_even(out: xr.Dataset, g: int, members: NDArray[np.bool_], design: Floats, defocus: Floats) -> None:
+def _with_interval(fit: Fit, rows: _Rows, contrast: Floats, settings: CalibrateSettings) -> tuple[Fit, float, float]:
+    """Fit with the covariance, and interval of a combination of coefficients, by bootstrap where it is wanted."""
+    slope = float(contrast @ fit.coefficients)
+    if not settings.bootstrap:
+        half = float(fit.band(contrast[None], settings.confidence)[0])
+        return fit, slope - half, slope + half
+    n, p = rows.design.shape
+    resampled = resampled_coefficients(rows.design, rows.response, fit, settings.bootstrap)
+    low, high = percentile_interval(resampled @ contrast, slope, n, p, settings.confidence)
+    return replace(fit, covariance=bootstrap_covariance(resampled, n)), low, high
+
+
+def _slope_at_reference(trend: Trend) -> Floats:
+    """Slope in defocus at the reference per µm, as a combination of the coefficients."""
+    step = 10.0
+    ends = trend.reference + np.array([-step, step])
+    alone = replace(trend, covariates=(), centres=(), groups=())
+    table = xr.Dataset({name: ("micrograph", ends) for name in ("defocus_u", "defocus_v")})
+    low, high = alone.design(table)
+    contrast = np.zeros(len(trend.terms))
+    contrast[: len(low)] = (high - low) / (2 * step * UM)
+    return contrast
+
+
+def _depends(fit: Fit, low: float, high: float, trend: Trend, confidence: float) -> bool:
+    """Whether the interval of the slope excludes 0, or for curves, whether all terms in defocus together do."""
+    count = len(replace(trend, covariates=(), centres=(), groups=()).terms) - 1
+    if count == 1:
+        return not low <= 0 <= high
+    terms = slice(1, 1 + count)
+    found = fit.coefficients[terms]
+    statistic = float(found @ np.linalg.pinv(fit.covariance[terms, terms]) @ found) / count
+    return statistic > float(stats.f.ppf(confidence, count, fit.degrees_of_freedom))
+
+
+def _fit_break_even(out: xr.Dataset, g: int, members: Bools, design: Floats, values: Floats, defocus: Floats) -> None:
     """Fit the scores at which particles and noise break even, where enough micrographs have one."""
-    values = out["break_even"].values
     use = members & np.isfinite(values)
-    if not _refusal(use, design, defocus):
-        fit = robust_fit(design[use], values[use])
-        out["break_even_fitted"].values[members] = (design @ fit.coefficients)[members]
-        out["break_even_coefficients"].values[g] = fit.coefficients
+    if not refusal(defocus[use], design.shape[1]):
+        out["break_even_coefficients"].values[g] = robust_fit(design[use], values[use]).coefficients
 
 
-def _lay_on_reference(out: xr.Dataset, s: int, group_of: NDArray[np.integer]) -> None:
-    """Set shift and gain of one score so that the lines of all groups lie on one value, as at the reference defocus."""
-    applied = out["applied"].values[s] == 1
-    if not applied.any():
+def _resting_places(lines: xr.Dataset) -> tuple[Floats, float | None]:
+    """Values on which the lines of all groups are laid: of each score's fit, and of the break-even scores."""
+    applied = lines["applied"].values == 1
+    constants = lines["coefficients"].values[..., 0]
+    levels = np.array([np.median(c[a]) if a.any() else np.nan for c, a in zip(constants, applied, strict=True)])
+    of_ncc = applied[SCORES.index("ncc")]
+    break_even = lines["break_even_coefficients"].values[of_ncc, 0]
+    return levels, float(np.median(break_even)) if of_ncc.any() and np.isfinite(break_even).all() else None
+
+
+def _lay_group(
+    out: xr.Dataset, s: int, members: NDArray[np.intp], line: xr.Dataset, design: Floats, response: Floats
+) -> None:
+    scale = float(line["scale"])
+    if not np.isfinite(scale):
         return
-    fitted = out["fitted"].values[s]
-    level = float(np.median(out["coefficients"].values[s, applied, 0]))
-    members = np.isfinite(fitted) & np.isin(group_of, out["group"].values[applied])
-    out["shift"].values[s, members] = (fitted - level)[members]
-    constants = out["break_even_coefficients"].values[:, 0]
-    if s != SCORES.index("ncc") or not np.isfinite(constants[applied]).all():
-        return
-    pivot = float(np.median(constants[applied]))
-    break_even = out["break_even_fitted"].values
-    out["shift"].values[s, members] = (break_even - pivot)[members]
-    out.attrs["pivot"] = pivot
-    if level > pivot:
-        ratio = np.maximum(fitted - break_even, 0.0)[members] / (level - pivot)
-        out["gain"].values[members] = 1 / np.clip(ratio, 1 / LARGEST_GAIN, LARGEST_GAIN)
+    fit = Fit(line["coefficients"].values, line["covariance"].values, scale, float(line["degrees_of_freedom"]))
+    fitted = _expected(design, fit.coefficients)
+    residual = (response - fitted) / scale
+    out["fitted"].values[s, members] = fitted
+    out["band"].values[s, members] = fit.band(design, float(line.attrs["confidence"]))
+    out["residual"].values[s, members] = residual
+    out["used"].values[s, members] = np.isfinite(residual)
+    out["outlier"].values[s, members] = np.abs(residual) > OUTLIER
 
 
-def _refusal(use: NDArray[np.bool_], design: Floats, defocus: Floats) -> str:
-    count = int(use.sum())
-    least = max(LEAST_MICROGRAPHS, design.shape[1] + 2)
-    if count < least:
-        return f"not fitted: {count} micrographs with a median, at least {least} are needed"
-    span = float(np.ptp(defocus[use]))
-    if span < LEAST_RANGE:
-        return f"not fitted: defocus range only {span * UM:.2f} µm, at least {LEAST_RANGE * UM:.1f} µm is needed"
-    return ""
+def _lay_on_reference(out: xr.Dataset, lines: xr.Dataset, group_of: Groups) -> None:
+    """Set shift and gain so that the lines of all groups lie on one value, as at the reference defocus."""
+    levels, pivot = _resting_places(lines)
+    for s, level in enumerate(levels):
+        applied = lines["group"].values[lines["applied"].values[s] == 1]
+        fitted = out["fitted"].values[s]
+        members = np.isfinite(fitted) & np.isin(group_of, applied)
+        out["shift"].values[s, members] = (fitted - level)[members]
+        if s != SCORES.index("ncc") or pivot is None:
+            continue
+        break_even = out["break_even_fitted"].values
+        out["shift"].values[s, members] = (break_even - pivot)[members]
+        if level > pivot:
+            ratio = np.maximum(fitted - break_even, 0.0)[members] / (level - pivot)
+            out["gain"].values[members] = 1 / np.clip(ratio, 1 / LARGEST_GAIN, LARGEST_GAIN)
 
 
-def _verdict(fit: Fit, low: float, high: float, wanted: bool, confidence: float) -> str:
-    percent = f"{100 * confidence:g} %"
-    text = f"slope {fit.coefficients[1]:+.4f} per µm ({percent} interval {low:+.4f} to {high:+.4f})"
-    if low <= 0 <= high:
-        text += "; no dependence on defocus supported by these data"
-    return text if wanted else f"{text}; turned off, not applied"
+def _correlations(out: xr.Dataset, medians: xr.Dataset, micrographs: xr.Dataset) -> None:
+    laid = out.assign(line_columns(out, medians, micrographs))
+    for s, score in enumerate(SCORES):
+        before = medians["median"].sel(score=score, drop=True)
+        after = calibrated(before, laid, score).values
+        out["rho_before"].values[s] = spearman(laid["defocus"].values, before.values)
+        out["rho_after"].values[s] = spearman(laid["defocus"].values, after)
 
 
 def spearman(defocus: Floats, values: Floats) -> float:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -5,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pickcal.calibration import calibrated, calibrated_scores, fit_lines
-from pickcal.calibration.lines import spearman
+from pickcal.calibration import calibrated, calibrated_scores
+from pickcal.calibration.lines import fit_lines, line_columns, micrograph_medians, spearman
+from pickcal.errors import InputError
 from pickcal.schema import Status
 from pickcal.settings import CalibrateSettings
 
@@ -52,6 +55,13 @@ def picks_of(ncc, power, decoy_ncc=None, decoy_power=None, status=None):
     )
 
 
+def fit_of(picks, micrographs, chosen):
+    """Parameters and columns together, as consumers know a calibration."""
+    medians = micrograph_medians(picks, chosen.median_of)
+    lines = fit_lines(medians, micrographs, chosen)
+    return lines.assign(line_columns(lines, medians, micrographs))
+
+
 def with_medians(ncc, power):
     """Picks whose medians are the values given."""
     return picks_of([m + SPREAD for m in ncc], [m * np.exp(SPREAD) for m in power])
@@ -75,7 +85,7 @@ def medians_after(picks, fit):
 def test_planted_slopes_lie_within_their_intervals_and_are_taken_away():
     defocus, ncc, power = planted()
     picks = with_medians(ncc, power)
-    fit = fit_lines(picks, table(defocus), CalibrateSettings(**ALL))
+    fit = fit_of(picks, table(defocus), CalibrateSettings(**ALL))
     for score, truth in (("ncc", NCC_SLOPE), ("power", LOG_SLOPE)):
         one = fit.sel(score=score, group=0)
         assert one.slope_low < truth < one.slope_high
@@ -96,7 +106,7 @@ def test_slopes_are_covered_over_many_data_sets():
     inside = 0
     for seed in range(60):
         defocus, ncc, power = planted(10, seed)
-        fit = fit_lines(with_medians(ncc, power), table(defocus), CalibrateSettings(**ALL))
+        fit = fit_of(with_medians(ncc, power), table(defocus), CalibrateSettings(**ALL))
         inside += float(fit.slope_low[0, 0]) < NCC_SLOPE < float(fit.slope_high[0, 0])
     assert inside >= 52
 
@@ -104,22 +114,22 @@ def test_slopes_are_covered_over_many_data_sets():
 def test_the_reference_keeps_its_raw_scores():
     defocus, ncc, power = planted(n=15)
     picks = with_medians(ncc, power)
-    fit = fit_lines(picks, table(defocus), CalibrateSettings(reference_defocus=float(defocus[4]), **ALL))
+    fit = fit_of(picks, table(defocus), CalibrateSettings(reference_defocus=float(defocus[4]), **ALL))
     after = calibrated_scores(picks, fit)
     for name in ("ncc", "power"):
         np.testing.assert_allclose(after[name][4], picks[name][4], rtol=1e-5)
         others = np.delete(np.arange(15), 4)
         assert (np.abs(after[name] / picks[name] - 1).isel(micrograph=others).max("pick") > 1e-3).all()
-    default = fit_lines(picks, table(defocus), CalibrateSettings(**ALL))
+    default = fit_of(picks, table(defocus), CalibrateSettings(**ALL))
     assert default.attrs["reference_defocus"] == np.median(defocus)
 
 
 def test_an_outlying_micrograph_is_flagged_and_does_not_count():
     defocus, ncc, power = planted()
-    clean = fit_lines(with_medians(ncc, power), table(defocus), CalibrateSettings(**ALL))
+    clean = fit_of(with_medians(ncc, power), table(defocus), CalibrateSettings(**ALL))
     ncc[7] -= 0.045
     power[3] *= 1.35
-    fit = fit_lines(with_medians(ncc, power), table(defocus), CalibrateSettings(**ALL))
+    fit = fit_of(with_medians(ncc, power), table(defocus), CalibrateSettings(**ALL))
     assert np.flatnonzero(fit.outlier.sel(score="ncc")).tolist() == [7]
     assert np.flatnonzero(fit.outlier.sel(score="power")).tolist() == [3]
     assert -20 < fit.residual.sel(score="ncc")[7] < -6 < 6 < fit.residual.sel(score="power")[3] < 25
@@ -128,7 +138,7 @@ def test_an_outlying_micrograph_is_flagged_and_does_not_count():
 
 def test_too_few_micrographs_are_refused_in_words():
     picks = with_medians([0.3, 0.4, 0.5], [1.0, 2.0, 3.0])
-    fit = fit_lines(picks, table([8000, 16000, 24000]), CalibrateSettings(**ALL))
+    fit = fit_of(picks, table([8000, 16000, 24000]), CalibrateSettings(**ALL))
     for verdict in fit.verdict.values.ravel():
         assert "not fitted" in verdict and "3 micrographs" in verdict and "at least 4" in verdict
     assert (fit.applied == 0).all() and np.isnan(fit.slope).all()
@@ -138,7 +148,7 @@ def test_too_few_micrographs_are_refused_in_words():
 def test_a_narrow_range_of_defocus_is_refused_in_words():
     defocus, ncc, power = planted(low=17500, high=19000)
     picks = with_medians(ncc, power)
-    fit = fit_lines(picks, table(defocus), CalibrateSettings(**ALL))
+    fit = fit_of(picks, table(defocus), CalibrateSettings(**ALL))
     assert "0.15 µm" in str(fit.verdict.values[0, 0]) and "0.2 µm" in str(fit.verdict.values[0, 0])
     xr.testing.assert_allclose(calibrated_scores(picks, fit)["ncc"], picks["ncc"])
 
@@ -146,7 +156,7 @@ def test_a_narrow_range_of_defocus_is_refused_in_words():
 def test_no_dependence_is_said_in_words():
     rng = np.random.default_rng(1)
     picks = with_medians(0.4 + 0.02 * rng.standard_normal(12), 2 * np.exp(0.1 * rng.standard_normal(12)))
-    fit = fit_lines(picks, table(np.linspace(8000, 25000, 12)), CalibrateSettings(**ALL))
+    fit = fit_of(picks, table(np.linspace(8000, 25000, 12)), CalibrateSettings(**ALL))
     assert fit.slope_low[0, 0] < 0 < fit.slope_high[0, 0]
     assert "no dependence on defocus supported" in str(fit.verdict.values[0, 0])
 
@@ -155,7 +165,7 @@ def test_no_dependence_is_said_in_words():
 def test_what_is_turned_off_is_fitted_but_not_shifted(off):
     defocus, ncc, power = planted()
     picks = with_medians(ncc, power)
-    fit = fit_lines(picks, table(defocus), CalibrateSettings(**{off: "none"}, **ALL))
+    fit = fit_of(picks, table(defocus), CalibrateSettings(**{off: "none"}, **ALL))
     other = "power" if off == "ncc" else "ncc"
     after = calibrated_scores(picks, fit)
     xr.testing.assert_allclose(after[off], picks[off])
@@ -173,7 +183,7 @@ def test_every_group_has_its_own_line():
     ncc[group == 6] += 0.1 - 0.1 * um[group == 6]
     picks = with_medians(ncc, power)
     mics = table(defocus, exposure_group=group)
-    fit = fit_lines(picks, mics, CalibrateSettings(per_group=True, reference_defocus=18000, **ALL))
+    fit = fit_of(picks, mics, CalibrateSettings(per_group=True, reference_defocus=18000, **ALL))
     assert fit.group.values.tolist() == [1, 6]
     slopes = fit.slope.sel(score="ncc")
     assert slopes.values == pytest.approx([0.06, -0.04], abs=0.006)
@@ -181,7 +191,7 @@ def test_every_group_has_its_own_line():
     for one in (1, 6):
         assert np.std(after[group == one]) < 0.006
         assert abs(spearman(defocus[group == one], after[group == one])) < 0.4
-    together = fit_lines(picks, mics, CalibrateSettings(reference_defocus=18000, **ALL))
+    together = fit_of(picks, mics, CalibrateSettings(reference_defocus=18000, **ALL))
     left = medians_after(picks, together)["ncc"]
     assert max(np.std(left[group == one]) for one in (1, 6)) > 0.015
 
@@ -190,7 +200,7 @@ def test_a_group_that_cannot_be_fitted_does_not_hold_up_the_others():
     defocus, ncc, power = planted(n=20)
     group = np.where(np.arange(20) < 3, 2, 1)
     picks = with_medians(ncc, power)
-    fit = fit_lines(picks, table(defocus, exposure_group=group), CalibrateSettings(per_group=True, **ALL))
+    fit = fit_of(picks, table(defocus, exposure_group=group), CalibrateSettings(per_group=True, **ALL))
     assert fit.applied.sel(score="ncc").values.tolist() == [1, 0]
     assert "3 micrographs" in str(fit.verdict.sel(score="ncc", group=2).values)
     np.testing.assert_allclose(calibrated_scores(picks, fit)["ncc"][:3], picks["ncc"][:3])
@@ -202,7 +212,7 @@ def test_a_parabola_takes_away_what_a_line_leaves():
     ncc = ncc - 0.05 * um**2
     picks = with_medians(ncc, power)
     line, parabola = (
-        fit_lines(picks, table(defocus), CalibrateSettings(degree=d, reference_defocus=18000, **ALL)) for d in (1, 2)
+        fit_of(picks, table(defocus), CalibrateSettings(degree=d, reference_defocus=18000, **ALL)) for d in (1, 2)
     )
     assert parabola.term.values.tolist() == ["constant", "defocus", "defocus^2"]
     assert parabola.coefficients[0, 0].values == pytest.approx([0.4, 0.06, -0.05], abs=0.006)
@@ -220,24 +230,20 @@ def test_further_covariates():
     mics["defocus_u"], mics["defocus_v"] = mics.defocus_u + 0.5 * astigmatism, mics.defocus_v - 0.5 * astigmatism
     chosen = CalibrateSettings(covariates=("ice_thickness", "astigmatism"), reference_defocus=18000, **ALL)
     picks = with_medians(ncc, power)
-    fit = fit_lines(picks, mics, chosen)
+    fit = fit_of(picks, mics, chosen)
     assert fit.term.values.tolist() == ["constant", "defocus", "ice_thickness", "astigmatism"]
     error = np.sqrt(np.diag(fit.covariance[0, 0]))
     assert (np.abs(fit.coefficients[0, 0] - [0.4, 0.06, -0.2, -0.3]) < 4 * error).all()
     assert np.std(medians_after(picks, fit)["ncc"]) < 0.006
-    without = fit_lines(picks, mics, CalibrateSettings(reference_defocus=18000, **ALL))
+    without = fit_of(picks, mics, CalibrateSettings(reference_defocus=18000, **ALL))
     assert np.std(medians_after(picks, without)["ncc"]) > 0.02
 
 
-def test_a_covariate_that_nowhere_exists_changes_nothing():
-    defocus, ncc, power = planted()
-    picks = with_medians(ncc, power)
-    mics = table(defocus, ice_thickness=np.full(20, np.nan))
-    fit = fit_lines(picks, mics, CalibrateSettings(covariates=("ice_thickness",), **ALL))
-    plain = fit_lines(picks, mics, CalibrateSettings(**ALL))
-    np.testing.assert_allclose(fit.slope, plain.slope, rtol=0.01)
-    np.testing.assert_allclose(fit["shift"], plain["shift"], atol=1e-3)
-    assert np.isfinite(fit.slope_low).all()
+def test_a_covariate_that_nowhere_exists_is_refused():
+    medians, mics = session()
+    mics["phase_shift"] = ("micrograph", np.full(mics.sizes["micrograph"], np.nan))
+    with pytest.raises(InputError, match="phase_shift"):
+        fit_lines(medians, mics, CalibrateSettings(covariates=("phase_shift",)))
 
 
 @pytest.mark.parametrize("reason", ["defocus", "failed", "no picks"])
@@ -254,9 +260,9 @@ def test_a_micrograph_that_says_nothing_is_left_out(reason):
         rows[0][6] = rows[1][6] = np.zeros(0)
     picks = picks_of(*rows, status=status)
     settings = CalibrateSettings(reference_defocus=18000, **ALL)
-    fit = fit_lines(picks, mics, settings)
+    fit = fit_of(picks, mics, settings)
     kept = np.delete(np.arange(20), 6)
-    without = fit_lines(picks.isel(micrograph=kept), mics.isel(micrograph=kept), settings)
+    without = fit_of(picks.isel(micrograph=kept), mics.isel(micrograph=kept), settings)
     np.testing.assert_allclose(fit.slope, without.slope)
     assert fit.used.sel(score="ncc").values.sum() == 19 and fit.used[0, 6] == 0
     if reason == "defocus":
@@ -267,7 +273,7 @@ def test_a_micrograph_that_says_nothing_is_left_out(reason):
 def test_without_any_defocus_scores_stay_raw_and_the_reason_is_given():
     _, ncc, power = planted()
     picks = with_medians(ncc, power)
-    fit = fit_lines(picks, table(np.full(20, np.nan)), CalibrateSettings(**ALL))
+    fit = fit_of(picks, table(np.full(20, np.nan)), CalibrateSettings(**ALL))
     assert all("not fitted" in verdict for verdict in fit.verdict.values.ravel())
     xr.testing.assert_allclose(calibrated_scores(picks, fit)["power"], picks["power"])
     assert np.isnan(fit.rho_before).all()
@@ -291,7 +297,7 @@ def populations(defocus, seed, particle_slope=0.10, noise_slope=0.02, offset=Non
 def test_particles_and_break_even_both_come_to_rest():
     defocus = np.random.default_rng(0).permutation(np.linspace(8000, 28000, 16))
     picks = populations(defocus, 0)
-    fit = fit_lines(picks, table(defocus), CalibrateSettings(reference_defocus=18000))
+    fit = fit_of(picks, table(defocus), CalibrateSettings(reference_defocus=18000))
     assert fit.slope.sel(score="ncc", group=0) == pytest.approx(0.10, abs=0.01)
     assert fit.particles.values == pytest.approx(300, abs=70)
     after = calibrated_scores(picks, fit)["ncc"].values
@@ -313,7 +319,7 @@ def test_all_groups_come_to_rest_on_one_value():
     defocus = np.tile(np.linspace(8000, 28000, 12), 2)
     group = np.repeat([1, 2], 12)
     picks = populations(defocus, 3, offset=np.where(group == 2, 0.3, 0.0))
-    fit = fit_lines(
+    fit = fit_of(
         picks, table(defocus, exposure_group=group), CalibrateSettings(reference_defocus=18000, per_group=True)
     )
     after = calibrated_scores(picks, fit)["ncc"].values
@@ -331,7 +337,7 @@ def test_calibration_keeps_the_order_within_a_micrograph(seed, kind):
     defocus = rng.uniform(6000, 30000, 8)
     slopes = rng.uniform(-0.2, 0.3, 2)
     picks = populations(defocus, seed, *slopes)
-    fit = fit_lines(picks, table(defocus), CalibrateSettings(median_of=kind))
+    fit = fit_of(picks, table(defocus), CalibrateSettings(median_of=kind))
     after = calibrated_scores(picks, fit)
     for name in ("ncc", "power", "decoy_ncc", "decoy_power"):
         raw, new = picks[name].values, after[name].values
@@ -352,3 +358,184 @@ def test_spearman_by_hand():
     assert spearman(np.array([1.0, 2, np.nan, 3, 4]), np.array([4.0, 3, 9, 2, np.nan])) == -1
     assert np.isnan(spearman(np.array([1.0, 2]), np.array([1.0, 2])))
     assert np.isnan(spearman(np.array([1.0, 2, 3]), np.array([5.0, 5, 5])))
+
+
+PARAMETERS = {
+    "coefficients": (("score", "group", "term"), "f"),
+    "covariance": (("score", "group", "term", "term_"), "f"),
+    "scale": (("score", "group"), "f"),
+    "degrees_of_freedom": (("score", "group"), "f"),
+    "slope": (("score", "group"), "f"),
+    "slope_low": (("score", "group"), "f"),
+    "slope_high": (("score", "group"), "f"),
+    "verdict": (("score", "group"), "O"),
+    "applied": (("score", "group"), "i"),
+    "break_even_coefficients": (("group", "term"), "f"),
+    "rho_before": (("score",), "f"),
+    "rho_after": (("score",), "f"),
+}
+COLUMNS = {
+    **{name: (("score", "micrograph"), "f") for name in ("median", "fitted", "band", "residual", "shift")},
+    **{name: (("score", "micrograph"), "i") for name in ("used", "outlier")},
+    **{name: (("micrograph",), "f") for name in ("particles", "break_even", "break_even_fitted", "gain", "defocus")},
+}
+
+
+def described(dataset):
+    return {name: (variable.dims, variable.dtype.kind) for name, variable in dataset.data_vars.items()}
+
+
+def session(n=60, seed=0, **columns):
+    """Medians and table of a data set with two exposure groups, an outlier, holes, particles and break-even scores."""
+    rng = np.random.default_rng(seed)
+    defocus, ncc, power = planted(n, seed)
+    ncc[5] += 0.2
+    medians = xr.Dataset(
+        {
+            "median": (("score", "micrograph"), np.stack([ncc, power])),
+            "particles": ("micrograph", np.full(n, 200.0)),
+            "break_even": ("micrograph", 0.3 + 0.02 * (defocus - 18000) * 1e-4 + 0.004 * rng.standard_normal(n)),
+        },
+        coords={"score": ["ncc", "power"]},
+    )
+    medians["median"][:, 11] = np.nan
+    defocus[17] = np.nan
+    mics = table(defocus, exposure_group=np.arange(n) // 7 % 2 + 3, ice_thickness=rng.uniform(1, 2, n), **columns)
+    return medians, mics
+
+
+CHOICES = [
+    {},
+    {"degree": 2},
+    {"trend": "spline"},
+    {"per_group": True},
+    {"covariates": ("ice_thickness", "astigmatism", "exposure_group", "template")},
+    {"ncc": "none", "bootstrap": 0},
+]
+
+
+@pytest.mark.parametrize("chosen", CHOICES)
+def test_parameters_have_no_micrographs_and_columns_all_the_rest(chosen):
+    medians, mics = session()
+    lines = fit_lines(medians, mics, CalibrateSettings(**chosen))
+    assert described(lines) == PARAMETERS and set(lines.coords) == {"score", "group", "term"}
+    columns = line_columns(lines, medians, mics)
+    assert described(columns) == COLUMNS
+    assert {columns[name].dtype for name in ("used", "outlier")} == {np.dtype(np.int8)}
+    assert lines.attrs["reference_defocus"] == pytest.approx(18000, abs=400)
+
+
+@pytest.mark.parametrize("chosen", CHOICES)
+def test_blocks_are_laid_on_as_the_whole_is(chosen):
+    medians, mics = session()
+    lines = fit_lines(medians, mics, CalibrateSettings(**chosen))
+    whole = line_columns(lines, medians, mics)
+    for cuts in ([0, 60], [0, 1, 8, 9, 33, 60]):
+        blocks = [slice(*pair) for pair in pairwise(cuts)]
+        parts = [line_columns(lines, medians.isel(micrograph=b), mics.isel(micrograph=b)) for b in blocks]
+        xr.testing.assert_identical(xr.concat(parts, "micrograph", data_vars="minimal"), whole)
+
+
+@pytest.mark.parametrize("column", ["dose", "time", "ice_thickness"])
+def test_blocks_are_laid_on_alike_with_covariates_of_the_whole_table(column):
+    values = np.random.default_rng(2).uniform(1, 2, 60)
+    medians, mics = session(**({column: values} if column != "ice_thickness" else {}))
+    mics["image_mean"], mics["name"] = (
+        mics["ice_thickness"],
+        ("micrograph", [f"m_20240131_11{i:02d}00" for i in range(60)]),
+    )
+    mics["ice_thickness"][:10] = np.nan
+    lines = fit_lines(medians, mics, CalibrateSettings(covariates=(column,)))
+    whole = line_columns(lines, medians, mics)
+    for block in (slice(0, 10), slice(10, 60)):
+        part = line_columns(lines, medians.isel(micrograph=block), mics.isel(micrograph=block))
+        xr.testing.assert_identical(part, whole.isel(micrograph=block))
+
+
+def test_a_fit_on_a_sample_serves_the_whole_data_set():
+    medians, mics = session(400)
+    chosen = CalibrateSettings(reference_defocus=18000)
+    sample = np.sort(np.random.default_rng(3).choice(400, 120, replace=False))
+    lines = fit_lines(medians.isel(micrograph=sample), mics.isel(micrograph=sample), chosen)
+    everything = fit_lines(medians, mics, chosen)
+    width = float((lines.slope_high - lines.slope_low)[0, 0])
+    assert width < 0.006 and float(lines.slope[0, 0]) == pytest.approx(float(everything.slope[0, 0]), abs=width)
+    laid, full = (line_columns(one, medians, mics) for one in (lines, everything))
+    np.testing.assert_allclose(laid["shift"], full["shift"], atol=0.02)
+    assert 5 not in sample and laid.outlier[0, 5] == 1 and laid.used[0].sum() == 398
+
+
+def test_a_group_that_was_not_in_the_sample_stays_raw():
+    medians, mics = session()
+    sample = np.flatnonzero(mics.exposure_group.values == 3)
+    settings = CalibrateSettings(per_group=True)
+    lines = fit_lines(medians.isel(micrograph=sample), mics.isel(micrograph=sample), settings)
+    laid = line_columns(lines, medians, mics)
+    other = mics.exposure_group.values == 4
+    assert (laid["shift"].values[:, other] == 0).all() and (laid["gain"].values[other] == 1).all()
+    assert np.isnan(laid["fitted"].values[:, other]).all() and (laid["shift"].values[:, ~other] != 0).any()
+
+
+def test_the_line_of_a_block_is_the_formula():
+    """Against a plain evaluation of the stored coefficients."""
+    medians, mics = session()
+    lines = fit_lines(medians, mics, CalibrateSettings(reference_defocus=17000))
+    laid = line_columns(lines, medians, mics)
+    um = (mics.defocus_u.values - 17000) * 1e-4
+    level, slope = lines.coefficients.values[1, 0]
+    np.testing.assert_allclose(laid["fitted"][1], level + slope * um)
+    np.testing.assert_allclose(laid["shift"][1].values[um == um], (slope * um)[um == um], atol=1e-12)
+    left = np.log(medians["median"].values[1]) - level - slope * um
+    np.testing.assert_allclose(laid["residual"][1], left / float(lines.scale[1, 0]), atol=1e-9)
+
+
+def test_a_spline_takes_away_what_a_parabola_leaves():
+    defocus, ncc, power = planted(n=60)
+    um = (defocus - 18000) * 1e-4
+    ncc = ncc + 0.12 * np.maximum(um + 0.2, 0)
+    picks = with_medians(ncc, power)
+    spread = {}
+    for name, chosen in (("parabola", {"degree": 2}), ("spline", {"trend": "spline"})):
+        fit = fit_of(picks, table(defocus), CalibrateSettings(**chosen, **ALL))
+        spread[name] = np.std(medians_after(picks, fit)["ncc"])
+    assert spread["spline"] < 0.0046 and spread["parabola"] > 1.3 * spread["spline"]
+    assert fit.term.values.tolist() == ["constant", "defocus", "spline 1", "spline 2"]
+    # the slope is that at the reference, 18000 Å, of what was planted: 0.06 + 0.12, rounded off by the spline
+    assert float(fit.slope[0, 0]) == pytest.approx(0.16, abs=0.025)
+
+
+@pytest.mark.parametrize("chosen", [{"degree": 2}, {"trend": "spline"}])
+def test_a_curve_level_at_the_reference_still_depends_on_defocus(chosen):
+    rng = np.random.default_rng(4)
+    defocus = np.linspace(8000, 28000, 40)
+    um = (defocus - 18000) * 1e-4
+    bent, flat = (0.4 - bend * um**2 + 0.004 * rng.standard_normal(40) for bend in (0.05, 0.0))
+    for ncc, says in ((bent, False), (flat, True)):
+        settings = CalibrateSettings(reference_defocus=18000, **chosen, **ALL)
+        fit = fit_of(with_medians(ncc, np.exp(ncc)), table(defocus), settings)
+        assert fit.slope_low[0, 0] < 0 < fit.slope_high[0, 0]
+        assert ("no dependence on defocus" in str(fit.verdict.values[0, 0])) is says
+
+
+def test_groups_as_a_covariate_and_one_fit_per_group_agree_on_what_rests():
+    medians, mics = session()
+    medians["median"][0] = medians["median"][0] + 0.1 * (mics.exposure_group == 4)
+    together = fit_lines(medians, mics, CalibrateSettings(covariates=("exposure_group",)))
+    assert together.term.values.tolist()[2].startswith("exposure group")
+    assert abs(float(together.coefficients[0, 0, 2])) == pytest.approx(0.1, abs=0.006)
+    both = CalibrateSettings(covariates=("exposure_group",), per_group=True)
+    apart = fit_lines(medians, mics, both)
+    assert apart.term.values.tolist() == ["constant", "defocus"]
+    assert float(apart.coefficients[0, :, 0].diff("group")[0]) == pytest.approx(0.1, abs=0.01)
+
+
+def test_asymptotic_and_bootstrap_intervals_agree_where_errors_are_alike_everywhere():
+    medians, mics = session(200)
+    widths = []
+    for resamples in (0, 400):
+        fit = fit_lines(medians, mics, CalibrateSettings(bootstrap=resamples))
+        widths.append((fit.slope_high - fit.slope_low).values)
+        inside = (fit.slope_low < fit.slope) & (fit.slope < fit.slope_high)
+        assert inside.all()
+    np.testing.assert_allclose(widths[0], widths[1], rtol=0.25)
+    assert (widths[0] != widths[1]).all()
