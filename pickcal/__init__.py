@@ -6,7 +6,7 @@ Examples
 --------
 >>> import pickcal
 >>> sorted(pickcal.__all__)[:3]
-['Project', 'calibrate', 'evaluate_picks']
+['Project', 'calibrate', 'control']
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pickcal.settings import load_job
     from pickcal.simulation import simulate
     from pickcal.stages.calibrate import calibrate
+    from pickcal.stages.control import control
     from pickcal.stages.evaluate import evaluate_picks, evaluate_selection
     from pickcal.stages.export import export
     from pickcal.stages.ingest import ingest
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Project": "pickcal.project",
     "calibrate": "pickcal.stages.calibrate",
+    "control": "pickcal.stages.control",
     "evaluate_picks": "pickcal.stages.evaluate",
     "evaluate_selection": "pickcal.stages.evaluate",
     "export": "pickcal.stages.export",
@@ -51,6 +53,7 @@ _HOMES = {
 __all__ = [
     "Project",
     "calibrate",
+    "control",
     "evaluate_picks",
     "evaluate_selection",
     "export",

@@ -26,6 +26,7 @@ from pickcal.settings import (
     BlobSettings,
     CalibrateSettings,
     ClusterSettings,
+    ControlSettings,
     EvaluateSettings,
     ExportSettings,
     ImportSettings,
@@ -76,6 +77,7 @@ Template = Annotated[TemplateSettings, Parameter(name="*")]
 Blob = Annotated[BlobSettings, Parameter(name="*")]
 Calibrate = Annotated[CalibrateSettings, Parameter(name="*")]
 Select = Annotated[SelectSettings, Parameter(name="*")]
+Control = Annotated[ControlSettings, Parameter(name="*")]
 Export = Annotated[ExportSettings, Parameter(name="*")]
 Evaluate = Annotated[EvaluateSettings, Parameter(name="*")]
 Overwrite = Annotated[bool, Parameter(help="Replace what has this name.", negative="")]
@@ -83,6 +85,7 @@ PicksName = Annotated[str, Parameter(help="Name of the picks.")]
 
 _DEFAULT_OUTPUT = Output()
 _DEFAULT_CLUSTER = ClusterSettings()
+_DEFAULT_CONTROL = ControlSettings()
 
 
 @app.command
@@ -214,7 +217,8 @@ def calibrate(
 
     with _session(output) as (_, show):
         opened = Project.open(project, mode="r+")
-        out = stage.summary(stage.calibrate(opened, picks, settings))
+        stage.calibrate(opened, picks, settings)
+        out = stage.summary(opened, picks)
         if plots is not None:
             out["plots"] = [str(path) for path in save_plots(opened, picks, plots)]
         show(out)
@@ -228,28 +232,61 @@ def select(
     name: Annotated[str, Parameter(help="Name of the selection.")],
     settings: Select = SelectSettings(),
     thresholds: Annotated[Path | None, Parameter(help="Thresholds file to replay instead of giving values.")] = None,
+    auto: Annotated[
+        bool,
+        Parameter(help="Fill in probability 0.5 (or --fdr) and the power maximum beyond which junk lies.", negative=""),
+    ] = False,
     save: Annotated[Path | None, Parameter(help="Thresholds file to write.")] = None,
     overwrite: Overwrite = False,
     output: Output = _DEFAULT_OUTPUT,
 ) -> None:
-    """Accept picks by thresholds on their calibrated scores.
+    """Accept picks by thresholds on their calibrated scores, their probability or the false discovery rate.
 
-    Example: pickcal select p.zarr --picks template --min-ncc 0.3 --name first
+    Examples: pickcal select p.zarr --picks template --auto --name auto; pickcal select p.zarr --picks template
+    --fdr 0.05 --name sure; pickcal select p.zarr --picks template --min-ncc 0.3 --name first
     """
     from pickcal.errors import InputError
     from pickcal.project import Project
     from pickcal.selection import read_thresholds
     from pickcal.stages.run import selection_counts
+    from pickcal.stages.select import automatic
     from pickcal.stages.select import select as stage
 
     with _session(output) as (_, show):
         if thresholds is not None:
-            if settings.model_fields_set:
-                given = ", ".join(sorted(settings.model_fields_set))
+            if settings.model_fields_set or auto:
+                given = ", ".join(sorted({*settings.model_fields_set, *(["auto"] if auto else [])}))
                 raise InputError(f"--thresholds: expected a file or values, got both (also {given})")
             settings = read_thresholds(thresholds)
         opened = Project.open(project, mode="r+")
+        if auto:
+            settings = automatic(opened, picks, settings)
         show(selection_counts(opened, stage(opened, picks, name, settings, save, overwrite), name))
+
+
+@app.command
+def control(
+    project: PROJECT,
+    *,
+    picks: PicksName,
+    selection: Annotated[
+        str | None, Parameter(help="Name of the selection to try; default: the thresholds that --auto fills in.")
+    ] = None,
+    settings: Control = _DEFAULT_CONTROL,
+    cluster: Cluster = _DEFAULT_CLUSTER,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Repeat the search on noise with the spectra of the micrographs, and count what a selection accepts there.
+
+    Example: pickcal control p.zarr --picks template --selection auto
+    """
+    from pickcal.project import Project
+    from pickcal.stages.control import control as stage
+
+    with _session(output) as (reporter, show):
+        opened = Project.open(project, mode="r+")
+        with open_executor(cluster) as executor:
+            show(stage(opened, picks, settings, executor, reporter, selection))
 
 
 @app.command

@@ -181,6 +181,62 @@ def summarise(labelled: Sequence[Labelled], scores: Sequence[Floats], defocus: F
     }
 
 
+NOMINAL = (0.01, 0.05, 0.1)
+RELIABILITY_BINS = 10
+
+
+def false_discovery(
+    labelled: Sequence[Labelled], q_values: Sequence[Floats], probabilities: Sequence[Floats]
+) -> list[dict[str, float]]:
+    """Hold true false discovery rates against nominal ones.
+
+    Returns
+    -------
+    list of dict
+        For 1, 5 and 10 %: `nominal`, the true `rate`, `recall`, and `oracle_recall`: what the best threshold on
+        probabilities keeps at no more than the nominal rate, for one who knows the truth.
+    """
+    true, total = _joined([entry.true for entry in labelled]).astype(bool), sum(e.particles for e in labelled)
+    q_value, curve = _joined(q_values), f1_curve(_joined(probabilities), true, total)
+    out = []
+    for nominal in NOMINAL:
+        accepted = q_value <= nominal
+        allowed = curve.recall[curve.precision >= 1 - nominal]
+        out.append(
+            {
+                "nominal": nominal,
+                "rate": float((accepted & ~true).sum() / max(int(accepted.sum()), 1)),
+                "recall": float((accepted & true).sum() / max(total, 1)),
+                "oracle_recall": float(allowed[-1]) if len(allowed) else 0.0,
+            }
+        )
+    return out
+
+
+def reliability(labelled: Sequence[Labelled], probabilities: Sequence[Floats]) -> list[dict[str, float]]:
+    """Probabilities against what came true, in tenths.
+
+    Returns
+    -------
+    list of dict
+        Per tenth that holds picks: their mean `probability`, the fraction `true`, and the `share` of all picks.
+    """
+    true, chances = _joined([entry.true for entry in labelled]).astype(bool), _joined(probabilities)
+    tenth = np.clip((chances * RELIABILITY_BINS).astype(int), 0, RELIABILITY_BINS - 1)
+    out = []
+    for i in range(RELIABILITY_BINS):
+        here = tenth == i
+        if here.any():
+            out.append(
+                {
+                    "probability": float(chances[here].mean()),
+                    "true": float(true[here].mean()),
+                    "share": float(here.mean()),
+                }
+            )
+    return out
+
+
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.zeros(0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ FIGURES = (
     ("average_precision", "average precision"),
 )
 LABEL_WIDTH = 44
+MOST_NAMED = 10
 
 
 def render(result: Result) -> str:
@@ -23,6 +25,8 @@ def render(result: Result) -> str:
         return _job(result)
     if "transfer_loss" in result:
         return _evaluation(result)
+    if "control" in result and "verdict" in result:
+        return _control(result)
     if "stage" in result:
         return _stage(result)
     return _lines(result)
@@ -57,30 +61,65 @@ def _stage(result: Result) -> str:
 
 
 def _evaluation(result: Result) -> str:
-    """Raw beside calibrated; what each micrograph reaches at its own threshold is the measure of both."""
-    rows = [("", "raw", "calibrated")]
+    """Raw beside calibrated and probability; what each micrograph reaches at its own threshold measures all."""
+    sure = result.get("probability", {})
+    rows = [("", "raw", "calibrated", "probability" if sure else "")]
     ours = result.get("best_threshold", result)
     for key, label in FIGURES:
-        rows.append((label, _word(result["raw"].get(key)), _word(ours.get(key, result.get(key)))))
-    rows.append(("F1, each micrograph at its own best", "", _word(result["per_micrograph_best_f1"])))
+        rows.append(
+            (label, _word(result["raw"].get(key)), _word(ours.get(key, result.get(key))), _word(sure.get(key, "")))
+        )
+    rows.append(("F1, each micrograph at its own best", "", _word(result["per_micrograph_best_f1"]), ""))
     for end in ("lowest", "highest"):
         key = f"from_{end}_defocus"
         loss = result["transfer_loss"]
-        rows.append(
-            (f"F1 lost, threshold set at {end} defocus", _word(loss["raw"][key]), _word(loss["calibrated"][key]))
-        )
+        losses = {kind: found[key] for kind, found in loss.items()}
+        rows.append((f"F1 lost, threshold set at {end} defocus", *_kinds(losses)))
     rho = result["rho_defocus"]
-    rows.append(("Spearman, score and defocus", _word(rho["raw"]), _word(rho["calibrated"])))
+    rows.append(("Spearman, score and defocus", *_kinds(rho)))
     head = f"picks {result['picks']}: {result['particles']} particles on {result['micrographs']} micrographs"
     if not result["calibrated"]:
         head += " (not calibrated: both columns are raw)"
-    table = [f"  {label:<{LABEL_WIDTH}}{raw:>10}{calibrated:>12}" for label, raw, calibrated in rows]
+    table = [
+        f"  {label:<{LABEL_WIDTH}}{raw:>7}{calibrated:>12}{chance:>13}".rstrip()
+        for label, raw, calibrated, chance in rows
+    ]
+    table += [
+        f"  --fdr {entry['nominal']:g}: {entry['rate']:.1%} of the accepted are false, recall {entry['recall']:.3f}"
+        for entry in result.get("false_discovery", [])
+    ]
     if "selection" in result:
         table.append(
             f"  selection {result['selection']}: {result['accepted']} accepted, precision {result['precision']:.4f}, "
             f"recall {result['recall']:.4f}, F1 {result['f1']:.4f}"
         )
     return "\n".join([head, *table])
+
+
+def _control(result: Result) -> str:
+    """Say what a selection accepts on noise, overall and by defocus."""
+    lines = [
+        f"control of picks {result['picks']}: phase-randomised copies of {result['micrographs']} of {result['of']} "
+        f"micrographs, seed {result['seed']}",
+        result["verdict"],
+    ]
+    lines += [
+        f"  {part['defocus_low'] / 1e4:.2f} to {part['defocus_high'] / 1e4:.2f} µm, {part['micrographs']} micrographs: "
+        f"{part['control_accepted']:.1f} on noise, {part['real_accepted']:.1f} in reality"
+        for part in result["terciles"]
+    ]
+    if result["warning"]:
+        lines.append(f"warning: {result['warning']}")
+    skipped = result["skipped"]
+    lines += [f"not tried: {item['micrograph']}: {item['error']}" for item in skipped[:MOST_NAMED]]
+    if len(skipped) > MOST_NAMED:
+        lines.append(f"not tried: {len(skipped) - MOST_NAMED} more")
+    return "\n".join(textwrap.fill(line, 80, subsequent_indent="  ") for line in lines)
+
+
+def _kinds(values: Result) -> tuple[str, str, str]:
+    raw, calibrated, probability = (_word(values.get(kind, "")) for kind in ("raw", "calibrated", "probability"))
+    return raw, calibrated, probability
 
 
 def _lines(result: Result, indent: str = "") -> str:
@@ -90,6 +129,9 @@ def _lines(result: Result, indent: str = "") -> str:
         if isinstance(value, dict):
             inner = _lines(value, indent + "  ")
             lines.append(f"{label}:\n{inner}" if inner else f"{label}: none")
+        elif isinstance(value, list) and value and all(isinstance(item, dict) and "why" in item for item in value):
+            lines.append(f"{label}:")
+            lines += [f"{indent}  {item['name']}: {item['why']}" for item in value]
         elif isinstance(value, (list, tuple)):
             lines.append(f"{label}: {', '.join(_word(item) for item in value) or 'none'}")
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +23,10 @@ from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.schema import BANK, FORMAT_VERSION, MICROGRAPHS, PICKS, Status, Variable
 from pickcal.settings import NAME_PATTERN
 
-Kind = Literal["picks", "calibration", "selection"]
-KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection")
+Kind = Literal["picks", "calibration", "selection", "control"]
+KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection", "control")
+Block = tuple[int, Mapping[str, xr.Dataset]]
+ROWS_PER_CHUNK = 4096
 
 
 class Project:
@@ -202,25 +204,67 @@ class Project:
                 raise AssertionError(f"{group}/{name}: chunk {array.chunks[0]} does not divide batch {self.batch}")
             array[start:stop] = values[name]
 
-    def write_whole(self, kind: Kind, name: str, dataset: xr.Dataset, settings: Mapping[str, Any]) -> None:
-        """Write a small result as one group, replacing one of the same name; settings go last."""
+    def write_whole(
+        self,
+        kind: Kind,
+        name: str,
+        dataset: xr.Dataset,
+        settings: Mapping[str, Any],
+        parts: Mapping[str, xr.Dataset] | None = None,
+        blocks: Iterable[Block] = (),
+    ) -> None:
+        """Write a small result as one group, replacing one of the same name; settings go last.
+
+        Parameters
+        ----------
+        kind, name
+            Which group.
+        dataset
+            Its variables and attributes.
+        settings
+            What it was made with.
+        parts
+            Groups within the group, by name.
+        blocks
+            What belongs to single micrographs, block by block in order, so that never all of it is in memory: for
+            each block its first micrograph, and datasets for the group itself (named "") and for its parts.
+        """
         check_name(kind, name)
         path = f"{kind}/{name}"
         self.remove(path)
-        group = self._root.create_group(path)
-        group.attrs.update(_plain(dataset.attrs))
-        for key, variable in dataset.variables.items():
-            text = variable.dtype.kind in "OUT"
-            array = group.create_array(
-                str(key),
-                shape=variable.shape,
-                chunks=tuple(max(1, n) for n in variable.shape),
-                dtype=str if text else variable.dtype,
-                dimension_names=[str(dim) for dim in variable.dims],
-            )
-            array[...] = variable.values.astype(object) if text else variable.values
-            array.attrs.update(_plain(variable.attrs))
+        groups = {"": dataset, **(parts or {})}
+        for part, values in groups.items():
+            group = self._root.create_group(f"{path}/{part}".rstrip("/"))
+            group.attrs.update(_plain(values.attrs))
+            for key, variable in values.variables.items():
+                _new_array(group, str(key), variable, variable.shape)[...] = _storable(variable)
+        for start, columns in blocks:
+            for part, values in columns.items():
+                self._write_rows(f"{path}/{part}".rstrip("/"), start, values)
         self._group(path).attrs.update({"settings": dict(settings), "pickcal_version": pickcal.__version__})
+
+    def _write_rows(self, path: str, start: int, values: xr.Dataset) -> None:
+        """Write what belongs to a block of micrographs; the arrays are made with the first block."""
+        group = self._group(path)
+        for name, variable in values.variables.items():
+            key = str(name)
+            if "micrograph" not in variable.dims:
+                continue
+            axis = variable.dims.index("micrograph")
+            if key not in group:
+                shape = tuple(self.count if i == axis else n for i, n in enumerate(variable.shape))
+                _new_array(group, key, variable, shape, axis)
+            place = tuple(slice(start, start + n) if i == axis else slice(None) for i, n in enumerate(variable.shape))
+            _array_of(group, key)[place] = _storable(variable)
+
+    def calibration(self, picks: str) -> xr.Dataset | None:
+        """Return the stored fit of some picks, or None if they were not calibrated."""
+        return self.dataset(f"calibration/{picks}").load() if picks in self.names("calibration") else None
+
+    def mixture(self, picks: str) -> xr.Dataset | None:
+        """Return the stored mixture of some picks, or None if their calibration holds none."""
+        path = f"calibration/{picks}/mixture"
+        return self.dataset(path).load() if picks in self.names("calibration") and path in self._root else None
 
     def remove(self, group: str) -> None:
         """Delete a group if it exists."""
@@ -263,6 +307,25 @@ def check_name(kind: Kind, name: str) -> None:
             f"{kind}: expected a name of letters, digits, '.', '-' and '_' that begins with a letter or digit, "
             f"got {name!r}"
         )
+
+
+def _new_array(
+    group: zarr.Group, name: str, like: xr.Variable, shape: tuple[int, ...], rows: int | None = None
+) -> zarr.Array[Any]:
+    """Make an array for a variable, in one chunk, or chunked along the axis that blocks of micrographs share."""
+    array = group.create_array(
+        name,
+        shape=shape,
+        chunks=tuple(max(1, min(n, ROWS_PER_CHUNK) if axis == rows else n) for axis, n in enumerate(shape)),
+        dtype=str if like.dtype.kind in "OUT" else like.dtype,
+        dimension_names=[str(dim) for dim in like.dims],
+    )
+    array.attrs.update(_plain(like.attrs))
+    return array
+
+
+def _storable(variable: xr.Variable) -> NDArray[Any]:
+    return np.asarray(variable.values.astype(object) if variable.dtype.kind in "OUT" else variable.values)
 
 
 def _plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:

@@ -14,11 +14,20 @@ import xarray as xr
 
 import pickcal
 from pickcal.formats.atomic import atomic_path
-from pickcal.plots.fits import SCORES, TITLES, outliers, slope_text
-from pickcal.plots.project import project_figures, selections_of, stored_calibration
+from pickcal.plots.fits import SCORES, TITLES, slope_text
+from pickcal.plots.project import MIXTURE_FIGURES, project_figures
 from pickcal.plots.style import UM, png
 from pickcal.project import Project, stage_counts
+from pickcal.report_probability import (
+    control_content,
+    expected_in_words,
+    outlying_content,
+    probability_content,
+    thresholds_in_words,
+)
 from pickcal.schema import Status
+from pickcal.selection import REASONS
+from pickcal.stages.select import selections_of
 
 MOST_ROWS = 500
 
@@ -147,7 +156,7 @@ def _failures(project: Project, names: list[str]) -> list[dict[str, str]]:
 
 def _picks_content(project: Project, name: str, micrographs: xr.Dataset, names: list[str]) -> dict[str, Any]:
     status = project.done(f"picks/{name}")
-    calibration = stored_calibration(project, name)
+    calibration, mixture = project.calibration(name), project.mixture(name)
     selections = [_selection_content(project, selection) for selection in selections_of(project, name)]
     content: dict[str, Any] = {
         "name": name,
@@ -158,18 +167,22 @@ def _picks_content(project: Project, name: str, micrographs: xr.Dataset, names: 
         "calibrated": calibration is not None,
         "selections": selections,
         "plots": [],
+        "mixture_plots": [],
         "scores": [],
         "outlying": [],
+        "expectations": [(item["name"], item["expected"]) for item in selections if item["expected"]],
+        "control": control_content(project, name),
+        "probability": probability_content(project, name, calibration, mixture),
     }
     if calibration is not None:
         content["scores"] = [row for score in SCORES for row in _score_rows(calibration, score)]
-        content["outlying"] = _outlying(calibration, names)
+        outlying = outlying_content(calibration, mixture, names)
+        content["outlying"], content["outlying_count"] = outlying[:MOST_ROWS], len(outlying)
         content["reference"] = f"{float(calibration.attrs['reference_defocus']) * UM:.2f}"
         shown = selections[-1]["name"] if selections else None
-        content["plots"] = [
-            {"key": key, "caption": caption, "data": base64.b64encode(png(figure)).decode("ascii")}
-            for key, caption, figure in project_figures(project, name, shown)
-        ]
+        for key, caption, figure in project_figures(project, name, shown):
+            plot = {"key": key, "caption": caption, "data": base64.b64encode(png(figure)).decode("ascii")}
+            content["mixture_plots" if key in MIXTURE_FIGURES else "plots"].append(plot)
     content["rows"] = _rows(project, name, micrographs, names, calibration, selections)
     content["left_out"] = len(names) - len(content["rows"])
     return content
@@ -194,28 +207,16 @@ def _score_rows(calibration: xr.Dataset, score: str) -> list[dict[str, str]]:
     return rows
 
 
-def _outlying(calibration: xr.Dataset, names: list[str]) -> list[dict[str, str]]:
-    out = []
-    for score in SCORES:
-        fit = calibration.sel(score=score)
-        for i in outliers(fit):
-            residual = f"{float(fit['residual'].values[i]):+.1f}"
-            out.append({"name": names[i], "score": TITLES[score], "residual": residual})
-    return out[:MOST_ROWS]
-
-
 def _selection_content(project: Project, name: str) -> dict[str, Any]:
     dataset = project.dataset(f"selection/{name}").load()
     settings = project.settings(f"selection/{name}")
-    thresholds = [
-        f"{key} = {value}" for key, value in settings.items() if key != "picks" and value not in (None, [], False)
-    ]
-    totals = dataset["counts"].values.sum(axis=1)
+    totals = dict(zip(map(str, dataset["reason"].values), dataset["counts"].values.sum(axis=1), strict=True))
     return {
         "name": name,
-        "thresholds": ", ".join(thresholds) or "none",
-        "counts": [(str(reason), int(total)) for reason, total in zip(dataset["reason"].values, totals, strict=True)],
+        "thresholds": thresholds_in_words(settings),
+        "counts": [(reason, int(totals.get(reason, 0))) for reason in REASONS],
         "accepted": dataset["counts"].sel(reason="accepted").values,
+        "expected": expected_in_words(project, name, int(dataset["counts"].sel(reason="accepted").sum())),
     }
 
 
@@ -261,6 +262,11 @@ def _number(value: float, form: str) -> str:
 
 def _settings(project: Project) -> list[tuple[str, list[tuple[str, str]]]]:
     groups = [("import", "micrographs")]
-    for kind, word in (("picks", "pick"), ("calibration", "calibrate"), ("selection", "select")):
+    for kind, word in (
+        ("picks", "pick"),
+        ("calibration", "calibrate"),
+        ("selection", "select"),
+        ("control", "control"),
+    ):
         groups += [(f"{word} {name}", f"{kind}/{name}") for name in project.names(kind)]  # type: ignore[arg-type]
     return [(stage, [(k, str(v)) for k, v in project.settings(group).items()]) for stage, group in groups]

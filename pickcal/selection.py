@@ -16,12 +16,16 @@ from pickcal.schema import Status
 from pickcal.settings import SelectSettings, read_toml, validated
 
 ACCEPTED = 0
-REASONS = ("accepted", "micrograph", "edge", "ncc", "low power", "high power")
+REASONS = ("accepted", "micrograph", "edge", "ncc", "low power", "high power", "probability", "false discovery rate")
 NO_PICK = -1
 
 
 def rejection_reasons(
-    picks: xr.Dataset, calibration: xr.Dataset | None, micrographs: xr.Dataset, settings: SelectSettings
+    picks: xr.Dataset,
+    calibration: xr.Dataset | None,
+    micrographs: xr.Dataset,
+    settings: SelectSettings,
+    likelihood: xr.Dataset | None = None,
 ) -> NDArray[np.int8]:
     """Say for every pick whether it is accepted, and if not why.
 
@@ -35,12 +39,26 @@ def rejection_reasons(
         `name`, `pixel_size`, `height`, `width`.
     settings
         Thresholds; those that are None do not reject.
+    likelihood
+        `probability` and `q_value` from `calibration.mixture.probabilities`; None where there are none.
 
     Returns
     -------
     ndarray
         int8 (micrograph, pick): index into `REASONS`, -1 where there is no pick. The first reason that applies counts.
+
+    Raises
+    ------
+    InputError
+        If a micrograph to exclude does not exist, or a threshold is on probabilities that there are not.
     """
+    if likelihood is None and (settings.probability is not None or settings.fdr is not None):
+        reason = (
+            "they are not calibrated" if calibration is None else calibration.attrs.get("probability", "no mixture")
+        )
+        raise InputError(
+            f"probability, fdr: these picks have no probabilities ({reason}); run 'pickcal calibrate' first"
+        )
     scores = calibrated_scores(picks, None if settings.raw else calibration)
     ncc, power = scores["ncc"].values, scores["power"].values
     valid = np.arange(ncc.shape[1])[None, :] < picks["count"].values[:, None]
@@ -54,17 +72,24 @@ def rejection_reasons(
     checks = [
         ("micrograph", np.broadcast_to(excluded, ncc.shape)),
         ("edge", _nearer_than(picks, micrographs, settings.edge)),
-        ("ncc", _below(ncc, settings.min_ncc)),
+        ("ncc", _below(ncc, settings.min_ncc, unknown=True)),
         ("low power", _below(power, settings.min_power)),
         ("high power", _below(-power, None if settings.max_power is None else -settings.max_power)),
     ]
+    if likelihood is not None:
+        checks.append(("probability", _below(likelihood["probability"].values, settings.probability, unknown=True)))
+        rate = None if settings.fdr is None else -settings.fdr
+        checks.append(("false discovery rate", _below(-likelihood["q_value"].values, rate, unknown=True)))
     for name, fails in checks:
         reason[(reason == ACCEPTED) & fails] = REASONS.index(name)
     return reason
 
 
-def _below(values: NDArray[np.floating], least: float | None) -> NDArray[np.bool_]:
-    return np.zeros(values.shape, dtype=bool) if least is None else np.asarray(values < least)
+def _below(values: NDArray[np.floating], least: float | None, unknown: bool = False) -> NDArray[np.bool_]:
+    """Which values are below a threshold; `unknown` is whether NaN counts as below."""
+    if least is None:
+        return np.zeros(values.shape, dtype=bool)
+    return np.asarray((values < least) | (np.isnan(values) & unknown))
 
 
 def _nearer_than(picks: xr.Dataset, micrographs: xr.Dataset, edge: float | None) -> NDArray[np.bool_]:

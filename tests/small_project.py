@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
-from pickcal.calibration import fit_lines
 from pickcal.project import Project
 from pickcal.schema import BANK, Status
-from pickcal.selection import REASONS, reason_counts, rejection_reasons
 from pickcal.settings import CalibrateSettings, ImportSettings, SelectSettings, TemplateSettings
+from pickcal.stages.calibrate import calibrate as stage
+from pickcal.stages.select import select
 
 PIXEL_SIZE = 5.0
 HEIGHT, WIDTH = 300, 340
@@ -43,7 +42,7 @@ def make_project(path: Path, micrographs: int = 12, seed: int = 0, names=None, c
     settings = TemplateSettings(templates=Path("templates.mrcs"), diameter=DIAMETER).stored()
     bank = {name: np.ones((1,) * len(v.dims), v.dtype) for name, v in BANK.items()}
     size = NOISE + PARTICLES + 20
-    project.create_picks("template", size, settings, bank, {"method": "template"})
+    project.create_picks("template", size, settings, bank, {"bank": "small", "diameter": DIAMETER})
     for start, stop in project.batches():
         rows = [_pick(i, defocus, size, rng, project) for i in range(start, stop)]
         project.write_batch("picks/template", start, stop, {k: np.stack([row[k] for row in rows]) for k in rows[0]})
@@ -54,26 +53,13 @@ def make_project(path: Path, micrographs: int = 12, seed: int = 0, names=None, c
 
 
 def add_calibration(project, settings=None):
-    """Fit lines to the picks and store them."""
-    settings = settings or CalibrateSettings()
-    fit = fit_lines(project.dataset("picks/template").load(), project.micrographs().drop_vars("image"), settings)
-    done = int((project.done("picks/template") == Status.DONE).sum())
-    fit = fit.assign_attrs(picks="template", micrographs_done=done)
-    project.write_whole("calibration", "template", fit, settings.stored())
+    """Fit lines and mixture to the picks and store them."""
+    stage(project, "template", settings or CalibrateSettings(bootstrap=0))
 
 
 def add_selection(project, name, settings):
     """Apply thresholds and store the counts."""
-    calibration = project.dataset("calibration/template").load()
-    micrographs = project.micrographs().drop_vars("image").load()
-    micrographs["name"] = ("micrograph", micrographs["name"].values.astype(object))
-    reasons = rejection_reasons(project.dataset("picks/template").load(), calibration, micrographs, settings)
-    counts = xr.Dataset(
-        {"counts": (("reason", "micrograph"), reason_counts(reasons))},
-        coords={"reason": list(REASONS)},
-        attrs={"picks": "template"},
-    )
-    project.write_whole("selection", name, counts, {"picks": "template", **settings.stored()})
+    select(project, "template", name, settings)
 
 
 def _import(path, defocus, rng, names):
@@ -130,7 +116,14 @@ def _pick(index, defocus, size, rng, project):
     for name, values in (("x", x), ("y", y), ("ncc", ncc), ("power", power)):
         row[name][: len(order)] = values[order]
     decoy_ncc, decoy_power = _noise(rng), np.exp(_noise_power(rng))
-    row["decoy_ncc"][:NOISE], row["decoy_power"][:NOISE] = decoy_ncc, decoy_power
+    decoys = {
+        "x": rng.uniform(border, WIDTH * PIXEL_SIZE - border, NOISE),
+        "y": rng.uniform(border, HEIGHT * PIXEL_SIZE - border, NOISE),
+        "ncc": decoy_ncc,
+        "power": decoy_power,
+    }
+    for name, values in decoys.items():
+        row[f"decoy_{name}"][:NOISE] = values
     row |= {"count": np.int32(len(order)), "decoy_count": np.int32(NOISE), "status": np.int8(Status.DONE)}
     return row
 
@@ -144,7 +137,8 @@ def _noise_power(rng):
 
 
 def _empty(size):
-    row = {name: np.full(size, np.nan, np.float32) for name in ("x", "y", "ncc", "power", "decoy_ncc", "decoy_power")}
+    names = ("x", "y", "ncc", "power")
+    row = {f"{prefix}{name}": np.full(size, np.nan, np.float32) for prefix in ("", "decoy_") for name in names}
     zero = np.int32(0)
     return row | {"count": zero, "decoy_count": zero, "error": np.array("", np.dtypes.StringDType())}
 

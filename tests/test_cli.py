@@ -86,8 +86,8 @@ def test_evaluate_has_all_figures(session, what):
     assert {*FIGURES, "raw", "per_micrograph_best_f1", "transfer_loss", "rho_defocus"} <= set(result)
     assert set(result["raw"]) >= FIGURES
     losses = result["transfer_loss"]
-    assert set(losses) == set(result["rho_defocus"]) == {"raw", "calibrated"}
-    for kind in ("raw", "calibrated"):
+    assert set(losses) == set(result["rho_defocus"]) == {"raw", "calibrated", "probability"}
+    for kind in losses:
         assert set(losses[kind]) == {"from_lowest_defocus", "from_highest_defocus"}
         assert all(-1 <= loss <= 1 for loss in losses[kind].values())
         assert -1 <= result["rho_defocus"][kind] <= 1
@@ -142,6 +142,24 @@ def test_selection_counts_agree_with_what_is_exported(session):
     tables = [starfile.read(folder / path, always_dict=False) for path in index["rlnMicrographCoordinates"]]
     assert sum(len(table) for table in tables) == accepted
     assert all((folder / file).is_file() for file in results["export"].json["files"])
+
+
+def test_control_in_words_and_in_json(session, here):
+    """The same numbers both ways; real counts are those of the selection."""
+    folder, results = session
+    words = ["control", "p.zarr", "--picks", "template", "--selection", "first", "--seed", "3", SERIAL]
+    code, out, _ = here(*words, "--json", cwd=folder)
+    result = json.loads(out)
+    assert code == 0
+    assert result["real_accepted"] == pytest.approx(results["select"].json["accepted"] / 4)
+    assert (result["micrographs"], result["of"], result["seed"]) == (4, 4, 3)
+    _, out, _ = here(*words, cwd=folder)
+    assert f"accepts {result['control_accepted']:.1f} picks a micrograph" in " ".join(out.split())
+    assert f"in the real micrographs {result['real_accepted']:.1f}" in " ".join(out.split())
+    _, out, _ = here(*words, "--micrographs", "2", "--json", cwd=folder)
+    assert (json.loads(out)["micrographs"], json.loads(out)["of"]) == (2, 4)
+    _, out, _ = here("status", "p.zarr", "--json", cwd=folder)
+    assert "selection 'first' accepts" in json.loads(out)["control"]["template"]["verdict"]
 
 
 def test_report_is_one_page(session, cli):
@@ -233,6 +251,9 @@ def test_csv_export(session, here, tmp_path):
         (["calibrate", "p.zarr", "--picks", "none"], 1, "no picks named 'none'; it has: blob, template"),
         (["export", "p.zarr", "out2", "--selection", "none"], 1, "no selection named 'none'; it has: first"),
         (["evaluate", "p.zarr", "--truth", "sim/truth_particles.star"], 1, "expected one of --picks NAME"),
+        (["control", "p.zarr", "--picks", "none", SERIAL], 1, "no picks named 'none'; it has: blob, template"),
+        (["control", "p.zarr", "--picks", "blob", "--selection", "first", SERIAL], 1, "is of picks 'template'"),
+        (["control", "p.zarr", "--picks", "template", "--micrographs", "-1"], 2, "micrographs: expected greater"),
         (["select", "p.zarr", "--picks", "template", "--name", "first", "--min-ncc", "0.4"], 1, "min_ncc: stored 0.3"),
         (["select", "p.zarr", "--picks", "template", "--name", "../x"], 1, "expected a name"),
         (["run", "nowhere.toml"], 1, "nowhere.toml: no such job file"),
@@ -289,7 +310,8 @@ def test_help_and_version(cli, here, tmp_path):
     code, text, _ = here("--help", cwd=tmp_path)
     assert code == 0
     assert "Exit codes" in text
-    commands = ("simulate", "import", "pick", "calibrate", "select", "export", "evaluate", "status", "report", "run")
+    commands = ("simulate", "import", "pick", "calibrate", "select", "control", "export", "evaluate", "status")
+    commands += ("report", "run")
     assert [command for command in commands if command not in text] == []
 
 

@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pickcal.evaluation import Labelled, average_precision, f1_curve, label_picks, summarise
+from pickcal.evaluation import (
+    Labelled,
+    average_precision,
+    f1_curve,
+    false_discovery,
+    label_picks,
+    reliability,
+    summarise,
+)
 
 EXTENT = (1000.0, 800.0)
 coordinates = st.tuples(st.integers(0, 20), st.integers(0, 16))
@@ -204,3 +212,71 @@ def test_nothing_picked():
     found = summarise([labelled([], 5)] * 2, [np.zeros(0)] * 2, np.array([8000.0, 20000.0]))
     assert found["f1"] == found["precision"] == found["recall"] == found["average_precision"] == 0
     assert found["threshold"] == np.inf
+
+
+def drawn(seed, micrographs=4, levels=None):
+    """Picks with probabilities (coarse ones if levels are given), labels drawn accordingly, particles missed."""
+    rng = np.random.default_rng(seed)
+    entries, q_values, chances = [], [], []
+    for _ in range(micrographs):
+        n = int(rng.integers(0, 60))
+        chance = rng.random(n) if levels is None else rng.integers(0, levels + 1, n) / levels
+        true = rng.random(n) < chance
+        entries.append(labelled(true, int(true.sum()) + int(rng.integers(0, 5))))
+        chances.append(chance)
+        q_values.append(rng.random(n) * (1 - chance))
+    return entries, q_values, chances
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("levels", [None, 10])
+def test_false_discovery_is_that_of_a_loop(seed, levels):
+    entries, q_values, chances = drawn(seed, levels=levels)
+    picks = [(q, p, t) for qs, ps, e in zip(q_values, chances, entries, strict=True)
+             for q, p, t in zip(qs, ps, e.true, strict=True)]  # fmt: skip
+    particles = sum(e.particles for e in entries)
+    found = false_discovery(entries, q_values, chances)
+    assert [row["nominal"] for row in found] == [0.01, 0.05, 0.1]
+    for row in found:
+        accepted = [t for q, _, t in picks if q <= row["nominal"]]
+        assert row["rate"] == pytest.approx(1 - sum(accepted) / len(accepted) if accepted else 0.0)
+        assert row["recall"] == pytest.approx(sum(accepted) / particles)
+        best = 0.0
+        for threshold in {p for _, p, _ in picks}:
+            kept = [t for _, p, t in picks if p >= threshold]
+            if 1 - sum(kept) / len(kept) <= row["nominal"] + 1e-12:
+                best = max(best, sum(kept) / particles)
+        assert row["oracle_recall"] == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reliability_is_that_of_a_loop(seed):
+    entries, _, chances = drawn(seed, levels=20)
+    picks = [(p, t) for ps, e in zip(chances, entries, strict=True) for p, t in zip(ps, e.true, strict=True)]
+    expected = []
+    for tenth in range(10):
+        here = [(p, t) for p, t in picks if tenth <= 10 * p + 1e-9 < tenth + 1 or (tenth == 9 and p == 1)]
+        if here:
+            mean = [sum(values) / len(here) for values in zip(*here, strict=True)]
+            expected.append({"probability": mean[0], "true": mean[1], "share": len(here) / len(picks)})
+    found = reliability(entries, chances)
+    assert len(found) == len(expected)
+    # 0.3 and its like are a hair below or above the edge of a tenth in binary
+    assert sum(row["share"] for row in found) == pytest.approx(1)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs)
+
+
+def test_probabilities_of_zero_and_one_are_in_the_outer_tenths():
+    found = reliability([labelled([0, 1, 1], 2)], [np.array([0.0, 1.0, 1.0], np.float32)])
+    assert found == [
+        {"probability": 0.0, "true": 0.0, "share": pytest.approx(1 / 3)},
+        {"probability": 1.0, "true": 1.0, "share": pytest.approx(2 / 3)},
+    ]
+
+
+def test_no_pick_has_no_false_discovery():
+    nothing = [labelled([], 5)] * 2, [np.zeros(0)] * 2
+    assert reliability(*nothing) == []
+    for row in false_discovery(*nothing, nothing[1]):
+        assert row["rate"] == row["recall"] == row["oracle_recall"] == 0

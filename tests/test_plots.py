@@ -17,6 +17,7 @@ from small_project import (
 )
 
 from pickcal.calibration import calibrated_scores, fit_lines
+from pickcal.calibration.lines import line_columns, micrograph_medians
 from pickcal.errors import ProjectError
 from pickcal.plots import (
     medians_figure,
@@ -28,10 +29,12 @@ from pickcal.plots import (
 )
 from pickcal.plots.fits import fitted_line, slope_text
 from pickcal.plots.images import low_middle_high
-from pickcal.plots.project import project_figures
+from pickcal.plots.project import MIXTURE_FIGURES, project_figures
 from pickcal.plots.scores import flat_scores, terciles
 from pickcal.plots.style import ORANGE, SKY, label_points, new_figure, short_names
+from pickcal.selection import ACCEPTED
 from pickcal.settings import CalibrateSettings, SelectSettings
+from pickcal.stages.select import judge
 
 UM = 1e-4
 
@@ -58,7 +61,10 @@ def names(project):
 
 def refit(project, **settings):
     micrographs = project.micrographs().drop_vars("image").load()
-    return fit_lines(project.dataset("picks/template").load(), micrographs, CalibrateSettings(**settings))
+    wanted = CalibrateSettings(bootstrap=0, **settings)
+    medians = micrograph_medians(project.dataset("picks/template").load(), wanted.median_of)
+    lines = fit_lines(medians, micrographs, wanted)
+    return lines.assign(line_columns(lines, medians, micrographs))
 
 
 def texts(axes):
@@ -242,6 +248,16 @@ def test_circles_lie_on_the_dark_discs(project, calibration):
     assert axes.get_aspect() == 1
 
 
+def test_a_selection_by_probability_draws_its_picks_and_no_noise_as_rejected(project, calibration):
+    settings = SelectSettings(probability=0.9, max_power=50.0)
+    figure = micrographs_figure(project, "template", calibration, settings, DIAMETER)
+    chosen = low_middle_high(project, project.dataset("picks/template"), calibration)
+    accepted = (judge(project, "template", settings) == ACCEPTED).sum(axis=1)
+    for axes, index in zip(figure.axes, chosen, strict=True):
+        (circles,) = [c for c in axes.collections if isinstance(c, EllipseCollection)]
+        assert len(circles.get_offsets()) == accepted[index] > 40
+
+
 def test_low_middle_high_are_ordinary_micrographs_in_order(project, picks, calibration):
     chosen = low_middle_high(project, picks, calibration)
     defocus = calibration["defocus"].values
@@ -311,6 +327,9 @@ def test_project_figures_without_calibration_and_of_wrong_selections(tmp_path, p
     made = make_project(tmp_path / "p.zarr", micrographs=8, calibrate=False)
     assert [key for key, _, _ in project_figures(made, "template")] == ["micrographs"]
     add_calibration(made)
+    keys = [key for key, _, _ in project_figures(made, "template")]
+    assert keys == ["medians", "residuals", "scores", "thresholds", *MIXTURE_FIGURES, "micrographs"]
+    add_calibration(made, CalibrateSettings(probability="none"))
     keys = [key for key, _, _ in project_figures(made, "template")]
     assert keys == ["medians", "residuals", "scores", "thresholds", "micrographs"]
     with pytest.raises(ProjectError, match="no selection named 'loose'"):

@@ -3,13 +3,24 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from small_project import DIAMETER, FAILED_REASON, failed, make_project, outlying
+from small_project import (
+    DIAMETER,
+    FAILED_REASON,
+    PARTICLES,
+    add_calibration,
+    add_selection,
+    failed,
+    make_project,
+    outlying,
+)
 
+from pickcal.calibration.mixture import probabilities
 from pickcal.errors import InputError, ProjectError
 from pickcal.plots import micrographs_figure, png
+from pickcal.plots.project import MIXTURE_FIGURES
 from pickcal.project import Project
 from pickcal.report import report_content, save_plots, write_report
-from pickcal.settings import SelectSettings
+from pickcal.settings import CalibrateSettings, SelectSettings
 
 EVIL = "mics/<script>alert('&\"x')</script>_%02d.mrc"
 
@@ -63,9 +74,9 @@ def test_the_page_needs_nothing_but_itself(text):
     assert "prefers-color-scheme: dark" in style and "@media print" in style
 
 
-def test_five_plots_are_inside_with_words_for_those_who_cannot_see_them(text):
+def test_all_plots_are_inside_with_words_for_those_who_cannot_see_them(text):
     images = [attributes for tag, attributes in Page(text).tags if tag == "img"]
-    assert len(images) == 5
+    assert len(images) == 5 + len(MIXTURE_FIGURES)
     assert all(image["src"].startswith("data:image/png;base64,iVBOR") and image["alt"] for image in images)
 
 
@@ -83,17 +94,88 @@ def test_table_of_scores_and_outlying_micrographs(text, project):
     ncc = next(row for row in rows if row[0] == "NCC score" and "per µm" in row[1])
     assert ncc[1].startswith(f"{fit['slope'].sel(score='ncc').item():+.4f} per µm (95 %")
     assert ncc[2:] == [f"{fit[f'rho_{w}'].sel(score='ncc').item():+.2f}" for w in ("before", "after")]
-    outlier = next(row for row in rows if row[:2] == [f"mics/stack_{outlying(12) + 1:02d}.mrc", "NCC score"])
-    assert float(outlier[2]) < -4
+    name, residual = f"mics/stack_{outlying(12) + 1:02d}.mrc", float(fit["residual"].sel(score="ncc")[outlying(12)])
+    (outlier,) = [row for row in rows if len(row) == 3 and row[0] == name]
+    assert residual < -4
+    assert f"NCC score {residual:+.1f} deviations from the fit" in outlier[2]
     for verdict in fit["verdict"].values.ravel():
         assert str(verdict) in text
 
 
 def test_selection_counts_add_up_to_all_picks(text, project):
     row = next(row for row in Page(text).rows if row[0] == "strict")
-    assert row[1] == "min_ncc = 0.3, edge = 100.0"
+    assert row[1] == "NCC score at least 0.3, at least 100 Å from the border"
     assert sum(int(cell) for cell in row[2:]) == int(project.read("picks/template", "count").sum())
     assert int(row[2]) == int(project.dataset("selection/strict")["counts"].sel(reason="accepted").sum())
+
+
+@pytest.fixture(scope="module")
+def judged_picks(project):
+    """Probability and junk of every pick, and q-values."""
+    micrographs = project.micrographs().drop_vars("image").load()
+    picks = project.dataset("picks/template").load()
+    found = probabilities(picks, micrographs, project.mixture("template"))
+    return {name: found[name].values[np.isfinite(found[name].values)] for name in ("probability", "junk", "q_value")}
+
+
+def test_table_of_thresholds_counts_accepted_and_expected_false_picks(text, judged_picks):
+    probability, junk, q_value = judged_picks.values()
+    rows = {row[0]: row[1:] for row in Page(text).rows if len(row) == 5}
+    masks = {f"probability at least {p:g}": probability >= p for p in (0.5, 0.9, 0.95, 0.99)}
+    masks |= {f"false discovery rate at most {100 * rate:g} %": q_value <= rate for rate in (0.01, 0.05, 0.1)}
+    for threshold, mask in masks.items():
+        accepted, noise, dirt, rate = rows[threshold]
+        assert int(accepted) == mask.sum() > 100
+        false = 1 - probability[mask].astype(float)
+        assert float(dirt) == pytest.approx(junk[mask].sum(), abs=0.06)
+        assert float(noise) == pytest.approx(false.sum() - junk[mask].sum(), abs=0.06)
+        assert float(rate.removesuffix(" %")) == pytest.approx(100 * false.mean(), abs=0.06)
+
+
+def test_expected_numbers_add_up_to_all_picks_and_particles_are_those_planted(text, project):
+    found = re.search(r"Expected among all picks: (\d+) particles, (\d+) noise, (\d+) junk", text)
+    particles, noise, junk = (int(number) for number in found.groups())
+    assert abs(particles + noise + junk - int(project.read("picks/template", "count").sum())) <= 2
+    assert particles + junk == pytest.approx(10 * PARTICLES, abs=40)
+    assert str(project.calibration("template").attrs["probability"]) in text
+
+
+def test_every_selection_says_what_is_false_in_it(tmp_path):
+    made = make_project(tmp_path / "p.zarr", micrographs=9)
+    add_selection(made, "sure", SelectSettings(fdr=0.02, max_power=40.0))
+    text = write_report(made, tmp_path / "r.html").read_text()
+    counts = made.dataset("selection/sure")
+    accepted = int(counts["counts"].sel(reason="accepted").sum())
+    noise, junk = (counts.attrs[f"expected_{what}"] for what in ("noise", "junk"))
+    rate = 100 * (noise + junk) / accepted
+    assert f"sure: of {accepted} accepted picks {noise + junk:.0f} are expected to be false ({rate:.1f} %)" in text
+    assert "power score at most 40, false discovery rate at most 2 %" in text
+    add_calibration(made, CalibrateSettings(bootstrap=0, junk=False))
+    assert (
+        "sure: made before its picks were picked or calibrated anew"
+        in write_report(made, tmp_path / "r.html").read_text()
+    )
+
+
+def test_picks_without_a_mixture_say_why(tmp_path):
+    made = make_project(tmp_path / "p.zarr", micrographs=8, calibrate=False)
+    add_calibration(made, CalibrateSettings(bootstrap=0, probability="none"))
+    text = write_report(made, tmp_path / "r.html").read_text()
+    assert "No probabilities: turned off." in text
+    assert len([tag for tag, _ in Page(text).tags if tag == "img"]) == 5
+
+
+def test_the_control_is_told_where_there_is_one(project, tmp_path, monkeypatch):
+    part = {"defocus_low": 8000.0, "defocus_high": 12_000.0, "control_accepted": 1.5, "real_accepted": 57.25}
+    told = {"micrographs": 8, "of": 10, "verdict": "on noise it accepts few", "warning": "", "terciles": [part]}
+    monkeypatch.setattr("pickcal.report_probability.stored_control", lambda _project, _picks: told)
+    page = write_report(project, tmp_path / "r.html").read_text()
+    assert "On noise it accepts few (8 of 10 micrographs tried)." in page
+    assert ["0.800 to 1.200", "1.5", "57.2"] in Page(page).rows
+
+
+def test_without_a_control_nothing_is_said_of_it(text):
+    assert "Noise-only control" not in text
 
 
 def test_every_micrograph_has_its_row_failed_ones_first(text, project):
@@ -158,7 +240,7 @@ def test_save_plots_writes_whole_files_of_the_selection_and_replaces_old_ones(pr
     old.parent.mkdir()
     old.write_bytes(b"old")
     written = save_plots(project, "template", tmp_path / "plots", "strict")
-    keys = ("medians", "residuals", "scores", "thresholds", "micrographs")
+    keys = ("medians", "residuals", "scores", "thresholds", *MIXTURE_FIGURES, "micrographs")
     assert [path.name for path in written] == [f"template_{key}.png" for key in keys]
     assert sorted(old.parent.iterdir()) == sorted(written)
     assert all(path.read_bytes().startswith(b"\x89PNG\r\n") for path in written)

@@ -80,7 +80,62 @@ def test_the_first_reason_that_applies_counts():
         "ncc": [1, 0, 0],
         "low power": [0, 0, 0],
         "high power": [0, 0, 0],
+        "probability": [0, 0, 0],
+        "false discovery rate": [0, 0, 0],
     }
+
+
+_PROBABILITY = [[0.99, 0.9, 0.5, 0.1, 0.0], [1.0, 0.7, 0.3, np.nan, np.nan], [1.0] * 5]
+_Q_VALUE = [[0.01, 0.05, 0.2, 0.5, 0.9], [0.0, 0.1, 0.3, np.nan, np.nan], [0.0] * 5]
+LIKELIHOOD = xr.Dataset(
+    {"probability": (("micrograph", "pick"), _PROBABILITY), "q_value": (("micrograph", "pick"), _Q_VALUE)}
+)
+
+
+def with_chances(settings, picks=PICKS, likelihood=LIKELIHOOD):
+    found = rejection_reasons(picks, None, MICROGRAPHS, settings, likelihood)
+    return [[REASONS[i] if i >= 0 else None for i in row] for row in found]
+
+
+def test_probability_and_false_discovery_rate_give_their_reasons():
+    """Values at the threshold are accepted; a third micrograph failed and has none."""
+    unlikely, false = "probability", "false discovery rate"
+    assert with_chances(SelectSettings(probability=0.5)) == [
+        [OK, OK, OK, unlikely, unlikely],
+        [OK, OK, unlikely, None, None],
+        NOTHING,
+    ]
+    assert with_chances(SelectSettings(fdr=0.1))[:2] == [[OK, OK, false, false, false], [OK, OK, false, None, None]]
+    both = with_chances(SelectSettings(probability=0.5, fdr=0.05, max_power=8.0, edge=45.0))
+    assert both[0] == [OK, EDGE, EDGE, unlikely, EDGE]
+    assert both[1] == [OK, EDGE, unlikely, None, None]
+    assert with_chances(SelectSettings(probability=0.0))[:2] == [[OK] * 5, [OK] * 3 + [None] * 2]
+
+
+def test_chances_change_nothing_that_they_are_not_asked_for():
+    chosen = SelectSettings(min_ncc=0.3, max_power=5)
+    assert with_chances(chosen) == words(chosen)
+
+
+@pytest.mark.parametrize("settings", [SelectSettings(probability=0.5), SelectSettings(fdr=0.1)])
+def test_thresholds_on_chances_need_chances(settings):
+    with pytest.raises(InputError, match=r"no probabilities.*run 'pickcal calibrate'"):
+        rejection_reasons(PICKS, None, MICROGRAPHS, settings)
+
+
+def test_a_pick_without_a_score_passes_no_threshold():
+    """A NaN from another program: it is neither high nor low, and is not accepted as if it were."""
+    picks, likelihood = PICKS.copy(deep=True), LIKELIHOOD.copy(deep=True)
+    picks["ncc"].values[0, 0] = picks["power"].values[0, 0] = np.nan
+    likelihood["probability"].values[0, 0] = likelihood["q_value"].values[0, 0] = np.nan
+    for chosen, reason in (
+        (SelectSettings(probability=0.5), "probability"),
+        (SelectSettings(fdr=0.1), "false discovery rate"),
+        (SelectSettings(min_ncc=0.1), "ncc"),
+    ):
+        assert with_chances(chosen, picks, likelihood)[0][0] == reason
+    # the power score may be unknown: other thresholds judge such a pick
+    assert with_chances(SelectSettings(max_power=5.0), picks, likelihood)[0][0] == OK
 
 
 CALIBRATION = xr.Dataset(
@@ -112,6 +167,8 @@ thresholds = st.builds(
     min_ncc=st.none() | st.floats(-2, 2),
     min_power=st.none() | st.floats(0, 5),
     max_power=st.none() | st.floats(5, 1e6),
+    probability=st.none() | st.floats(0, 1),
+    fdr=st.none() | st.floats(1e-6, 0.999),
     edge=st.none() | st.floats(0, 1e4),
     exclude=st.lists(st.text(min_size=1, max_size=20), max_size=3).map(tuple),
     raw=st.booleans(),
@@ -137,6 +194,8 @@ def test_a_thresholds_file_reads_back_as_it_was_written(tmp_path_factory, chosen
         ("thresholds = 3", r"expected a \[thresholds\] table"),
         ("[thresholds]\nmin_nc = 0.3", "min_nc: no such setting; did you mean 'min_ncc'"),
         ("[thresholds]\nmin_ncc = 3.0", "min_ncc: expected less than or equal to 2, got 3.0"),
+        ("[thresholds]\nprobability = 95", "probability: expected less than or equal to 1, got 95"),
+        ("[thresholds]\nfdr = 0.0", "fdr: expected greater than 0, got 0.0"),
         ('[thresholds]\nedge = "far"', "edge: expected a valid number.*got 'far'"),
         ("[thresholds]\nmin_power = 5\nmax_power = 2", "min_power: expected at most max_power"),
     ],

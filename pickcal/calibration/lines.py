@@ -25,7 +25,7 @@ from pickcal.calibration.apply import calibrated
 from pickcal.calibration.bootstrap import bootstrap_covariance, percentile_interval, resampled_coefficients
 from pickcal.calibration.medians import Medians, medians_above_decoys, medians_of_all
 from pickcal.calibration.robust import OUTLIER, Fit, robust_fit
-from pickcal.calibration.trends import UM, Trend, mean_defocus
+from pickcal.calibration.trends import Trend, mean_defocus
 from pickcal.calibration.verdicts import Findings, refusal, verdict
 from pickcal.schema import Status
 from pickcal.settings import CalibrateSettings
@@ -239,7 +239,7 @@ def _fit_group(
         out["verdict"].values[s, g] = refused
         return
     fit = robust_fit(rows.design, rows.response)
-    contrast = _slope_at_reference(trend)
+    contrast = trend.slope_at_reference()
     slope = float(contrast @ fit.coefficients)
     fit, low, high = _with_interval(fit, rows, contrast, settings)
     findings = Findings(
@@ -277,18 +277,6 @@ def _with_interval(fit: Fit, rows: _Rows, contrast: Floats, settings: CalibrateS
     resampled = resampled_coefficients(rows.design, rows.response, fit, settings.bootstrap)
     low, high = percentile_interval(resampled @ contrast, slope, n, p, settings.confidence)
     return replace(fit, covariance=bootstrap_covariance(resampled, n)), low, high
-
-
-def _slope_at_reference(trend: Trend) -> Floats:
-    """Slope in defocus at the reference per µm, as a combination of the coefficients."""
-    step = 10.0
-    ends = trend.reference + np.array([-step, step])
-    alone = replace(trend, covariates=(), centres=(), groups=())
-    table = xr.Dataset({name: ("micrograph", ends) for name in ("defocus_u", "defocus_v")})
-    low, high = alone.design(table)
-    contrast = np.zeros(len(trend.terms))
-    contrast[: len(low)] = (high - low) / (2 * step * UM)
-    return contrast
 
 
 def _depends(fit: Fit, low: float, high: float, trend: Trend, confidence: float) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -84,7 +84,7 @@ class Trend:
         if reference is None:
             reference = float(np.median(known)) if len(known) else 0.0
         knots: tuple[float, ...] = ()
-        if spline:
+        if spline and len(known):
             places = np.unique(np.quantile((known - reference) * UM, np.linspace(0.0, 1.0, SPLINE_KNOTS)))
             knots = tuple(float(place) for place in places) if len(places) == SPLINE_KNOTS else ()
         names = tuple(name for name in covariates if name != "exposure_group")
@@ -124,6 +124,16 @@ class Trend:
         group = micrographs["exposure_group"].values if self.groups else None
         columns += [np.asarray(group == other, dtype=np.float64) for other in self.groups[1:]]
         return np.column_stack(columns)
+
+    def slope_at_reference(self) -> Floats:
+        """Slope in defocus at the reference, per µm, as a combination of the coefficients."""
+        step = 10.0
+        ends = self.reference + np.array([-step, step])
+        alone = replace(self, covariates=(), centres=(), groups=())
+        low, high = alone.design(xr.Dataset({name: ("micrograph", ends) for name in ("defocus_u", "defocus_v")}))
+        contrast = np.zeros(len(self.terms))
+        contrast[: len(low)] = (high - low) / (2 * step * UM)
+        return contrast
 
     def to_json(self) -> str:
         """Text that `from_json` reads."""

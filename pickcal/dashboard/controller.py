@@ -6,9 +6,11 @@ the place of the threshold in each row: a binary search over all rows at once, w
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,15 +20,18 @@ from numpy.typing import NDArray
 
 from pickcal.errors import InputError
 from pickcal.plots.fits import SCORES, TITLES, medians_figure, residuals_figure
-from pickcal.plots.project import selection_settings, selections_of, stored_calibration, thinned_scores
+from pickcal.plots.project import MIXTURE_FIGURES, MixtureData, thinned_scores
 from pickcal.plots.scores import scores_figure, threshold_figure
-from pickcal.plots.style import UM
+from pickcal.plots.style import UM, png
 from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
+from pickcal.stages.expected import SortedProbabilities, sorted_probabilities
+from pickcal.stages.select import selections_of, thresholds_of
 
 Floats = NDArray[np.floating]
 
 FIGURES = ("medians", "residuals", "scores", "thresholds")
+START_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,23 @@ class SortedScores:
         return np.asarray(self.pivot + values * self.gain[rows])
 
 
+@dataclass(frozen=True)
+class Likely:
+    """What thresholds on probability and false discovery rate accept, per micrograph.
+
+    Attributes
+    ----------
+    accepted
+        Number of picks.
+    noise, junk
+        Expected number of either among them.
+    """
+
+    accepted: NDArray[np.int64]
+    noise: Floats
+    junk: Floats
+
+
 class Inspector:
     """One project as the first page of the dashboard sees it; never writes.
 
@@ -86,6 +108,9 @@ class Inspector:
         self.project = Project.open(path)
         self._sorted: dict[str, SortedScores] = {}
         self._fits: dict[str, xr.Dataset | None] = {}
+        self._likely: dict[str, SortedProbabilities | None] = {}
+        self._mixed: dict[str, bool] = {}
+        self._pictures: dict[tuple[str, str], bytes] = {}
 
     @cached_property
     def micrographs(self) -> list[str]:
@@ -106,11 +131,11 @@ class Inspector:
         """Fit of some picks, None where they were not calibrated."""
         self.project.require("picks", picks)
         if picks not in self._fits:
-            self._fits[picks] = stored_calibration(self.project, picks)
+            self._fits[picks] = self.project.calibration(picks)
         return self._fits[picks]
 
     def verdicts(self, picks: str) -> list[tuple[str, str]]:
-        """Score and verdict in words, one per score and group; that of the power score is on its logarithm."""
+        """Verdict in words per score and group, that of the power score on its logarithm, and on probabilities."""
         fit = self.calibration(picks)
         if fit is None:
             return [("calibration", f"none: run 'pickcal calibrate' with --picks {picks}")]
@@ -119,7 +144,19 @@ class Inspector:
             for group, verdict in zip(fit["group"].values, fit["verdict"].sel(score=score).values, strict=True):
                 title = TITLES[score] if score == "ncc" else f"natural logarithm of the {TITLES[score]}"
                 out.append((title + (f", group {group}" if fit.sizes["group"] > 1 else ""), str(verdict)))
-        return out
+        return [*out, ("probability of being a particle", self.probability_verdict(picks))]
+
+    def has_probabilities(self, picks: str) -> bool:
+        """Tell whether the calibration of some picks holds a mixture."""
+        if picks not in self._mixed:
+            self._mixed[picks] = self.calibration(picks) is not None and self.project.mixture(picks) is not None
+        return self._mixed[picks]
+
+    def probability_verdict(self, picks: str) -> str:
+        """How the mixture of calibrated picks went, or why there is none."""
+        fit = self.calibration(picks)
+        text = "" if fit is None else str(fit.attrs.get("probability", ""))
+        return text if self.has_probabilities(picks) else f"none ({text or 'calibrated by an older pickcal'})"
 
     def counts(self, picks: str) -> dict[str, int]:
         """Count micrographs per status, picks and decoys."""
@@ -171,7 +208,7 @@ class Inspector:
         The proposal is the score above which there are as many picks as particles were estimated.
         """
         for name in selections_of(self.project, picks):
-            settings = selection_settings(self.project, picks, name)
+            settings = thresholds_of(self.project, name)
             if settings.min_ncc is not None and not settings.raw:
                 return settings.min_ncc
         fit = self.calibration(picks)
@@ -184,8 +221,54 @@ class Inspector:
             low, high = (middle, high) if self.accepted(picks, middle).sum() > wanted else (low, middle)
         return low
 
+    def probabilities(self, picks: str) -> SortedProbabilities | None:
+        """Probabilities of some picks, sorted; read once. None where there is no mixture."""
+        if picks not in self._likely:
+            self._likely[picks] = sorted_probabilities(self.project, picks)
+        return self._likely[picks]
+
+    def likely(self, picks: str, probability: float, fdr: float | None = None) -> Likely:
+        """Count accepted picks per micrograph under a least probability and a largest false discovery rate.
+
+        Parameters
+        ----------
+        picks
+            Name of the picks.
+        probability
+            In [0, 1].
+        fdr
+            Fraction; default None, no limit.
+
+        Raises
+        ------
+        InputError
+            If the picks have no probabilities.
+        """
+        found = self.probabilities(picks)
+        if found is None:
+            raise InputError(f"{self.project.path}: picks {picks!r} have no probabilities; run 'pickcal calibrate'")
+        accepted = found.accepted(probability, fdr)
+        return Likely(accepted, *found.false_picks(accepted))
+
+    def starting_probability(self, picks: str) -> float:
+        """Least probability of the first selection of these picks that has one, else 0.5."""
+        for name in selections_of(self.project, picks):
+            probability = thresholds_of(self.project, name).probability
+            if probability is not None:
+                return probability
+        return START_PROBABILITY
+
     def table(self, picks: str, min_ncc: float) -> pd.DataFrame:
         """One row per micrograph: name, defocus, picks, accepted, estimated particles, medians, status."""
+        return self._table(picks, {"accepted": self.accepted(picks, min_ncc)})
+
+    def likely_table(self, picks: str, likely: Likely) -> pd.DataFrame:
+        """One row per micrograph as in `table`, with the expected false picks among the accepted ones."""
+        false = {"expected noise": likely.noise, "expected junk": likely.junk}
+        columns: dict[str, Any] = {name: np.round(values, 2) for name, values in false.items()}
+        return self._table(picks, {"accepted": likely.accepted, **columns})
+
+    def _table(self, picks: str, counts: dict[str, Any]) -> pd.DataFrame:
         fit = self.calibration(picks)
         group = f"picks/{picks}"
         status = [Status(int(value)).name.lower() for value in self.project.done(group)]
@@ -193,7 +276,7 @@ class Inspector:
             "micrograph": self.micrographs,
             "defocus (µm)": np.round(self.defocus, 3),
             "picks": self.project.read(group, "count"),
-            "accepted": self.accepted(picks, min_ncc),
+            **counts,
         }
         if fit is not None:
             columns["particles (estimate)"] = np.round(fit["particles"].values)
@@ -203,19 +286,36 @@ class Inspector:
             status = [f"{word}, outlying" if out else word for word, out in zip(status, outlying, strict=True)]
         return pd.DataFrame({**columns, "status": status})
 
+    def figures(self, picks: str) -> tuple[str, ...]:
+        """List the plots that some picks support."""
+        if self.calibration(picks) is None:
+            return ()
+        return (*FIGURES, *MIXTURE_FIGURES) if self.has_probabilities(picks) else FIGURES
+
+    def picture(self, picks: str, kind: str) -> bytes:
+        """Plot as PNG; drawn once for all who look."""
+        if (picks, kind) not in self._pictures:
+            self._pictures[picks, kind] = png(self.figure(picks, kind))
+        return self._pictures[picks, kind]
+
     def figure(self, picks: str, kind: str) -> Figure:
-        """Plot of some picks, one of `FIGURES`.
+        """Plot of some picks, one of `FIGURES` or `plots.project.MIXTURE_FIGURES`.
 
         Raises
         ------
         InputError
-            If there is no such plot, or the picks are not calibrated.
+            If there is no such plot, or the picks are not calibrated or have no probabilities.
         """
-        if kind not in FIGURES:
-            raise InputError(f"figure: expected one of {', '.join(FIGURES)}, got {kind!r}")
+        known = (*FIGURES, *MIXTURE_FIGURES)
+        if kind not in known:
+            raise InputError(f"figure: expected one of {', '.join(known)}, got {kind!r}")
         fit = self.calibration(picks)
         if fit is None:
             raise InputError(f"{self.project.path}: picks {picks!r} are not calibrated; run 'pickcal calibrate' first")
+        if kind in MIXTURE_FIGURES:
+            if not self.has_probabilities(picks):
+                raise InputError(f"{self.project.path}: picks {picks!r} have no probabilities")
+            return MixtureData.of(self.project, picks).figure(kind)
         if kind == "medians":
             return medians_figure(fit, self.micrographs)
         if kind == "residuals":
@@ -225,3 +325,31 @@ class Inspector:
 
 
 _TOTALS = (("picks", "count"), ("decoys", "decoy_count"))
+
+
+_SHARED: dict[str, tuple[tuple[object, ...], Inspector]] = {}
+
+
+def shared_inspector(path: Path | str) -> Inspector:
+    """Give all visitors of one server the same inspector, and a new one when the project has changed.
+
+    Raises
+    ------
+    MissingFileError, ProjectError
+        If there is no project at `path`.
+    """
+    key = str(Path(path).resolve())
+    state = _state(Path(path))
+    if key not in _SHARED or _SHARED[key][0] != state:
+        _SHARED[key] = (state, Inspector(path))
+    return _SHARED[key][1]
+
+
+def _state(path: Path) -> tuple[object, ...]:
+    """When something was last written: groups as wholes, and, while picking goes on, the status of batches."""
+    places = ["zarr.json", "*/zarr.json", "*/*/zarr.json", "micrographs/status/c", "picks/*/status/c"]
+    found = []
+    for place in sorted(place for pattern in places for place in path.glob(pattern)):
+        with suppress(FileNotFoundError):  # a group that is being replaced
+            found.append((str(place), place.stat().st_mtime_ns))
+    return tuple(found)

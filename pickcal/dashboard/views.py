@@ -16,18 +16,24 @@ import numpy as np
 import panel as pn
 from bokeh.models import ColumnDataSource, DataRange1d, HoverTool
 from bokeh.plotting import figure as bokeh_figure
+from numpy.typing import NDArray
 
-from pickcal.dashboard.controller import Inspector
+from pickcal.dashboard.controller import Inspector, Likely, shared_inspector
 from pickcal.errors import InputError
-from pickcal.plots.style import BLUE, png
+from pickcal.plots.style import BLUE
 
 TITLE = "pickcal: inspect picks"
 STEPS = 400
+SCORE_TAB, CHANCE_TAB = "By NCC score", "By probability"
 CAPTIONS = {
     "medians": "Medians",
     "residuals": "Residuals",
     "scores": "Scores",
     "thresholds": "Thresholds",
+    "components": "Components",
+    "plane": "Score plane",
+    "false_discovery": "False picks",
+    "probability_trends": "Trends",
 }
 
 
@@ -37,7 +43,7 @@ def inspect_page(path: Path | str) -> Any:
     Parameters
     ----------
     path
-        The project store; opened for reading at every visit, so that a reload shows what was added.
+        The project store; visitors share what was read, and a reload shows what was added since.
 
     Returns
     -------
@@ -50,7 +56,7 @@ def inspect_page(path: Path | str) -> Any:
         If there is no project at `path`.
     """
     pn.extension("tabulator")
-    inspector = Inspector(path)
+    inspector = shared_inspector(path)
     page = pn.template.BootstrapTemplate(title=TITLE, header_background=BLUE, theme="default")
     names = inspector.picks()
     if not names:
@@ -71,7 +77,21 @@ _FILL: dict[str, Any] = {"sizing_mode": "stretch_width"}
 
 
 def _picks_view(inspector: Inspector, picks: str) -> Any:
-    return pn.Column(_facts(inspector, picks), _threshold_view(inspector, picks), _figures(inspector, picks), **_FILL)
+    if not inspector.has_probabilities(picks):
+        thresholds = _threshold_view(inspector, picks)
+    else:
+        # the probabilities of all picks are computed when somebody asks for them
+        waiting = pn.Column(pn.indicators.LoadingSpinner(value=True, size=30), **_FILL)
+        thresholds = pn.Tabs(
+            (SCORE_TAB, _threshold_view(inspector, picks)), (CHANCE_TAB, waiting), dynamic=True, **_FILL
+        )
+
+        def fill(event: Any) -> None:
+            if event.new == 1 and isinstance(waiting[0], pn.indicators.LoadingSpinner):
+                waiting[:] = [_probability_view(inspector, picks)]
+
+        thresholds.param.watch(fill, "active")
+    return pn.Column(_facts(inspector, picks), thresholds, _figures(inspector, picks), **_FILL)
 
 
 def _facts(inspector: Inspector, picks: str) -> Any:
@@ -91,31 +111,76 @@ def _threshold_view(inspector: Inspector, picks: str) -> Any:
     what = "NCC score" if inspector.calibration(picks) is None else "calibrated NCC score"
     slider = pn.widgets.FloatSlider(start=low, end=high, step=step, value=start, format="0.0000", **_FILL)
     _labelled(slider, f"Least {what}")
-    total = pn.pane.HTML("", styles={"font-size": "18px"}, css_classes=["pickcal-total"], **_FILL)
-    source, plot = _accepted_plot(inspector)
-    finished = inspector.finished(picks)
-    table = pn.widgets.Tabulator(
-        inspector.table(picks, start),
-        disabled=True,
-        show_index=False,
-        pagination="remote",
-        page_size=8,
-        theme_classes=["table-sm"],
-        stylesheets=[".tabulator { font-size: 13px !important; }"],
-        layout="fit_data_table",
-        **_FILL,
-    )
+    counts = _CountsView(inspector, picks, inspector.table(picks, start))
 
     def show(threshold: float) -> None:
-        accepted = inspector.accepted(picks, threshold)
-        total.object = f"<b>{int(accepted.sum())}</b> picks accepted on {int((accepted > 0).sum())} micrographs"
-        source.data = {**source.data, "accepted": np.where(finished, accepted, np.nan)}
+        counts.show(inspector.accepted(picks, threshold))
 
     show(start)
     slider.param.watch(lambda event: show(event.new), "value")
     # a table of all micrographs is sent whole, so it waits until the slider is let go
-    slider.param.watch(lambda event: setattr(table, "value", inspector.table(picks, event.new)), "value_throttled")
-    return pn.Column(slider, total, pn.pane.Bokeh(plot, **_FILL), table, **_FILL)
+    slider.param.watch(lambda event: counts.tabulate(inspector.table(picks, event.new)), "value_throttled")
+    return pn.Column(slider, *counts.parts, **_FILL)
+
+
+def _probability_view(inspector: Inspector, picks: str) -> Any:
+    start = inspector.starting_probability(picks)
+    slider = pn.widgets.FloatSlider(start=0.0, end=1.0, step=0.005, value=start, format="0.000", **_FILL)
+    _labelled(slider, "Least probability of being a particle")
+    rate = pn.widgets.FloatInput(value=None, start=0.0, end=1.0, step=0.01, width=290, placeholder="no limit")
+    _labelled(rate, "and largest false discovery rate (0.05 is 5 %)")
+    counts = _CountsView(inspector, picks, inspector.likely_table(picks, inspector.likely(picks, start)))
+
+    def show(table: bool) -> None:
+        likely = inspector.likely(picks, slider.value, rate.value or None)
+        counts.show(likely.accepted, false_picks_text(likely))
+        if table:
+            counts.tabulate(inspector.likely_table(picks, likely))
+
+    show(False)
+    slider.param.watch(lambda event: show(False), "value")
+    slider.param.watch(lambda event: show(True), "value_throttled")
+    rate.param.watch(lambda event: show(True), "value")
+    return pn.Column(pn.Row(slider, rate, **_FILL), *counts.parts, **_FILL)
+
+
+def false_picks_text(likely: Likely) -> str:
+    """Say how many of the accepted picks are expected to be false."""
+    noise, junk, total = float(likely.noise.sum()), float(likely.junk.sum()), int(likely.accepted.sum())
+    rate = (noise + junk) / total if total else 0.0
+    share = f"{100 * rate:.1f} %"
+    return f"expected false picks: <b>{noise + junk:.1f}</b> ({share}), of them {noise:.1f} noise and {junk:.1f} junk"
+
+
+class _CountsView:
+    """Number of accepted picks, all together, against defocus and as a table."""
+
+    def __init__(self, inspector: Inspector, picks: str, table: Any) -> None:
+        self._finished = inspector.finished(picks)
+        self._total = pn.pane.HTML("", styles={"font-size": "18px"}, css_classes=["pickcal-total"], **_FILL)
+        self._source, plot = _accepted_plot(inspector)
+        self._table = pn.widgets.Tabulator(
+            table,
+            disabled=True,
+            show_index=False,
+            pagination="remote",
+            page_size=8,
+            theme_classes=["table-sm"],
+            stylesheets=[".tabulator { font-size: 13px !important; }"],
+            layout="fit_data_table",
+            **_FILL,
+        )
+        self.parts = [self._total, pn.pane.Bokeh(plot, **_FILL), self._table]
+
+    def show(self, accepted: NDArray[np.int64], note: str = "") -> None:
+        """Show accepted picks per micrograph."""
+        text = f"<b>{int(accepted.sum())}</b> picks accepted on {int((accepted > 0).sum())} micrographs"
+        self._total.object = f"{text}; {note}" if note else text
+        self._source.data = {**self._source.data, "accepted": np.where(self._finished, accepted, np.nan)}
+
+    def tabulate(self, table: Any) -> None:
+        """Replace the table."""
+        self._table.value = table
 
 
 def _accepted_plot(inspector: Inspector) -> tuple[Any, Any]:
@@ -137,18 +202,23 @@ def _accepted_plot(inspector: Inspector) -> tuple[Any, Any]:
 
 
 def _figures(inspector: Inspector, picks: str) -> Any:
-    if inspector.calibration(picks) is None:
+    kinds = inspector.figures(picks)
+    if not kinds:
         return pn.Column()
-    options = {title: kind for kind, title in CAPTIONS.items()}
+    options = {CAPTIONS[kind]: kind for kind in kinds}
     choice = pn.widgets.RadioButtonGroup(
-        options=options, value="medians", button_type="primary", button_style="outline"
+        options=options,
+        value="medians",
+        button_type="primary",
+        button_style="outline",
+        stylesheets=[".bk-btn-group { flex-wrap: wrap; }"],
     )
     return pn.Column(choice, pn.bind(lambda kind: _picture(inspector, picks, kind), choice), **_FILL)
 
 
 def _picture(inspector: Inspector, picks: str, kind: str) -> Any:
     alternative = f"{CAPTIONS[kind]} of picks {picks}"
-    return pn.pane.PNG(png(inspector.figure(picks, kind)), alt_text=alternative, max_width=1100, **_FILL)
+    return pn.pane.PNG(inspector.picture(picks, kind), alt_text=alternative, max_width=1100, **_FILL)
 
 
 def serve(

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pickcal.calibration import calibrated_scores
-from pickcal.plots.style import GREY, ORANGE, SKY, UM, Floats, new_figure, short_names
+from pickcal.calibration.mixture import probabilities
+from pickcal.plots.style import ORANGE, SKY, UM, Floats, new_figure, nothing_figure, short_names
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED, REASONS, rejection_reasons
 from pickcal.settings import SelectSettings
 
 SMOOTHING = 1.5
+BY_SCORE = ("ncc", "probability", "false discovery rate")
 NM = 0.1
 
 
@@ -49,18 +51,19 @@ def micrographs_figure(
     -------
     Figure
         Working images smoothed by 1.5 working pixels, y downwards as in the file. Accepted picks are light blue
-        circles, picks rejected for another reason than their NCC score thin orange ones.
+        circles, picks rejected by place or power, not by NCC score or probability, thin orange ones.
     """
     picks = project.dataset(f"picks/{picks_name}")
     chosen = low_middle_high(project, picks, calibration)
     if not len(chosen):
-        figure = new_figure(6, 2)
-        figure.text(0.5, 0.5, "no finished micrograph", ha="center", color=GREY)
-        return figure
-    table = _table(project, chosen)
+        return nothing_figure("no finished micrograph")
+    table = project.micrographs().drop_vars("image").isel(micrograph=chosen).load()
     aspect = float((table["height"] / table["width"]).max())
     figure = new_figure(4.6 * len(chosen), 4.6 * aspect + 0.6)
-    reasons = _judge(picks.isel(micrograph=chosen).load(), table, calibration, settings, chosen)
+    part = picks.isel(micrograph=chosen).load()
+    mixture = project.mixture(picks_name) if calibration is not None else None
+    likelihood = None if mixture is None else probabilities(part, table, mixture.isel(micrograph=chosen))
+    reasons = _judge(part, table, calibration, settings, chosen, likelihood)
     labels = short_names([str(name) for name in project.read("micrographs", "name")])
     for k, (axes, index) in enumerate(zip(np.ravel(figure.subplots(1, len(chosen))), chosen, strict=True)):
         pixel = float(table["pixel_size"].values[k])
@@ -89,25 +92,19 @@ def low_middle_high(project: Project, picks: xr.Dataset, calibration: xr.Dataset
     return np.asarray(order[[0, len(order) // 2, -1]])
 
 
-def _table(project: Project, chosen: NDArray[np.intp]) -> xr.Dataset:
-    wanted = ("name", "pixel_size", "height", "width", "defocus_u", "defocus_v")
-    columns = {name: project.read("micrographs", name)[chosen] for name in wanted}
-    columns["name"] = columns["name"].astype(object)
-    return xr.Dataset({name: ("micrograph", values) for name, values in columns.items()})
-
-
 def _judge(
     picks: xr.Dataset,
     table: xr.Dataset,
     calibration: xr.Dataset | None,
     settings: SelectSettings | None,
     chosen: NDArray[np.intp],
+    likelihood: xr.Dataset | None,
 ) -> NDArray[np.int8]:
     fit = None if calibration is None else calibration.isel(micrograph=chosen)
     if settings is not None:
         # a selection may exclude micrographs that are not among these three
         known = tuple(name for name in settings.exclude if name in set(table["name"].values))
-        return rejection_reasons(picks, fit, table, settings.model_copy(update={"exclude": known}))
+        return rejection_reasons(picks, fit, table, settings.model_copy(update={"exclude": known}), likelihood)
     ncc = calibrated_scores(picks, fit)["ncc"].values
     reasons = np.full(ncc.shape, -1, dtype=np.int8)
     for k, count in enumerate(picks["count"].values):
@@ -156,7 +153,7 @@ def _draw_scale_bar(axes: Any, width: float, height: float) -> None:
 
 def _draw_picks(axes: Any, picks: xr.Dataset, reasons: NDArray[np.int8], diameter: float) -> int:
     x, y = picks["x"].values * NM, picks["y"].values * NM
-    rejected = (reasons > ACCEPTED) & (reasons != REASONS.index("ncc"))
+    rejected = (reasons > ACCEPTED) & ~np.isin(reasons, [REASONS.index(word) for word in BY_SCORE])
     for members, colour, thickness in ((rejected, ORANGE, 0.9), (reasons == ACCEPTED, SKY, 1.5)):
         if not members.any():
             continue

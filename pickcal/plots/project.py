@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 from matplotlib.figure import Figure
 
-from pickcal.errors import ProjectError
+from pickcal.calibration.mixture import power_limit, probabilities
+from pickcal.plots.discovery import false_discovery_figure
 from pickcal.plots.fits import medians_figure, residuals_figure
 from pickcal.plots.images import micrographs_figure
+from pickcal.plots.probability import components_figure, plane_figure, trends_figure
 from pickcal.plots.scores import scores_figure, threshold_figure
 from pickcal.project import Project
-from pickcal.settings import SelectSettings, validated
+from pickcal.stages.select import thresholds_of
 
 MOST_SCORES = 5_000_000
 COLUMNS = ("ncc", "power", "decoy_ncc", "decoy_power", "count", "decoy_count", "status")
+MOST_PROBABILITIES = 2_000_000
+PLACED = ("x", "y", "template", "decoy_x", "decoy_y")
+MIXTURE_FIGURES = {
+    "components": "Noise, particles and junk at low, middle and high defocus, as the mixture expects them.",
+    "plane": "Both calibrated scores, picks coloured by their probability of being a particle.",
+    "false_discovery": "Expected false picks and accepted picks against the least probability.",
+    "probability_trends": "Mean scores of particles and noise, and the fraction of particles, against defocus.",
+}
 
 
 def project_figures(project: Project, picks: str, selection: str | None = None) -> Iterator[tuple[str, str, Figure]]:
@@ -35,7 +46,7 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
     ------
     key, caption, figure
         Short name, one sentence, plot. Without a calibration only the micrographs, and those only where the picks'
-        settings hold a particle diameter.
+        settings hold a particle diameter; those of the mixture only where there is one.
 
     Raises
     ------
@@ -43,8 +54,8 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
         If there are no such picks or no such selection of them.
     """
     project.require("picks", picks)
-    thresholds = None if selection is None else selection_settings(project, picks, selection)
-    calibration = stored_calibration(project, picks)
+    thresholds = None if selection is None else thresholds_of(project, selection, picks)
+    calibration = project.calibration(picks)
     if calibration is not None:
         names = [str(name) for name in project.read("micrographs", "name")]
         yield (
@@ -60,6 +71,10 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
             "What one threshold accepts at low, middle and high defocus.",
             threshold_figure(scores, fit),
         )
+    if calibration is not None and project.mixture(picks) is not None:
+        data = MixtureData.of(project, picks)
+        for key, caption in MIXTURE_FIGURES.items():
+            yield key, caption, data.figure(key)
     diameter = picks_diameter(project.settings(f"picks/{picks}"))
     if diameter is not None:
         what = f"accepted by selection {selection}" if selection else "the best picks"
@@ -67,9 +82,57 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
         yield "micrographs", caption, micrographs_figure(project, picks, calibration, thresholds, diameter)
 
 
-def stored_calibration(project: Project, picks: str) -> xr.Dataset | None:
-    """Return the fit of some picks, or None where they were not calibrated."""
-    return project.dataset(f"calibration/{picks}").load() if picks in project.names("calibration") else None
+@dataclass(frozen=True)
+class MixtureData:
+    """What the plots of the mixture take.
+
+    Attributes
+    ----------
+    picks, part, likelihood
+        Scores and positions, table of micrographs and probabilities: of all micrographs, or of every n-th where there
+        are more than two million places for picks.
+    part_lines, part_mixture
+        Lines and mixture of the same micrographs.
+    micrographs, lines, mixture
+        Of all micrographs.
+    """
+
+    picks: xr.Dataset
+    part: xr.Dataset
+    likelihood: xr.Dataset
+    part_lines: xr.Dataset
+    part_mixture: xr.Dataset
+    micrographs: xr.Dataset
+    lines: xr.Dataset
+    mixture: xr.Dataset
+
+    @classmethod
+    def of(cls, project: Project, picks: str) -> MixtureData:
+        """Read it for calibrated picks that have a mixture."""
+        lines, mixture = project.calibration(picks), project.mixture(picks)
+        assert lines is not None and mixture is not None
+        micrographs = project.micrographs().drop_vars("image").load()
+        dataset = project.dataset(f"picks/{picks}")
+        dataset = dataset[[name for name in (*COLUMNS, *PLACED) if name in dataset]]
+        rows = slice(None, None, max(1, -(-dataset["ncc"].size // MOST_PROBABILITIES)))
+        scores = dataset.isel(micrograph=rows).load()
+        part, part_mixture = micrographs.isel(micrograph=rows), mixture.isel(micrograph=rows)
+        likelihood = probabilities(scores, part, part_mixture)
+        part_lines = lines.isel(micrograph=rows)
+        return cls(scores, part, likelihood, part_lines, part_mixture, micrographs, lines, mixture)
+
+    def figure(self, key: str) -> Figure:
+        """Draw one of `MIXTURE_FIGURES`."""
+        if key == "components":
+            return components_figure(self.picks, self.part, self.part_mixture, self.likelihood)
+        if key == "plane":
+            has_power = bool(self.mixture["power_level"].notnull().any())
+            limit = power_limit(self.mixture, self.lines, self.micrographs) if has_power else None
+            return plane_figure(self.picks, self.part_lines, self.part_mixture, self.likelihood, limit)
+        if key == "false_discovery":
+            return false_discovery_figure(self.picks, self.part_mixture, self.likelihood)
+        names = [str(name) for name in self.micrographs["name"].values]
+        return trends_figure(self.micrographs, self.lines, self.mixture, names)
 
 
 def thinned_scores(project: Project, picks: str, calibration: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
@@ -87,28 +150,3 @@ def picks_diameter(settings: dict[str, Any]) -> float | None:
     if settings.get("diameter_min") and settings.get("diameter_max"):
         return 0.5 * (float(settings["diameter_min"]) + float(settings["diameter_max"]))
     return None
-
-
-def selections_of(project: Project, picks: str) -> list[str]:
-    """Names of the selections of some picks."""
-    return [name for name in project.names("selection") if _picks_of(project, name) == picks]
-
-
-def selection_settings(project: Project, picks: str, selection: str) -> SelectSettings:
-    """Thresholds of a stored selection of some picks.
-
-    Raises
-    ------
-    ProjectError
-        If there is no such selection, or it is of other picks.
-    """
-    project.require("selection", selection)
-    of = _picks_of(project, selection)
-    if of != picks:
-        raise ProjectError(f"{project.path}: selection {selection!r} is of picks {of!r}, not of {picks!r}")
-    values = {key: value for key, value in project.settings(f"selection/{selection}").items() if key != "picks"}
-    return validated(SelectSettings, values, f"selection {selection}")
-
-
-def _picks_of(project: Project, selection: str) -> str:
-    return str(project.dataset(f"selection/{selection}").attrs["picks"])

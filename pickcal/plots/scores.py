@@ -122,12 +122,13 @@ def _draw_density(axes: Any, values: dict[str, Floats], limits: tuple[tuple[floa
         linewidths=0,
         extent=extent,
     )
-    _plain_log_ticks(axes)
+    plain_log_ticks(axes)
     _draw_decoys(axes, values, limits)
     return drawn
 
 
-def _plain_log_ticks(axes: Any) -> None:
+def plain_log_ticks(axes: Any) -> None:
+    """Label a logarithmic power axis at 1, 2, 5, 10 and so on in plain numbers."""
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -40,6 +40,13 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def nothing_figure(text: str) -> Figure:
+    """Make a small figure that says why there is nothing to draw."""
+    figure = new_figure(6, 2)
+    figure.text(0.5, 0.5, text, ha="center", color=GREY)
+    return figure
+
+
 def tidy(axes: Any, xlabel: str, ylabel: str, title: str = "") -> None:
     """Set labels and a left-aligned title, and remove the frame where there is no axis."""
     axes.set_xlabel(xlabel, fontsize=10)

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
-from pickcal.calibration import fit_lines
+from pickcal.calibration.lines import fit_lines, line_columns, micrograph_medians
+from pickcal.calibration.mixture import Model, NotFitted, fit_mixture, mixture_columns
+from pickcal.calibration.trends import mean_defocus
+from pickcal.calibration.verdicts import ranked_outliers
 from pickcal.errors import InputError
-from pickcal.project import Project
+from pickcal.project import Block, Project
 from pickcal.schema import Status
 from pickcal.settings import CalibrateSettings
+
+Rows = NDArray[np.intp] | slice
+
+SCORES = (
+    *("x", "y", "ncc", "power", "count", "status"),
+    *("decoy_x", "decoy_y", "decoy_ncc", "decoy_power", "decoy_count"),
+)
+BLOCK_PLACES = 500_000
+LINE_SAMPLE = 20_000
+MIXTURE_PICKS = 200_000
+LEAST_MIXTURE, MOST_MIXTURE = 100, 2000
+MOST_OUTLYING = 10
 
 
 def calibrate(project: Project, picks: str, settings: CalibrateSettings) -> xr.Dataset:
     """Fit both scores and store the fit under the name of the picks.
+
+    Lines and mixture are fitted on a sample where a data set is large; then blocks of micrographs are read one after
+    the other and what belongs to each micrograph is written, so that memory does not grow with their number.
+
+    Returns
+    -------
+    Dataset
+        The stored lines, loaded lazily; the mixture is `project.mixture(picks)`.
 
     Raises
     ------
@@ -23,33 +49,122 @@ def calibrate(project: Project, picks: str, settings: CalibrateSettings) -> xr.D
         If there are no such picks, or none of their micrographs is done.
     """
     project.require("picks", picks)
-    dataset = project.dataset(f"picks/{picks}")
-    if not (dataset["status"].values == Status.DONE).any():
+    table = PickTable(project, picks)
+    if not (project.done(f"picks/{picks}") == Status.DONE).any():
         raise InputError(f"{project.path}: picks {picks!r} hold no finished micrograph; finish 'pickcal pick' first")
-    wanted = ["ncc", "power", "decoy_ncc", "decoy_power", "count", "decoy_count", "status"]
-    fit = fit_lines(dataset[wanted].load(), project.micrographs().drop_vars("image").load(), settings)
-    stored = fit.assign_attrs(picks=picks, micrographs_done=int((dataset["status"].values == Status.DONE).sum()))
-    project.write_whole("calibration", picks, stored, settings.stored())
-    return stored
+    rows = _sample(project.count, LINE_SAMPLE)
+    medians = _medians(table, rows, settings)
+    lines = fit_lines(medians, table.micrographs(rows), settings)
+    model, verdict = _model(table, rows, settings)
+    lines = lines.assign_attrs(
+        picks=picks,
+        micrographs_done=int((project.done(f"picks/{picks}") == Status.DONE).sum()),
+        probability=verdict,
+        micrographs_fitted=len(rows),
+    )
+    parts = {} if model is None else {"mixture": model.to_dataset()}
+    known = medians if len(rows) == project.count else None
+    blocks = _columns(table, lines, model, settings, known)
+    project.write_whole("calibration", picks, lines, settings.stored(), parts, blocks)
+    return project.dataset(f"calibration/{picks}")
 
 
-def read_calibration(project: Project, picks: str) -> xr.Dataset | None:
-    """Return the stored fit of some picks, or None if they were not calibrated."""
-    return project.dataset(f"calibration/{picks}").load() if picks in project.names("calibration") else None
+class PickTable:
+    """Scores of some picks with their table of micrographs, read by rows.
+
+    Parameters
+    ----------
+    project, picks
+        Where they are.
+    """
+
+    def __init__(self, project: Project, picks: str) -> None:
+        self.count = project.count
+        self._picks = project.dataset(f"picks/{picks}")
+        self._micrographs = project.micrographs().drop_vars("image")
+        self.diameter = float(self._picks.attrs["diameter"])
+
+    def picks(self, rows: Rows, template: bool = False) -> xr.Dataset:
+        """Scores and positions of picks and decoys."""
+        names = [name for name in SCORES if name in self._picks] + (["template"] if template else [])
+        return self._picks[names].isel(micrograph=rows).load()
+
+    def micrographs(self, rows: Rows) -> xr.Dataset:
+        """Rows of the table of micrographs."""
+        return self._micrographs.isel(micrograph=rows).load()
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Blocks of micrographs that hold about half a million places for picks each."""
+        size = max(1, BLOCK_PLACES // max(int(self._picks.sizes["pick"]), 1))
+        return [(start, min(start + size, self.count)) for start in range(0, self.count, size)]
+
+
+def _sample(count: int, most: int) -> NDArray[np.intp]:
+    """All micrographs, or some drawn at random, in order."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def _medians(table: PickTable, rows: NDArray[np.intp], settings: CalibrateSettings) -> xr.Dataset:
+    """Medians of many micrographs, read in blocks."""
+    start, stop = table.blocks()[0]
+    parts = np.array_split(rows, -(-len(rows) // (stop - start)))
+    found = [micrograph_medians(table.picks(part), settings.median_of) for part in parts]
+    return xr.concat(found, "micrograph", data_vars="minimal", coords="minimal", compat="override", join="override")
+
+
+def _model(table: PickTable, rows: NDArray[np.intp], settings: CalibrateSettings) -> tuple[Model | None, str]:
+    """Mixture and its verdict; None with the reason where it is turned off or cannot be fitted."""
+    if settings.probability == "none":
+        return None, "turned off"
+    template = "template" in settings.covariates
+    counts = table.picks(rows[: min(len(rows), 200)])["count"].values
+    wanted = int(np.clip(MIXTURE_PICKS / max(float(counts.mean()), 1.0), LEAST_MIXTURE, MOST_MIXTURE))
+    if len(rows) > wanted:
+        # evenly over the range of defocus
+        order = rows[np.argsort(mean_defocus(table.micrographs(rows)), kind="stable")]
+        rows = np.sort(order[np.unique(np.linspace(0, len(order) - 1, wanted).round().astype(np.intp))])
+    try:
+        model = fit_mixture(table.picks(rows, template), table.micrographs(rows), table.diameter, settings)
+    except NotFitted as error:
+        return None, str(error)
+    return model, model.verdict
+
+
+def _columns(
+    table: PickTable, lines: xr.Dataset, model: Model | None, settings: CalibrateSettings, known: xr.Dataset | None
+) -> Iterator[Block]:
+    """Lay lines and mixture on every micrograph, block by block."""
+    template = "template" in settings.covariates
+    for start, stop in table.blocks():
+        rows = slice(start, stop)
+        picks, micrographs = table.picks(rows, template), table.micrographs(rows)
+        medians = micrograph_medians(picks, settings.median_of) if known is None else known.isel(micrograph=rows)
+        columns = {"": line_columns(lines, medians, micrographs)}
+        if model is not None:
+            columns["mixture"] = mixture_columns(picks, micrographs, model)
+        yield start, columns
 
 
 def fingerprint(project: Project, picks: str) -> str:
-    """Short digest of the picks and of the fit that calibrates them; "" for the fit where there is none."""
-    fit = read_calibration(project, picks)
-    made = str(project.dataset(f"picks/{picks}").attrs["bank"])
-    if fit is None:
-        return hashlib.sha256(made.encode()).hexdigest()[:16]
-    values = (fit["shift"].values, fit["gain"].values, np.array([fit.attrs["pivot"]]))
-    return hashlib.sha256(made.encode() + b"".join(value.tobytes() for value in values)).hexdigest()[:16]
+    """Short digest of some picks and of what calibrates them."""
+    made = hashlib.sha256(str(project.dataset(f"picks/{picks}").attrs["bank"]).encode())
+    fit, mixture = project.calibration(picks), project.mixture(picks)
+    if fit is not None:
+        for values in (fit["shift"].values, fit["gain"].values, np.array([fit.attrs["pivot"]])):
+            made.update(values.tobytes())
+    if mixture is not None:
+        for name in sorted(map(str, mixture.data_vars)):
+            made.update(mixture[name].values.tobytes())
+        made.update(json.dumps(mixture.attrs, sort_keys=True, default=str).encode())
+    return made.hexdigest()[:16]
 
 
-def summary(fit: xr.Dataset) -> dict[str, object]:
-    """Verdicts and correlations of a fit as plain values."""
+def summary(project: Project, picks: str) -> dict[str, object]:
+    """Verdicts, slopes, probabilities and outlying micrographs of a stored fit as plain values."""
+    fit, mixture = project.calibration(picks), project.mixture(picks)
+    assert fit is not None
     out: dict[str, object] = {"reference_defocus": float(fit.attrs["reference_defocus"])}
     for score in fit["score"].values:
         one = fit.sel(score=score)
@@ -64,7 +179,39 @@ def summary(fit: xr.Dataset) -> dict[str, object]:
             "rho_after": _plain(one["rho_after"].item()),
             "outliers": int(one["outlier"].sum()),
         }
+    out["probability"] = probability_summary(fit, mixture)
+    names = [str(name) for name in project.read("micrographs", "name")]
+    out["outlying_micrographs"] = ranked_outliers(fit, names, junk_share(fit, mixture))[:MOST_OUTLYING]
     return out
+
+
+def probability_summary(fit: xr.Dataset, mixture: xr.Dataset | None) -> dict[str, object]:
+    """How the mixture went, and what it expects, as plain values."""
+    out: dict[str, object] = {"verdict": str(fit.attrs.get("probability", "not fitted"))}
+    if mixture is None:
+        return out
+    report = json.loads(mixture.attrs["report"])
+    expected = mixture["expected"].sum("micrograph")
+    slopes = report["slopes"]
+    return {
+        **out,
+        "noise_from": str(mixture.attrs["noise_from"]),
+        "expected_particles": float(expected.sel(component="particle")),
+        "expected_junk": float(expected.sel(component="junk")),
+        "trend": report["trend"],
+        "converged": report["converged"],
+        "iterations": report["iterations"],
+        "particle_ncc_per_um": slopes["ncc"]["slope"],
+        "particle_ncc_interval": slopes["ncc"].get("interval"),
+        "micrographs_fitted": report["micrographs"],
+    }
+
+
+def junk_share(fit: xr.Dataset, mixture: xr.Dataset | None) -> NDArray[np.floating]:
+    """Fraction of the picks of every micrograph that are junk of high power; NaN where it is not known."""
+    if mixture is None:
+        return np.full(fit.sizes["micrograph"], np.nan)
+    return np.asarray(mixture["fraction"].sel(component="junk").values)
 
 
 def _plain(value: float) -> float | None:

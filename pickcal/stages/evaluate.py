@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from pickcal.calibration import calibrated_scores
 from pickcal.errors import InputError
-from pickcal.evaluation import Labelled, label_picks, summarise
+from pickcal.evaluation import Labelled, false_discovery, label_picks, reliability, summarise
 from pickcal.formats.relion import read_coordinates_star, read_truth_micrographs
 from pickcal.project import Project, matching_names
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED
 from pickcal.settings import EvaluateSettings
-from pickcal.stages.calibrate import read_calibration
-from pickcal.stages.select import judge, stored_selection
+from pickcal.stages.select import judge, likelihoods, stored_selection
 
 Floats = NDArray[np.floating]
 
@@ -77,18 +76,21 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
     -------
     dict
         As `pickcal evaluate --json` prints: precision, recall, f1, threshold and average_precision on calibrated
-        scores, `raw` with the same on raw scores, per_micrograph_best_f1, transfer_loss, rho_defocus.
+        scores, `raw` with the same on raw scores and, where there is a mixture, `probability` on probabilities;
+        per_micrograph_best_f1, transfer_loss, rho_defocus; `false_discovery` and `reliability` of the probabilities.
     """
     project.require("picks", picks)
     known = read_truth(project, truth)
-    labels, order = _labels(project, picks, known, settings)
-    dataset = project.dataset(f"picks/{picks}")[["ncc", "power"]].load()
-    calibrated = calibrated_scores(dataset, read_calibration(project, picks))["ncc"].values
+    labels, order = labels_of(project, picks, known, settings)
+    names = ["x", "y", "ncc", "power", "count", "status", "template"]
+    dataset = project.dataset(f"picks/{picks}")[names].load()
+    calibrated = calibrated_scores(dataset, project.calibration(picks))["ncc"].values
+    likelihood = likelihoods(project, picks, dataset, project.micrographs().drop_vars("image").load())
     defocus = _defocus(project)[order]
     raw = summarise(labels, _scores(dataset["ncc"].values, labels, order), defocus)
     ours = summarise(labels, _scores(calibrated, labels, order), defocus)
     keys = ("precision", "recall", "f1", "threshold", "average_precision")
-    return {
+    out = {
         "picks": picks,
         "calibrated": picks in project.names("calibration"),
         "micrographs": len(order),
@@ -99,13 +101,22 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
         "transfer_loss": {"raw": raw["transfer_loss"], "calibrated": ours["transfer_loss"]},
         "rho_defocus": {"raw": raw["rho_defocus"], "calibrated": ours["rho_defocus"]},
     }
+    if likelihood is not None:
+        chances = _scores(likelihood["probability"].values, labels, order)
+        sure = summarise(labels, chances, defocus)
+        out["probability"] = {key: sure[key] for key in keys}
+        out["transfer_loss"]["probability"] = sure["transfer_loss"]
+        out["rho_defocus"]["probability"] = sure["rho_defocus"]
+        out["false_discovery"] = false_discovery(labels, _scores(likelihood["q_value"].values, labels, order), chances)
+        out["reliability"] = reliability(labels, chances)
+    return out
 
 
 def evaluate_selection(project: Project, selection: str, truth: Path, settings: EvaluateSettings) -> dict[str, Any]:
     """Figures of a picks group as `evaluate_picks`, with precision, recall and F1 of one selection of it."""
     picks, thresholds = stored_selection(project, selection)
     out = evaluate_picks(project, picks, truth, settings)
-    labels, order = _labels(project, picks, read_truth(project, truth), settings)
+    labels, order = labels_of(project, picks, read_truth(project, truth), settings)
     accepted = judge(project, picks, thresholds) == ACCEPTED
     found = count = 0
     for entry, i in zip(labels, order, strict=True):
@@ -126,10 +137,10 @@ def evaluate_selection(project: Project, selection: str, truth: Path, settings: 
     return out
 
 
-def _labels(
+def labels_of(
     project: Project, picks: str, truth: Truth, settings: EvaluateSettings
 ) -> tuple[list[Labelled], NDArray[np.intp]]:
-    """Match picks with truth, for the micrographs that have both."""
+    """Match picks with truth: one entry, and its row in the project, for each micrograph that has both."""
     dataset = project.dataset(f"picks/{picks}")
     diameter = float(dataset.attrs["diameter"])
     small = dataset[["x", "y", "ncc", "count", "status"]].load()

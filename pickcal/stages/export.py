@@ -14,8 +14,7 @@ from pickcal.formats.tables import write_table
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED
 from pickcal.settings import ExportSettings
-from pickcal.stages.calibrate import read_calibration
-from pickcal.stages.select import judge, stored_selection
+from pickcal.stages.select import judge, likelihoods, stored_selection
 from pickcal.stages.sources import CTF_COLUMNS
 
 RELION_LABELS = {
@@ -23,6 +22,8 @@ RELION_LABELS = {
     "calibrated_ncc": "pickcalCalibratedNccScore",
     "power": "pickcalPowerScore",
     "calibrated_power": "pickcalCalibratedPowerScore",
+    "probability": "pickcalProbability",
+    "q_value": "pickcalQValue",
 }
 
 
@@ -100,11 +101,11 @@ def pick_table(
     -------
     DataFrame
         `micrograph`, `x_px`, `y_px` (pixels of the source, from the centre of its first pixel), `x`, `y` (Å), raw and
-        calibrated scores, `peak_power`, `background`, `background_variance`, `template` (from 0), `angle` (degrees),
-        `defocus` (Å).
+        calibrated scores, `probability` and `q_value` where there is a mixture, `peak_power`, `background`,
+        `background_variance`, `template` (from 0), `angle` (degrees), `defocus` (Å).
     """
     dataset = project.dataset(f"picks/{picks}").load()
-    calibrated = calibrated_scores(dataset, read_calibration(project, picks))
+    calibrated = calibrated_scores(dataset, project.calibration(picks))
     row, column = np.nonzero(chosen)
     pixel = micrographs["pixel_size"].to_numpy()[row]
     defocus = 0.5 * (micrographs["defocus_u"] + micrographs["defocus_v"]).to_numpy()
@@ -119,6 +120,10 @@ def pick_table(
         "power": dataset["power"].values[row, column],
         "calibrated_power": calibrated["power"].values[row, column],
     }
+    likelihood = likelihoods(project, picks, dataset, project.micrographs().drop_vars("image").load())
+    if likelihood is not None:
+        for name in ("probability", "q_value"):
+            out[name] = likelihood[name].values[row, column]
     for name in ("peak_power", "background", "background_variance", "template", "angle"):
         out[name] = dataset[name].values[row, column]
     out["defocus"] = defocus[row]

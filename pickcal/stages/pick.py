@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,41 +16,26 @@ from pickcal.errors import InputError, MissingFileError
 from pickcal.formats.images import is_volume, read_stack, read_volume
 from pickcal.picking.bank import ENERGY, Bank, bank_from_templates
 from pickcal.picking.blobs import blob_bank, blob_diameters
-from pickcal.picking.ctf import Ctf, electron_wavelength
+from pickcal.picking.ctf import electron_wavelength
 from pickcal.picking.filters import RadialFilter, noise_spectrum, whitening_filter
 from pickcal.picking.projection import Volume, even_angles
 from pickcal.picking.projection import project as project_volume
-from pickcal.picking.search import SearchParameters, search
 from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status
 from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.search import Search, load_bank, search_micrograph, search_of
 
-PIXEL_TOLERANCE = 0.03
 NOISE_SAMPLE = 24
-CTF_NAMES = (
-    "defocus_u",
-    "defocus_v",
-    "defocus_angle",
-    "voltage",
-    "spherical_aberration",
-    "amplitude_contrast",
-    "phase_shift",
-)
 
 
 @dataclass(frozen=True)
 class PickTask:
     """One batch of micrographs to search."""
 
-    project: str
-    name: str
+    search: Search
     start: int
     stop: int
-    bank: str
-    parameters: SearchParameters
-    ctf: bool
-    slots: int
 
 
 def pick(
@@ -85,32 +69,13 @@ def pick(
         _create(project, name, settings, identity, reporter)
     else:
         project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
-    parameters = search_parameters(settings)
-    stored = project.dataset(group)
-    digest, slots = str(stored.attrs["bank"]), int(stored.sizes["pick"])
-    tasks = [
-        PickTask(str(project.path.absolute()), name, start, stop, digest, parameters, settings.ctf, slots)
-        for start, stop in batches_left(project, group)
-    ]
+    made = search_of(project, name, settings)
+    tasks = [PickTask(made, start, stop) for start, stop in batches_left(project, group)]
     result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter)
     capped = int(project.read(group, "capped").sum())
     if capped:
         reporter.note(f"{capped} micrographs had more than {settings.max_picks} picks; the best are kept (--max-picks)")
     return result
-
-
-def search_parameters(settings: PickSettings) -> SearchParameters:
-    """Translate settings for the picking functions."""
-    return SearchParameters(
-        diameter=settings.diameter,
-        diameter_min=settings.diameter_min,
-        diameter_max=settings.diameter_max,
-        low_pass=settings.low_pass,
-        high_pass=settings.high_pass or 3 * settings.diameter_max,
-        sign=-1.0 if settings.contrast == "dark" else 1.0,
-        min_distance=settings.min_distance * settings.diameter,
-        max_picks=settings.max_picks,
-    )
 
 
 def _identity(settings: PickSettings) -> dict[str, Any]:
@@ -248,29 +213,11 @@ def load_templates(settings: TemplateSettings) -> tuple[NDArray[np.float32], flo
     return np.asarray(images, dtype=np.float32), float(pixel_size)
 
 
-@lru_cache(maxsize=2)
-def _load_bank(path: str, name: str, digest: str) -> tuple[Bank, RadialFilter | None]:
-    """Bank of a picks group, once per process; the digest keeps a replaced group from being mistaken for the old."""
-    project = Project.open(path)
-    attributes = project.dataset(f"picks/{name}").attrs
-    arrays = {key: project.read(f"picks/{name}/bank", key) for key in ("basis", "coefficients", "template", "angle")}
-    gain = project.read(f"picks/{name}/bank", "whitening")
-    whitening = RadialFilter(float(attributes["whitening_step"]), gain) if len(gain) else None
-    bank = Bank(
-        **arrays,
-        pixel_size=float(attributes["bank_pixel_size"]),
-        mask_radius=float(attributes["bank_mask_radius"]),
-        mask_edge=float(attributes["bank_mask_edge"]),
-        energy=float(attributes["bank_energy"]),
-    )
-    return bank, whitening
-
-
 def pick_batch(task: PickTask) -> None:
     """Search the micrographs of one batch and write picks, decoys and status."""
-    project = Project.open(task.project, mode="r+")
-    group = f"picks/{task.name}"
-    bank, whitening = _load_bank(task.project, task.name, task.bank)
+    project = Project.open(task.search.project, mode="r+")
+    group = f"picks/{task.search.name}"
+    bank, whitening = load_bank(task.search)
     values = {name: project.read(group, name, task.start, task.stop) for name in PICKS}
     micrographs = project.micrographs().drop_vars("image").isel(micrograph=slice(task.start, task.stop)).load()
     for i in range(task.stop - task.start):
@@ -282,7 +229,7 @@ def pick_batch(task: PickTask) -> None:
             values["error"][i] = f"not imported: {row['error'].item()}"
             continue
         try:
-            found = _search_one(project.image(task.start + i), row, bank, whitening, task)
+            found = search_micrograph(project.image(task.start + i), row, bank, whitening, task.search)
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue
@@ -290,53 +237,3 @@ def pick_batch(task: PickTask) -> None:
             values[name][i] = column
         values["status"][i], values["error"][i] = Status.DONE, ""
     project.write_batch(group, task.start, task.stop, values)
-
-
-def _search_one(
-    image: NDArray[np.float32], row: xr.Dataset, bank: Bank, whitening: RadialFilter | None, task: PickTask
-) -> dict[str, NDArray[Any] | int]:
-    pixel_size = float(row["pixel_size"])
-    if abs(pixel_size / bank.pixel_size - 1) > PIXEL_TOLERANCE:
-        raise InputError(
-            f"working pixel {pixel_size:.3g} Å, the other micrographs have {bank.pixel_size:.3g} Å; "
-            "import the two kinds into separate projects"
-        )
-    side = min(image.shape) * pixel_size
-    if task.parameters.diameter_max >= side:
-        raise InputError(
-            f"diameter: expected less than this micrograph's side of {side:.0f} Å, "
-            f"got {task.parameters.diameter_max:g} Å"
-        )
-    ctf = _ctf(row) if task.ctf else None
-    picks, decoys = search(image, pixel_size, bank, task.parameters, ctf, whitening)
-    slots = task.slots
-    out: dict[str, NDArray[Any] | int] = {
-        name: _padded(getattr(picks, name), slots, PICKS[name].fill)
-        for name in ("x", "y", "ncc", "power", "peak_power", "background", "background_variance", "template", "angle")
-    }
-    for name in ("x", "y", "ncc", "power"):
-        out[f"decoy_{name}"] = _padded(getattr(decoys, name), slots, np.nan)
-    out["count"], out["decoy_count"] = min(len(picks.x), slots), min(len(decoys.x), slots)
-    out["capped"] = int(picks.capped or len(picks.x) > slots)
-    return out
-
-
-def _ctf(row: xr.Dataset) -> Ctf:
-    values = {name: float(row[name].item()) for name in CTF_NAMES}
-    for name in ("defocus_angle", "phase_shift"):
-        values[name] = float(np.nan_to_num(values[name]))
-    missing = [name for name, value in values.items() if not np.isfinite(value)]
-    if missing:
-        raise InputError(
-            f"the CTF needs {', '.join(missing)}, which the table lacks; import anew, or pick with --no-ctf"
-        )
-    ctf = Ctf(**values)
-    if not ctf.defocus > 0:
-        raise InputError(f"defocus: expected above 0 Å, got {ctf.defocus:g} Å; import anew, or pick with --no-ctf")
-    return ctf
-
-
-def _padded(values: NDArray[Any], length: int, fill: Any) -> NDArray[Any]:
-    out = np.full(length, fill, dtype=values.dtype)
-    out[: min(length, len(values))] = values[:length]
-    return out

@@ -12,14 +12,14 @@ from pickcal.errors import InputError
 from pickcal.project import Project
 from pickcal.report import save_plots, write_report
 from pickcal.selection import read_thresholds
-from pickcal.settings import Job, SelectJob, SelectSettings
+from pickcal.settings import CalibrateSettings, Job, SelectJob, SelectSettings
 from pickcal.simulation import simulate
 from pickcal.stages.calibrate import calibrate, summary
 from pickcal.stages.evaluate import evaluate_picks, evaluate_selection
 from pickcal.stages.export import export
 from pickcal.stages.ingest import ingest
 from pickcal.stages.pick import pick
-from pickcal.stages.select import select
+from pickcal.stages.select import automatic, expected_false, select, thresholds_of
 
 
 def run(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def run(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
     if job.pick is not None:
         out["pick"] = pick(project, picks, job.pick, executor, reporter).as_json()
     later: list[tuple[str, bool, Callable[[], Any]]] = [
-        ("calibrate", job.calibrate is not None, lambda: summary(calibrate(project, picks, _given(job.calibrate)))),
+        ("calibrate", job.calibrate is not None, lambda: _calibrate(project, picks, _given(job.calibrate))),
         ("select", job.select is not None, lambda: _select(project, picks, _given(job.select))),
         ("export", job.export is not None, lambda: _export(project, job)),
         ("evaluate", job.evaluate is not None, lambda: _evaluate(project, job)),
@@ -71,6 +71,11 @@ def _simulate(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any
     return {"folder": str(star.parent)}
 
 
+def _calibrate(project: Project, picks: str, settings: CalibrateSettings) -> dict[str, Any]:
+    calibrate(project, picks, settings)
+    return summary(project, picks)
+
+
 def _select(project: Project, picks: str, section: SelectJob) -> dict[str, Any]:
     if section.thresholds is not None:
         given = section.model_fields_set - {"name", "thresholds"}
@@ -78,7 +83,9 @@ def _select(project: Project, picks: str, section: SelectJob) -> dict[str, Any]:
             raise InputError(f"select: give thresholds = FILE or values, not both; found {', '.join(sorted(given))}")
         settings = read_thresholds(section.thresholds)
     else:
-        settings = SelectSettings(**section.model_dump(exclude={"name", "thresholds"}))
+        settings = SelectSettings(**section.model_dump(exclude={"name", "thresholds", "auto"}))
+    if section.auto:
+        settings = automatic(project, picks, settings)
     return selection_counts(project, select(project, picks, section.name, settings, overwrite=True), section.name)
 
 
@@ -86,11 +93,18 @@ def selection_counts(project: Project, counts: Any, name: str) -> dict[str, Any]
     """Totals per reason of a selection, as plain values."""
     totals = counts["counts"].values.sum(axis=1)
     reasons = [str(reason) for reason in counts["reason"].values]
+    thresholds = {
+        key: value
+        for key, value in thresholds_of(project, name).stored().items()
+        if value is not None and value not in ([], False)
+    }
     return {
         "selection": name,
         "picks": counts.attrs["picks"],
         "calibrated": bool(counts.attrs["calibrated"]),
+        "thresholds": thresholds,
         **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
+        **expected_false(project, name),
     }
 
 

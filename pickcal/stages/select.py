@@ -8,11 +8,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pickcal.errors import ProjectError
+from pickcal.calibration.mixture import power_limit, probabilities
+from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
-from pickcal.selection import REASONS, reason_counts, rejection_reasons, write_thresholds
+from pickcal.selection import ACCEPTED, REASONS, reason_counts, rejection_reasons, write_thresholds
 from pickcal.settings import SelectSettings, validated
-from pickcal.stages.calibrate import fingerprint, read_calibration
+from pickcal.stages.calibrate import fingerprint
 
 
 def select(
@@ -47,14 +48,21 @@ def select(
     stored = {"picks": picks, **settings.stored()}
     if name in project.names("selection") and not overwrite:
         project.check_same(f"selection/{name}", stored, "choose another --name, or give --overwrite to replace it")
-    reasons = judge(project, picks, settings)
+    reasons, likelihood = judged(project, picks, settings)
+    expected = {}
+    if likelihood is not None:
+        accepted = reasons == ACCEPTED
+        junk = float(likelihood["junk"].values[accepted].sum(dtype=np.float64))
+        sure = float(likelihood["probability"].values[accepted].sum(dtype=np.float64))
+        expected = {"expected_noise": int(accepted.sum()) - sure - junk, "expected_junk": junk}
     counts = xr.Dataset(
         {"counts": (("reason", "micrograph"), reason_counts(reasons))},
         coords={"reason": list(REASONS)},
         attrs={
             "picks": picks,
-            "calibrated": read_calibration(project, picks) is not None and not settings.raw,
+            "calibrated": project.calibration(picks) is not None and not settings.raw,
             "fingerprint": fingerprint(project, picks),
+            **expected,
         },
     )
     project.write_whole("selection", name, counts, stored)
@@ -65,9 +73,68 @@ def select(
 
 def judge(project: Project, picks: str, settings: SelectSettings) -> NDArray[np.int8]:
     """Reason for every pick, int8 (micrograph, pick); see `selection.rejection_reasons`."""
-    dataset = project.dataset(f"picks/{picks}")[["x", "y", "ncc", "power", "count", "status"]].load()
+    return judged(project, picks, settings)[0]
+
+
+def judged(project: Project, picks: str, settings: SelectSettings) -> tuple[NDArray[np.int8], xr.Dataset | None]:
+    """Reasons as `judge` gives them, and the probabilities of all picks where there are any."""
+    names = ["x", "y", "ncc", "power", "count", "status", "template"]
+    dataset = project.dataset(f"picks/{picks}")[names].load()
     micrographs = project.micrographs().drop_vars("image").load()
-    return rejection_reasons(dataset, read_calibration(project, picks), micrographs, settings)
+    likelihood = likelihoods(project, picks, dataset, micrographs)
+    return rejection_reasons(dataset, project.calibration(picks), micrographs, settings, likelihood), likelihood
+
+
+def likelihoods(project: Project, picks: str, dataset: xr.Dataset, micrographs: xr.Dataset) -> xr.Dataset | None:
+    """Probability, junk and q-value of every pick of all micrographs; None where the calibration has no mixture."""
+    mixture = project.mixture(picks)
+    return None if mixture is None else probabilities(dataset, micrographs, mixture)
+
+
+def automatic(project: Project, picks: str, settings: SelectSettings) -> SelectSettings:
+    """Fill in the thresholds that the mixture proposes where none are given.
+
+    Parameters
+    ----------
+    project, picks
+        Calibrated picks.
+    settings
+        What is given stays: a probability or a false discovery rate, a power maximum, excluded micrographs.
+
+    Returns
+    -------
+    SelectSettings
+        With probability 0.5 unless something else is asked, and the power above which junk is likelier than particles.
+
+    Raises
+    ------
+    ProjectError, InputError
+        If there are no such picks, they have no probabilities, or the thresholds are to be on raw scores.
+    """
+    project.require("picks", picks)
+    mixture, lines = project.mixture(picks), project.calibration(picks)
+    if mixture is None or lines is None:
+        reason = "they are not calibrated" if lines is None else str(lines.attrs.get("probability", "no mixture"))
+        raise InputError(f"auto: picks {picks!r} have no probabilities ({reason}); run 'pickcal calibrate' first")
+    if settings.raw:
+        raise InputError("auto: thresholds are on calibrated scores, found raw; leave out --raw")
+    found = settings.model_dump()
+    if settings.probability is None and settings.fdr is None:
+        found["probability"] = 0.5
+    if settings.max_power is None and np.isfinite(mixture["power_level"].values).any():
+        found["max_power"] = power_limit(mixture, lines, project.micrographs().drop_vars("image").load())
+    return validated(SelectSettings, found, "auto")
+
+
+def expected_false(project: Project, name: str) -> dict[str, object]:
+    """Give the number of false picks to expect among those accepted, noise and junk apart; {} without a mixture."""
+    counts = project.dataset(f"selection/{name}")
+    expected = {key: float(counts.attrs[key]) for key in ("expected_noise", "expected_junk") if key in counts.attrs}
+    if not expected:
+        return {}
+    accepted = int(counts["counts"].sel(reason=REASONS[ACCEPTED]).sum()) if "counts" in counts else 0
+    total = sum(expected.values())
+    return {**expected, "expected_false_rate": total / accepted if accepted else 0.0}
 
 
 def is_stale(project: Project, name: str) -> bool:
@@ -91,8 +158,33 @@ def stored_selection(project: Project, name: str) -> tuple[str, SelectSettings]:
             f"{project.path}: selection {name!r} was made before its picks were picked or calibrated anew, and would "
             "now accept others; give the same select command again"
         )
-    values = project.settings(f"selection/{name}")
-    picks = str(values.pop("picks"))
+    picks = picks_of(project, name)
     if picks not in project.names("picks"):
         raise ProjectError(f"{project.path}: selection {name!r} is of picks {picks!r}, which are gone; pick them again")
-    return picks, validated(SelectSettings, values, f"selection {name}")
+    return picks, thresholds_of(project, name)
+
+
+def picks_of(project: Project, name: str) -> str:
+    """Name of the picks that a stored selection is of."""
+    return str(project.settings(f"selection/{name}")["picks"])
+
+
+def selections_of(project: Project, picks: str) -> list[str]:
+    """Names of the selections of some picks."""
+    return [name for name in project.names("selection") if picks_of(project, name) == picks]
+
+
+def thresholds_of(project: Project, name: str, picks: str | None = None) -> SelectSettings:
+    """Thresholds of a stored selection, stale or not.
+
+    Raises
+    ------
+    ProjectError
+        If there is no such selection, or it is not of the picks given.
+    """
+    project.require("selection", name)
+    of = picks_of(project, name)
+    if picks is not None and of != picks:
+        raise ProjectError(f"{project.path}: selection {name!r} is of picks {of!r}, not of {picks!r}")
+    values = {key: value for key, value in project.settings(f"selection/{name}").items() if key != "picks"}
+    return validated(SelectSettings, values, f"selection {name}")

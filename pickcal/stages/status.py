@@ -9,7 +9,8 @@ import numpy as np
 from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
 from pickcal.stages.batches import pending
-from pickcal.stages.calibrate import read_calibration, summary
+from pickcal.stages.calibrate import summary
+from pickcal.stages.control import stored_control
 from pickcal.stages.select import is_stale
 
 
@@ -23,6 +24,7 @@ def status(project: Project) -> dict[str, Any]:
         "picks": {},
         "calibration": {},
         "selection": {},
+        "control": {},
         "failures": _failures(names, project, "micrographs"),
         "left": [],
     }
@@ -39,11 +41,11 @@ def status(project: Project) -> dict[str, Any]:
         left = int(pending(project, f"picks/{name}").sum())
         if left:
             out["left"].append(f"pick {name}: {left} micrographs")
-        fit = read_calibration(project, name)
+        fit = project.calibration(name)
         if fit is None:
             out["left"].append(f"calibrate {name}")
         else:
-            out["calibration"][name] = summary(fit)
+            out["calibration"][name] = summary(project, name)
             if fit.attrs.get("micrographs_done") != int((found == Status.DONE).sum()):
                 out["left"].append(f"calibrate {name}: picks have changed since")
     for name in project.names("selection"):
@@ -56,6 +58,12 @@ def status(project: Project) -> dict[str, Any]:
             "picks": counts.attrs["picks"],
             **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
         }
+    for name in project.names("control"):
+        tried = stored_control(project, name)
+        if tried is None:
+            out["left"].append(f"control {name}: its picks, their calibration or its selection have changed since")
+        else:
+            out["control"][name] = {key: tried[key] for key in ("verdict", "warning") if tried[key]}
     return out
 
 

@@ -1,17 +1,22 @@
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from small_project import add_calibration, failed, make_project, outlying
+from planted import plant, planted_project, straight
+from small_project import add_calibration, add_selection, failed, make_project, outlying
 
 from pickcal.calibration import calibrated_scores
-from pickcal.dashboard.controller import FIGURES, Inspector
+from pickcal.dashboard.controller import FIGURES, Inspector, shared_inspector
 from pickcal.errors import InputError, MissingFileError, ProjectError
+from pickcal.plots.project import MIXTURE_FIGURES
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED, rejection_reasons
-from pickcal.settings import SelectSettings
+from pickcal.settings import CalibrateSettings, SelectSettings
+from pickcal.stages.expected import sorted_probabilities
+from pickcal.stages.select import judged
 
 
 def counted(project, threshold):
@@ -94,10 +99,11 @@ def test_table_and_counts_say_what_became_of_each_micrograph(project):
     assert counts["decoys"] == 10 * 120
 
 
-def test_verdicts_name_both_scores(project):
-    verdicts = Inspector(project.path).verdicts("template")
-    assert [score for score, _ in verdicts] == ["NCC score", "natural logarithm of the power score"]
-    assert all(text.startswith("slope +") for _, text in verdicts)
+def test_verdicts_name_both_scores_and_the_mixture(project):
+    *lines, chance = Inspector(project.path).verdicts("template")
+    assert [score for score, _ in lines] == ["NCC score", "natural logarithm of the power score"]
+    assert all(text.startswith("slope +") for _, text in lines)
+    assert chance == ("probability of being a particle", project.mixture("template").attrs["verdict"])
 
 
 def test_uncalibrated_picks_are_counted_by_raw_scores(tmp_path):
@@ -119,10 +125,93 @@ def test_uncalibrated_picks_are_counted_by_raw_scores(tmp_path):
 
 def test_every_figure_is_drawn_and_others_are_refused(project):
     inspector = Inspector(project.path)
-    for kind in FIGURES:
+    assert inspector.figures("template") == (*FIGURES, *MIXTURE_FIGURES)
+    for kind in inspector.figures("template"):
         assert inspector.figure("template", kind).axes
+        picture = inspector.picture("template", kind)
+        assert picture.startswith(b"\x89PNG") and inspector.picture("template", kind) is picture
     with pytest.raises(InputError, match="expected one of medians"):
         inspector.figure("template", "pie")
+
+
+@pytest.fixture(scope="module")
+def blurred(tmp_path_factory):
+    """A project whose particles overlap with the noise, so that probabilities are not all 0 or 1."""
+    plan = {"micrographs": 12, "junk_count": straight(6.0), "particle_count": straight(40.0, 20.0)}
+    made = planted_project(tmp_path_factory.mktemp("blurred") / "p.zarr", plant(**plan))
+    add_calibration(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("probability", "fdr"),
+    [(0.0, None), (0.5, None), (0.0, 0.05), (0.3, 0.1), (0.8, 0.02), (0.999, None), (1.0, None)],
+)
+def test_likely_picks_are_those_of_the_selection_with_its_expected_false_ones(blurred, probability, fdr):
+    found = Inspector(blurred.path).likely("template", probability, fdr)
+    reasons, likelihood = judged(blurred, "template", SelectSettings(probability=probability, fdr=fdr))
+    accepted = reasons == ACCEPTED
+    np.testing.assert_array_equal(found.accepted, accepted.sum(axis=1))
+    junk = np.where(accepted, likelihood["junk"].values.astype(float), 0).sum(axis=1)
+    sure = np.where(accepted, likelihood["probability"].values.astype(float), 0).sum(axis=1)
+    np.testing.assert_allclose(found.junk, junk, atol=1e-4)
+    np.testing.assert_allclose(found.noise, accepted.sum(axis=1) - sure - junk, atol=1e-4)
+    table = Inspector(blurred.path).likely_table("template", found)
+    np.testing.assert_allclose(table["expected noise"], found.noise, atol=0.006)
+    assert list(table["accepted"]) == list(found.accepted)
+
+
+def test_more_is_accepted_at_lower_probability_and_higher_rate(blurred):
+    inspector = Inspector(blurred.path)
+    counts = [inspector.likely("template", p).accepted.sum() for p in (0.99, 0.9, 0.5, 0.1, 0.0)]
+    assert np.all(np.diff(counts) > 0)
+    assert counts[-1] == blurred.read("picks/template", "count").sum()
+    assert np.all(np.diff([inspector.likely("template", 0.0, rate).accepted.sum() for rate in (0.01, 0.05, 0.2)]) > 0)
+
+
+def test_probabilities_read_in_blocks_are_the_same(blurred, monkeypatch):
+    whole = sorted_probabilities(blurred, "template")
+    monkeypatch.setattr("pickcal.stages.expected.BLOCK_PLACES", 500)
+    parts = sorted_probabilities(blurred, "template")
+    for name, values in vars(whole).items():
+        np.testing.assert_allclose(getattr(parts, name), values, rtol=1e-6, atol=1e-7)
+
+
+def test_the_start_is_the_probability_of_a_selection_or_one_half(project, tmp_path):
+    assert Inspector(project.path).starting_probability("template") == 0.5
+    made = planted_project(tmp_path / "p.zarr", plant(micrographs=6))
+    add_calibration(made)
+    add_selection(made, "sure", SelectSettings(probability=0.95))
+    assert Inspector(made.path).starting_probability("template") == 0.95
+
+
+def test_without_a_mixture_the_reason_is_given_and_probabilities_are_refused(tmp_path):
+    made = make_project(tmp_path / "p.zarr", micrographs=8, calibrate=False)
+    add_calibration(made, CalibrateSettings(bootstrap=0, probability="none"))
+    inspector = Inspector(made.path)
+    assert inspector.verdicts("template")[-1] == ("probability of being a particle", "none (turned off)")
+    assert inspector.figures("template") == FIGURES
+    assert inspector.probabilities("template") is None
+    with pytest.raises(InputError, match="have no probabilities"):
+        inspector.likely("template", 0.5)
+    with pytest.raises(InputError, match="have no probabilities"):
+        inspector.figure("template", "plane")
+
+
+def test_visitors_share_what_was_read_until_the_project_changes(tmp_path):
+    made = planted_project(tmp_path / "p.zarr", plant(micrographs=6))
+    add_calibration(made)
+    first = shared_inspector(made.path)
+    assert shared_inspector(str(made.path)) is first
+    add_selection(made, "sure", SelectSettings(probability=0.95))
+    second = shared_inspector(made.path)
+    assert second is not first and second.starting_probability("template") == 0.95
+    start, stop = made.batches()[0]
+    made.write_batch("picks/template", start, stop, {"status": np.full(stop - start, Status.FAILED, np.int8)})
+    assert shared_inspector(made.path).counts("template")["failed"] == stop - start
+    shutil.rmtree(made.path)
+    with pytest.raises(MissingFileError):
+        shared_inspector(made.path)
 
 
 def test_what_is_not_there_is_named(project, tmp_path):

@@ -84,7 +84,9 @@ def address(project):
 
 
 def accepted(page):
-    return int(re.search(r"(\d+) picks accepted", page.get_by_text("picks accepted on").inner_text())[1])
+    """Number that the page shows; None while a tab is being drawn."""
+    shown = re.search(r"(\d+) picks accepted", page.get_by_text("picks accepted on").inner_text())
+    return int(shown[1]) if shown else None
 
 
 @needs_chromium
@@ -118,6 +120,57 @@ def test_moving_the_slider_changes_the_count_to_that_of_the_controller(address, 
             return shown < 0.3 and before < fewest <= accepted(page) <= most
 
         assert eventually(page, agrees)
+        assert errors == []
+
+
+def false_picks(page):
+    shown = re.search(r"expected false picks: ([\d.]+)", page.get_by_text("picks accepted on").inner_text())
+    return float(shown[1]) if shown else None
+
+
+@needs_chromium
+def test_moving_the_probability_slider_changes_accepted_and_expected_false_picks(address, project):
+    inspector = Inspector(project.path)
+
+    def agrees(likely):
+        total = likely.accepted.sum(), likely.noise.sum() + likely.junk.sum()
+        return lambda: (accepted(page), false_picks(page)) == (total[0], pytest.approx(total[1], abs=0.06))
+
+    with browsing(address) as (page, errors, _):
+        assert "expected false picks" not in page.get_by_text("picks accepted on").inner_text()
+        page.get_by_text("By probability", exact=True).click()
+        page.get_by_text("expected false picks").wait_for(timeout=30_000)
+        start = inspector.likely("template", 0.5)
+        assert eventually(page, agrees(start))
+        handle = page.locator(".noUi-handle")
+        handle.focus()
+        handle.press("Home")
+        everything = inspector.likely("template", 0.0)
+        assert everything.accepted.sum() > start.accepted.sum() + 500
+        assert eventually(page, agrees(everything))
+        rate = page.get_by_placeholder("no limit")
+        rate.fill("0.05")
+        rate.press("Enter")
+        limited = inspector.likely("template", 0.0, 0.05)
+        assert limited.accepted.sum() < everything.accepted.sum() - 500
+        assert eventually(page, agrees(limited))
+        rate.fill("")
+        rate.press("Enter")
+        assert eventually(page, agrees(everything))
+        page.get_by_text("By NCC score", exact=True).click()
+        assert eventually(page, lambda: accepted(page) == inspector.accepted("template", 0.3).sum())
+        assert errors == []
+
+
+@needs_chromium
+def test_plots_of_the_mixture_are_beside_the_others(address):
+    with browsing(address, 700) as (page, errors, _):
+        for title in ("Components", "Score plane", "False picks", "Trends"):
+            button = page.get_by_text(title, exact=True)
+            box = button.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 700
+            button.click()
+            page.get_by_alt_text(f"{title} of picks template").wait_for(timeout=30_000)
         assert errors == []
 
 

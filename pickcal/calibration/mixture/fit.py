@@ -1,0 +1,376 @@
+"""Fit the mixture over a data set: several starts, several rounds, line or spline, intervals, a verdict in words.
+
+Rounds, because which decoys lie off the particles, and which picks lie in the shadow of one, follows from the
+probabilities that are to be found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from pickcal.calibration.mixture.apply import decoy_probabilities
+from pickcal.calibration.mixture.components import JUNK, PARTICLE, SEPARATION, Junk, Mixture, Particles
+from pickcal.calibration.mixture.em import (
+    PRIOR,
+    Fitted,
+    expectation_maximisation,
+    micrograph_fractions,
+    shares_of,
+)
+from pickcal.calibration.mixture.model import NOISE_NUMBERS, Model
+from pickcal.calibration.mixture.noise import Noise, fit_noise, gaussian_shape
+from pickcal.calibration.mixture.observations import (
+    SHADOW,
+    Observations,
+    flattened,
+    has_decoys,
+    in_shadow,
+    off_particles,
+    power_levels,
+)
+from pickcal.calibration.mixture.rates import false_discovery_rates
+from pickcal.calibration.trends import Trend, mean_defocus
+from pickcal.settings import CalibrateSettings
+
+Floats = NDArray[np.floating]
+
+LEAST_PICKS = 200
+ROUNDS = 3
+STARTS = (2.0, 3.0, 4.5)
+"""Where particles may begin, in deviations of the noise above it."""
+START_FRACTIONS = (0.86, 0.12, 0.02)
+START_PICKS = 50_000
+VALIDATION_PICKS = 60_000
+FOLDS = 4
+LEAST_FOR_SPLINE = 20
+LEAST_OFF = 200
+"""Decoys that the noise is fitted to at least."""
+RESAMPLES = 30
+RESAMPLE_PICKS = 40_000
+
+
+class NotFitted(Exception):
+    """Why no mixture can be fitted, in words."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a fit needs of a data set, whatever the trend."""
+
+    picks: xr.Dataset
+    micrographs: xr.Dataset
+    level: Floats
+    decoys: bool
+    with_template: bool
+    radius: float
+    junk: bool
+
+    def observed(self, trend: Trend, prefix: str = "") -> Observations:
+        """Give picks or decoys the design of a trend."""
+        design = trend.design(self.micrographs)
+        return flattened(self.picks, design, self.level, prefix, self.with_template and not prefix)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A fit with one trend: EM's result, the picks with their shadows, the decoys with their weights."""
+
+    fitted: Fitted
+    data: Observations
+    shares: Floats
+    decoys: Observations | None
+    starts: list[dict[str, Any]]
+
+
+def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, settings: CalibrateSettings) -> Model:
+    """Fit noise, particles and junk over a data set.
+
+    Parameters
+    ----------
+    picks
+        Padded table of the micrographs to fit: `x`, `y`, `ncc`, `count`, `status`, `power` and decoys if there are
+        any, `template` if it is among the covariates.
+    micrographs
+        Their rows of the table of micrographs.
+    diameter
+        Of the particle, Å.
+    settings
+        Trend, covariates, junk.
+
+    Raises
+    ------
+    NotFitted
+        If there are too few picks to tell two populations apart; the message says how many.
+    """
+    decoys = has_decoys(picks)
+    table = Table(
+        picks,
+        micrographs,
+        power_levels(picks, decoys),
+        decoys,
+        "template" in settings.covariates,
+        SHADOW * diameter,
+        settings.junk,
+    )
+    covariates = tuple(name for name in settings.covariates if name != "template")
+    trends = [
+        Trend.of(micrographs, settings.reference_defocus, settings.degree, covariates, spline=kind == "spline")
+        for kind in (["line", "spline"] if settings.trend == "auto" else [settings.trend])
+    ]
+    data = table.observed(trends[0])
+    count = len(data.ncc)
+    if count < LEAST_PICKS:
+        raise NotFitted(f"not fitted: {count} picks, at least {LEAST_PICKS} are needed")
+    if np.ptp(data.ncc) == 0:
+        raise NotFitted(f"not fitted: all {count} picks have the NCC score {data.ncc[0]:g}")
+    found, trend = _find(table, trends[0]), trends[0]
+    validation: dict[str, Any] = {}
+    if len(trends) == 2 and _may_bend(found, trends):
+        validation = _validated(table, found, trends)
+        if validation["chosen"] == "spline":
+            trend = trends[1]
+            found = _find(table, trend)
+    report = {
+        "starts": found.starts,
+        "iterations": found.fitted.iterations,
+        "converged": found.fitted.converged,
+        "log_likelihood": found.fitted.log_likelihood,
+        "trend": "spline" if trend.knots else "line" if trend.degree == 1 else "parabola",
+        "cross_validation": validation,
+        "micrographs": int((found.data.per_micrograph() > 0).sum()),
+        "picks": count,
+        "particles": float(found.shares[PARTICLE].sum()),
+        "junk": float(found.shares[JUNK].sum()),
+        "slopes": _slopes(found, trend, settings),
+    }
+    model = Model(found.fitted.mixture, trend, table.radius, decoys, verdict_of(found, report, decoys), report)
+    known = table.level[np.isfinite(table.level)]
+    level = float(np.median(known)) if len(known) else float("nan")
+    return replace(model, rates=_rates(found, model, micrographs), level=level)
+
+
+def _find(table: Table, trend: Trend) -> Found:
+    """Noise from decoys, then EM, in rounds."""
+    data = table.observed(trend)
+    decoys = table.observed(trend, "decoy_") if table.decoys else None
+    likely: Floats = np.zeros(len(data.ncc))
+    if decoys is not None:
+        # to begin with: what scores above 99 % of the decoys, the highest first
+        certain = float(np.quantile(decoys.ncc, 0.99))
+        likely = np.where(data.ncc > certain, 1 - np.exp(-data.ncc / certain), 0.0)
+    fitted: Fitted | None = None
+    starts: list[dict[str, Any]] = []
+    for _ in range(ROUNDS):
+        data = replace(data, shadowed=in_shadow(data, likely, table.radius))
+        if decoys is not None:
+            decoys = replace(decoys, weight=_enough(off_particles(decoys, data, likely, table.radius)))
+        if fitted is None:
+            fitted, starts = _from_starts(table, data, decoys)
+        else:
+            fitted = expectation_maximisation(data, _with_noise(fitted.mixture, decoys), free_noise=decoys is None)
+        cells = np.vstack([fitted.fractions, fitted.mixture.shadow])
+        shares = shares_of(fitted.mixture.log_densities(data), cells[data.cell])[0]
+        likely = shares[PARTICLE]
+    assert fitted is not None
+    return Found(fitted, data, shares, decoys, starts)
+
+
+def _enough(weight: Floats) -> Floats:
+    """Raise the weights of decoys where hardly any is off the particles: biased noise is better than none."""
+    least = min(LEAST_OFF, len(weight))
+    return weight + max(0.0, least - float(weight.sum())) / max(len(weight), 1)
+
+
+def _with_noise(mixture: Mixture, decoys: Observations | None) -> Mixture:
+    """Give a mixture the noise of some decoys, where there are any; what holds in the shadow of picks stays."""
+    if decoys is None:
+        return mixture
+    old = mixture.noise
+    shadow = {name: getattr(old, name) for name in NOISE_NUMBERS if name.startswith("shadow")}
+    return replace(mixture, noise=replace(fit_noise(decoys), **shadow))
+
+
+def _from_starts(table: Table, data: Observations, decoys: Observations | None) -> tuple[Fitted, list[dict[str, Any]]]:
+    """EM from several starts on some of the micrographs, and on from the best on all."""
+    small = data.taken(_some(data, START_PICKS))
+    free = decoys is None
+    begin = _low_scores(data) if decoys is None else fit_noise(decoys)
+    found = []
+    for offset in STARTS:
+        start = _start(table, data, begin, offset)
+        found.append(expectation_maximisation(small, start, free_noise=free))
+    best = max(found, key=lambda fit: fit.log_likelihood)
+    starts = [
+        {
+            "offset": offset,
+            "log_likelihood": fit.log_likelihood,
+            "iterations": fit.iterations,
+            "converged": fit.converged,
+        }
+        for offset, fit in zip(STARTS, found, strict=True)
+    ]
+    return expectation_maximisation(data, best.mixture, free_noise=free), starts
+
+
+def _start(table: Table, data: Observations, noise: Noise, offset: float) -> Mixture:
+    first = np.eye(data.design.shape[1])[0]
+    scale = float(np.exp(noise.deviation[0]))
+    offsets = np.zeros(int(data.template.max(initial=-1)) + 1 if data.template is not None else 0)
+    particles = Particles(
+        noise.mean + first * offset * scale,
+        first * (noise.power_mean + 0.5 * offset * noise.power_deviation),
+        noise.deviation * first,
+        0.0,
+        1.3 * noise.power_deviation,
+        offsets,
+    )
+    junk = Junk() if table.junk and data.power is not None else None
+    fractions = np.array(START_FRACTIONS) * [1, 1, junk is not None]
+    return Mixture(noise, particles, junk, fractions / fractions.sum(), fractions / fractions.sum())
+
+
+def _low_scores(data: Observations) -> Noise:
+    """Gaussian noise to begin with where there are no decoys: what the lower half of the scores looks like."""
+    middle, low = np.quantile(data.ncc, [0.4, 0.1])
+    first = np.eye(data.design.shape[1])[0]
+    spread = max(float(middle - low) / 1.03, 1e-9)  # of a Gaussian from its 10th to its 40th percentile
+    power = float(np.nanmedian(data.power)) if data.power is not None else 0.0
+    width = 1.4826 * float(np.nanmedian(np.abs(data.power - power))) if data.power is not None else 1.0
+    spread = max(spread, 0.1 * float(np.std(data.ncc)))  # where many picks share the lowest score
+    start = Noise(first * float(middle), first * np.log(spread), gaussian_shape(), power, 0.0, max(width, 1e-3))
+    return replace(start, floor=float(data.ncc.min()), least=spread / 3)
+
+
+def _some(data: Observations, picks: int, seed: int = 0) -> NDArray[np.intp]:
+    """Micrographs that hold about so many picks together, drawn at random, in order."""
+    counts = data.per_micrograph()
+    order = np.random.default_rng(seed).permutation(len(counts))
+    enough = int(np.searchsorted(np.cumsum(counts[order]), picks)) + 1
+    return np.sort(order[:enough])
+
+
+def _may_bend(found: Found, trends: list[Trend]) -> bool:
+    filled = int((found.data.per_micrograph() > 0).sum())
+    return bool(trends[1].knots) and filled >= LEAST_FOR_SPLINE
+
+
+def _validated(table: Table, found: Found, trends: list[Trend]) -> dict[str, Any]:
+    """Hold line against spline on micrographs that neither has seen: gain in log likelihood per micrograph."""
+    rows = _some(found.data, VALIDATION_PICKS)
+    fold = np.random.default_rng(1).permutation(len(rows)) % FOLDS
+    scores = []
+    for trend in trends:
+        data = replace(table.observed(trend), shadowed=found.data.shadowed)
+        decoys = None
+        if found.decoys is not None:
+            decoys = replace(table.observed(trend, "decoy_"), weight=found.decoys.weight)
+        held = np.zeros(len(rows))
+        for k in range(FOLDS):
+            train, test = rows[fold != k], rows[fold == k]
+            mixture = _bent(found.fitted.mixture, trends[0].terms, trend.terms)
+            mixture = _with_noise(mixture, None if decoys is None else decoys.taken(train))
+            fitted = expectation_maximisation(data.taken(train), mixture, free_noise=decoys is None, iterations=40)
+            held[fold == k] = _likelihood(data.taken(test), fitted.mixture)
+        scores.append(held)
+    gain = scores[1] - scores[0]
+    error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
+    mean = float(gain.mean())
+    return {"gain": mean, "error": error, "micrographs": len(gain), "chosen": "spline" if mean > 2 * error else "line"}
+
+
+def _bent(mixture: Mixture, old: list[str], new: list[str]) -> Mixture:
+    """Give a mixture the terms of another trend: those it has by name, the others begin at 0."""
+
+    def longer(values: Floats) -> Floats:
+        known = dict(zip(old, values, strict=True))
+        return np.array([known.get(term, 0.0) for term in new])
+
+    noise, particles = mixture.noise, mixture.particles
+    return replace(
+        mixture,
+        noise=replace(noise, mean=longer(noise.mean), deviation=longer(noise.deviation)),
+        particles=replace(
+            particles,
+            ncc=longer(particles.ncc),
+            power=longer(particles.power),
+            deviation=longer(particles.deviation),
+        ),
+    )
+
+
+def _likelihood(data: Observations, mixture: Mixture) -> Floats:
+    """Log likelihood of each micrograph at the fractions that suit it best."""
+    densities = mixture.log_densities(data)
+    start = np.tile(mixture.fractions, (len(data.design), 1))
+    lit = ~data.shadowed
+    fractions = micrograph_fractions(densities[:, lit], data.index[lit], start, mixture.fractions)
+    with np.errstate(divide="ignore"):
+        joint = densities + np.log(np.vstack([fractions, mixture.shadow])[data.cell]).T
+    return data.per_micrograph(np.logaddexp.reduce(joint, axis=0))
+
+
+def _slopes(found: Found, trend: Trend, settings: CalibrateSettings) -> dict[str, Any]:
+    """Slope at the reference of both means of the particles, with intervals by bootstrap over micrographs."""
+    particles, at = found.fitted.mixture.particles, trend.slope_at_reference()
+    out: dict[str, Any] = {"ncc": {"slope": float(at @ particles.ncc)}, "power": {"slope": float(at @ particles.power)}}
+    rows = _some(found.data, RESAMPLE_PICKS)
+    if not settings.bootstrap or len(rows) < 4:
+        return out
+    rng = np.random.default_rng(2)
+    drawn = []
+    for _ in range(min(RESAMPLES, settings.bootstrap)):
+        chosen = np.sort(rng.choice(rows, len(rows)))
+        # of their own decoys as well: the noise is not known any better than the particles
+        start = _with_noise(found.fitted.mixture, None if found.decoys is None else found.decoys.taken(chosen))
+        part = found.data.taken(chosen)
+        fitted = expectation_maximisation(part, start, free_noise=found.decoys is None, iterations=40)
+        drawn.append([at @ fitted.mixture.particles.ncc, at @ fitted.mixture.particles.power])
+    # the resamples hold some of the micrographs only
+    shrink = np.sqrt(len(rows) / max(int((found.data.per_micrograph() > 0).sum()), 1))
+    half = norm.ppf(0.5 + 0.5 * settings.confidence) * np.std(drawn, axis=0, ddof=1) * shrink
+    for name, width in zip(("ncc", "power"), half, strict=True):
+        out[name]["interval"] = [out[name]["slope"] - float(width), out[name]["slope"] + float(width)]
+    return out
+
+
+def verdict_of(found: Found, report: dict[str, Any], decoys: bool) -> str:
+    """How the fit went, in words."""
+    words = []
+    mixture, design = found.fitted.mixture, found.data.design
+    particles = report["particles"]
+    if particles < 20 or particles < min(PRIOR * len(design), 200.0):
+        words.append(f"hardly any particles ({particles:.0f} expected): probabilities rest on little")
+    if not found.fitted.converged:
+        words.append(f"EM did not converge in {found.fitted.iterations} steps")
+    held = design @ mixture.particles.ncc < mixture.particles.mean(design, mixture.noise)
+    if held.any():
+        words.append(
+            f"on {int(held.sum())} of {len(design)} micrographs particles score less than {SEPARATION:g} deviations "
+            "above the noise and are hard to tell from it"
+        )
+    spread = max(start["log_likelihood"] for start in found.starts) - min(
+        start["log_likelihood"] for start in found.starts
+    )
+    if spread > 10:
+        words.append("not all starts led to one solution; the likeliest is taken")
+    if not decoys:
+        tied = float((found.data.ncc == found.data.ncc.min()).mean())
+        if tied > 0.05:
+            words.append(f"{tied:.0%} of the picks share the lowest score: the noise below it is unknown")
+        words.append("no decoys: the noise is a Gaussian fitted to the low scores, false discovery rates are rough")
+    return "; ".join(words) or "converged, all starts to one solution"
+
+
+def _rates(found: Found, model: Model, micrographs: xr.Dataset) -> xr.Dataset:
+    defocus = np.nan_to_num(mean_defocus(micrographs), nan=model.trend.reference)
+    scores: Floats = np.zeros(0)
+    weight: Floats = np.zeros(0)
+    if found.decoys is not None:
+        scores, weight = decoy_probabilities(found.decoys, model, found.fitted.fractions), found.decoys.weight
+    return false_discovery_rates(found.shares, defocus, found.data.index, scores, weight)

@@ -1,0 +1,213 @@
+"""Picks and decoys of some micrographs in one column per score, as the mixture sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from pickcal.schema import Status
+
+Floats = NDArray[np.floating]
+Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+SHADOW = 0.75
+"""Reach of a particle in diameters: fringes up to there score high or low on the inverted micrograph."""
+LEAST_POWER = 1e-3
+LEAST_DECOYS = 50
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Scores of picks or decoys, one column each.
+
+    Attributes
+    ----------
+    ncc, power
+        NCC score and log power above the micrograph's noise, shape `(n,)`; power NaN where it is not known, None where
+        there is none at all.
+    index
+        Micrograph of each: a row of `design`; rising.
+    design
+        Trend of the micrographs, shape `(micrograph, term)`.
+    position
+        `(n, 2)`, Å.
+    template
+        Template of each, -1 for none; None where templates do not matter.
+    shadowed
+        Whether a strong pick is so near that noise scores lower there and neighbours are few; shape `(n,)`.
+    weight
+        How far each counts, shape `(n,)`: of decoys, the probability that they lie off the particles.
+    """
+
+    ncc: Floats
+    power: Floats | None
+    index: Indices
+    design: Floats
+    position: Floats
+    template: NDArray[np.integer] | None
+    shadowed: Mask
+    weight: Floats
+
+    @property
+    def cell(self) -> Indices:
+        """Whose fractions hold for each: its micrograph's, or, in the shadow of a pick, the last row."""
+        return np.where(self.shadowed, len(self.design), self.index)
+
+    def per_micrograph(self, values: Floats | None = None) -> Floats:
+        """Sum of values, or number, in each micrograph."""
+        return np.asarray(np.bincount(self.index, values, minlength=len(self.design)), dtype=np.float64)
+
+    def taken(self, rows: Indices) -> Observations:
+        """Take the picks of some micrographs, in their order; a micrograph may be taken several times."""
+        starts = np.searchsorted(self.index, rows, side="left")
+        counts = np.searchsorted(self.index, rows, side="right") - starts
+        places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(starts, counts)
+        found = self.at(places)
+        return replace(found, index=np.repeat(np.arange(len(rows)), counts), design=self.design[rows])
+
+    def at(self, places: Indices) -> Observations:
+        """Take some of the picks."""
+        return Observations(
+            self.ncc[places],
+            None if self.power is None else self.power[places],
+            self.index[places],
+            self.design,
+            self.position[places],
+            None if self.template is None else self.template[places],
+            self.shadowed[places],
+            self.weight[places],
+        )
+
+
+def valid_places(picks: xr.Dataset, prefix: str = "") -> Mask:
+    """Which places of the padded table hold a pick (or, with the prefix "decoy_", a decoy), `(micrograph, place)`."""
+    width = picks[f"{prefix}ncc"].shape[1]
+    valid = np.arange(width)[None, :] < picks[f"{prefix}count"].values[:, None]
+    valid &= (picks["status"].values == Status.DONE)[:, None]
+    for name in ("ncc", "x", "y"):
+        valid &= np.isfinite(picks[f"{prefix}{name}"].values)
+    return np.asarray(valid)
+
+
+def flattened(
+    picks: xr.Dataset, design: Floats, level: Floats, prefix: str = "", with_template: bool = False
+) -> Observations:
+    """Take picks or decoys from the padded table.
+
+    Parameters
+    ----------
+    picks
+        `x`, `y`, `ncc`, `power`, `count`, `status`; for decoys each with the prefix.
+    design
+        Trend of its micrographs; NaN, an unknown value, counts as the reference.
+    level
+        From `power_levels`; all NaN where there is no power.
+    prefix
+        "" or "decoy_".
+    with_template
+        Keep the template of each pick.
+    """
+    valid = valid_places(picks, prefix)
+    index = np.repeat(np.arange(len(valid)), valid.sum(axis=1))
+    power = None
+    if np.isfinite(level).any():
+        power = log_power(picks[f"{prefix}power"].values[valid]) - level[index]
+    return Observations(
+        picks[f"{prefix}ncc"].values[valid].astype(np.float64),
+        power,
+        index,
+        np.nan_to_num(design),
+        np.column_stack([picks[f"{prefix}y"].values[valid], picks[f"{prefix}x"].values[valid]]).astype(np.float64),
+        picks["template"].values[valid] if with_template else None,
+        np.zeros(len(index), dtype=bool),
+        np.ones(len(index)),
+    )
+
+
+def log_power(power: Floats) -> Floats:
+    """Natural logarithm of the power score, which is kept above a thousandth."""
+    return np.log(np.maximum(power.astype(np.float64), LEAST_POWER))
+
+
+def has_decoys(picks: xr.Dataset) -> bool:
+    """Whether there are enough decoys to know the noise from them."""
+    return "decoy_ncc" in picks and int(valid_places(picks, "decoy_").sum()) >= LEAST_DECOYS
+
+
+def power_levels(picks: xr.Dataset, decoys: bool, usual: float | None = None) -> Floats:
+    """Log power of the noise of every micrograph: of the lower-scoring half of its decoys, or of its picks.
+
+    The median, of those not more than three deviations above it: what lies on ice and film is another population.
+    The usual level, by default the median of the others, where a micrograph has no power scores; NaN where none has.
+    """
+    prefix = "decoy_" if decoys else ""
+    valid = valid_places(picks, prefix)
+    if f"{prefix}power" not in picks:
+        return np.full(len(valid), np.nan if usual is None else usual)
+    ncc, power = picks[f"{prefix}ncc"].values, picks[f"{prefix}power"].values
+    out = np.full(len(valid), np.nan)
+    for i, places in enumerate(valid):
+        scores = ncc[i, places]
+        if not len(scores):
+            continue
+        values = power[i, places][scores <= np.median(scores)]
+        out[i] = _clipped_median(log_power(values[np.isfinite(values)]))
+    known = np.isfinite(out)
+    if usual is None:
+        usual = float(np.median(out[known])) if known.any() else np.nan
+    return np.where(known, out, usual)
+
+
+def _clipped_median(values: Floats) -> float:
+    if not len(values):
+        return float("nan")
+    level = float(np.median(values))
+    for _ in range(8):
+        deviation = 1.4826 * float(np.median(level - values[values <= level]))
+        updated = float(np.median(values[values <= level + 3 * deviation]))
+        if abs(updated - level) < 1e-6:
+            break
+        level = updated
+    return level
+
+
+def in_shadow(data: Observations, probability: Floats, radius: float) -> Mask:
+    """Which picks have a likely particle, likelier than themselves, of their micrograph within a radius (Å)."""
+    strong = np.flatnonzero(probability > 0.5)
+    out = np.zeros(len(probability), dtype=bool)
+    if not len(strong):
+        return out
+    tree = cKDTree(_spread(data.position[strong], data.index[strong], radius))
+    weak = np.flatnonzero(probability <= 0.5)
+    if len(weak):
+        places = _spread(data.position[weak], data.index[weak], radius)
+        out[weak] = np.isfinite(tree.query(places, distance_upper_bound=radius)[0])
+    pairs = strong[tree.query_pairs(radius, output_type="ndarray")]
+    if len(pairs):
+        first = probability[pairs[:, 0]] >= probability[pairs[:, 1]]
+        out[np.where(first, pairs[:, 1], pairs[:, 0])] = True
+    return out
+
+
+def off_particles(decoys: Observations, data: Observations, probability: Floats, radius: float) -> Floats:
+    """Probability that no particle is within a radius (Å) of each decoy, from the probabilities of the picks there."""
+    likely = np.flatnonzero(probability > 0.02)
+    if not len(likely) or not len(decoys.index):
+        return np.ones(len(decoys.index))
+    trees = [
+        cKDTree(_spread(found.position[rows], found.index[rows], radius))
+        for found, rows in ((decoys, slice(None)), (data, likely))
+    ]
+    pairs = trees[0].sparse_distance_matrix(trees[1], radius, output_type="ndarray")
+    losses = 2 * np.log1p(-np.minimum(probability[likely[pairs["j"]]], 1 - 1e-6))
+    return np.exp(np.bincount(pairs["i"], losses, minlength=len(decoys.index)))
+
+
+def _spread(position: Floats, index: Indices, radius: float) -> Floats:
+    """Positions with the micrograph as third coordinate, so far apart that no two are neighbours."""
+    return np.column_stack([position, index * (4.0 * radius)])
