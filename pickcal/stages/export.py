@@ -53,9 +53,10 @@ def export(project: Project, selection: str, settings: ExportSettings, path: Pat
     if settings.format == "relion":
         frame = table.assign(figure_of_merit=table["calibrated_ncc"], angle=_relion_psi(table["angle"]))
         used = micrographs[np.isfinite(micrographs["pixel_size"])]
-        files = write_autopick(path, frame, used, settings.suffix, RELION_LABELS)
+        labels = {name: label for name, label in RELION_LABELS.items() if name in frame}
+        files = write_autopick(path, frame, used, settings.suffix, labels)
         particles = path / "particles.star"
-        write_particles_star(particles, frame, used, RELION_LABELS)
+        write_particles_star(particles, frame, used, labels)
         files.append(particles)
     else:
         write_table(path, table, settings.format)
