@@ -156,6 +156,10 @@ class Project:
         """Return the table of micrographs, images included (lazy)."""
         return self.dataset("micrographs")
 
+    def table(self) -> xr.Dataset:
+        """Load the table of micrographs, without images."""
+        return self.micrographs().drop_vars("image").load()
+
     def read(self, group: str, variable: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read part of a variable along its first dimension."""
         return np.asarray(self._array(group, variable)[start:stop])

@@ -94,7 +94,7 @@ def write_report(project: Project, path: Path) -> Path:
 
 def report_content(project: Project) -> dict[str, Any]:
     """Collect everything that the page shows, as plain values."""
-    micrographs = project.micrographs().drop_vars("image").load()
+    micrographs = project.table()
     names = [str(name) for name in micrographs["name"].values]
     failures = _failures(project, names)
     return {

@@ -111,7 +111,7 @@ class MixtureData:
         """Read it for calibrated picks that have a mixture."""
         lines, mixture = project.calibration(picks), project.mixture(picks)
         assert lines is not None and mixture is not None
-        micrographs = project.micrographs().drop_vars("image").load()
+        micrographs = project.table()
         dataset = project.dataset(f"picks/{picks}")
         dataset = dataset[[name for name in (*COLUMNS, *PLACED) if name in dataset]]
         rows = slice(None, None, max(1, -(-dataset["ncc"].size // MOST_PROBABILITIES)))
@@ -126,8 +126,7 @@ class MixtureData:
         if key == "components":
             return components_figure(self.picks, self.part, self.part_mixture, self.likelihood)
         if key == "plane":
-            has_power = bool(self.mixture["power_level"].notnull().any())
-            limit = power_limit(self.mixture, self.lines, self.micrographs) if has_power else None
+            limit = power_limit(self.mixture, self.lines, self.micrographs)
             return plane_figure(self.picks, self.part_lines, self.part_mixture, self.likelihood, limit)
         if key == "false_discovery":
             return false_discovery_figure(self.picks, self.part_mixture, self.likelihood)

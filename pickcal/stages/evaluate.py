@@ -85,7 +85,7 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
     names = ["x", "y", "ncc", "power", "count", "status", "template"]
     dataset = project.dataset(f"picks/{picks}")[names].load()
     calibrated = calibrated_scores(dataset, project.calibration(picks))["ncc"].values
-    likelihood = likelihoods(project, picks, dataset, project.micrographs().drop_vars("image").load())
+    likelihood = likelihoods(project, picks, dataset, project.table())
     defocus = _defocus(project)[order]
     raw = summarise(labels, _scores(dataset["ncc"].values, labels, order), defocus)
     ours = summarise(labels, _scores(calibrated, labels, order), defocus)
@@ -144,7 +144,7 @@ def labels_of(
     dataset = project.dataset(f"picks/{picks}")
     diameter = float(dataset.attrs["diameter"])
     small = dataset[["x", "y", "ncc", "count", "status"]].load()
-    micrographs = project.micrographs().drop_vars("image").load()
+    micrographs = project.table()
     labels, order = [], []
     for i, positions in enumerate(truth.positions):
         if positions is None or small["status"].values[i] != Status.DONE:

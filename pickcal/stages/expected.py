@@ -85,7 +85,7 @@ def sorted_probabilities(project: Project, picks: str) -> SortedProbabilities | 
     if mixture is None:
         return None
     table = project.dataset(f"picks/{picks}")[list(COLUMNS)]
-    micrographs = project.micrographs().drop_vars("image").load()
+    micrographs = project.table()
     size = max(1, BLOCK_PLACES // max(int(table.sizes["pick"]), 1))
     counts, parts = [np.zeros(1, dtype=np.int64)], []
     for first in range(0, project.count, size):

@@ -121,7 +121,7 @@ def pick_table(
         "power": dataset["power"].values[row, column],
         "calibrated_power": calibrated["power"].values[row, column],
     }
-    likelihood = likelihoods(project, picks, dataset, project.micrographs().drop_vars("image").load())
+    likelihood = likelihoods(project, picks, dataset, project.table())
     if likelihood is not None:
         for name in ("probability", "q_value"):
             out[name] = likelihood[name].values[row, column]

@@ -80,7 +80,7 @@ def judged(project: Project, picks: str, settings: SelectSettings) -> tuple[NDAr
     """Reasons as `judge` gives them, and the probabilities of all picks where there are any."""
     names = ["x", "y", "ncc", "power", "count", "status", "template"]
     dataset = project.dataset(f"picks/{picks}")[names].load()
-    micrographs = project.micrographs().drop_vars("image").load()
+    micrographs = project.table()
     likelihood = likelihoods(project, picks, dataset, micrographs)
     return rejection_reasons(dataset, project.calibration(picks), micrographs, settings, likelihood), likelihood
 
@@ -121,8 +121,8 @@ def automatic(project: Project, picks: str, settings: SelectSettings) -> SelectS
     found = settings.model_dump()
     if settings.probability is None and settings.fdr is None:
         found["probability"] = 0.5
-    if settings.max_power is None and np.isfinite(mixture["power_level"].values).any():
-        found["max_power"] = power_limit(mixture, lines, project.micrographs().drop_vars("image").load())
+    if settings.max_power is None:
+        found["max_power"] = power_limit(mixture, lines, project.table())
     return validated(SelectSettings, found, "auto")
 
 

@@ -130,5 +130,9 @@ class Mixture:
 
     def log_densities(self, data: Observations) -> Floats:
         """Log densities of the three components at every pick, shape `(3, n)`."""
-        rest = np.full(len(data.ncc), -np.inf) if self.junk is None else self.junk.log_density(data, self.noise)
-        return np.stack([self.noise.log_density(data), self.particles.log_density(data, self.noise), rest])
+        particles = self.particles.log_density(data, self.noise)
+        return np.stack([self.noise.log_density(data), particles, self.junk_log_density(data)])
+
+    def junk_log_density(self, data: Observations) -> Floats:
+        """Log density of junk at every pick; minus infinity where there is no such component."""
+        return np.full(len(data.ncc), -np.inf) if self.junk is None else self.junk.log_density(data, self.noise)

@@ -133,7 +133,7 @@ def expectation_maximisation(
     picks = np.bincount(cell, minlength=count)[:, None]
     mixture = start
     fractions = np.vstack([np.tile(start.fractions, (count - 1, 1)), start.shadow])
-    fixed = np.stack([mixture.noise.log_density(data), np.zeros(len(cell)), _junk(mixture, data)])
+    fixed = np.stack([mixture.noise.log_density(data), np.zeros(len(cell)), mixture.junk_log_density(data)])
     last, step = -np.inf, 0
     for step in range(1, iterations + 1):
         fixed[PARTICLE] = mixture.particles.log_density(data, mixture.noise)
@@ -152,15 +152,8 @@ def expectation_maximisation(
             fixed[NOISE] = noise.log_density(data)
         particles = maximised(data, shares[PARTICLE], mixture.particles, noise)
         mixture = Mixture(noise, particles, _scaled_junk(data, shares[JUNK], mixture), mean, fractions[-1])
-        if mixture.junk is not None:
-            fixed[JUNK] = mixture.junk.log_density(data, noise)
+        fixed[JUNK] = mixture.junk_log_density(data)
     return Fitted(mixture, fractions[:-1], last, step, False)
-
-
-def _junk(mixture: Mixture, data: Observations) -> Floats:
-    if mixture.junk is None:
-        return np.full(len(data.ncc), -np.inf)
-    return mixture.junk.log_density(data, mixture.noise)
 
 
 def _scaled_junk(data: Observations, weight: Floats, mixture: Mixture) -> Junk | None:

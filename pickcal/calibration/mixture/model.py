@@ -102,7 +102,7 @@ class Model:
     def from_dataset(cls, stored: xr.Dataset) -> Model:
         """Read the model that `to_dataset` wrote."""
         attrs = stored.attrs
-        value = {name: np.asarray(stored[name].values, dtype=np.float64) for name in stored.data_vars if name in _MODEL}
+        value = {str(name): variable.values for name, variable in stored.data_vars.items()}
         noise = Noise(
             value["noise_ncc"],
             value["noise_deviation"],
@@ -130,18 +130,3 @@ class Model:
             rates.drop_attrs(),
             float("nan") if attrs["power_level"] == "none" else float(attrs["power_level"]),
         )
-
-
-_MODEL = frozenset(
-    {
-        "noise_ncc",
-        "noise_deviation",
-        "noise_shape",
-        "particle_ncc",
-        "particle_power",
-        "particle_deviation",
-        "template_offset",
-        "fractions",
-        "shadow_fractions",
-    }
-)
