@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
 
 import pickcal
 from pickcal.errors import InputError, MissingFileError, ProjectError
@@ -133,7 +135,11 @@ class Project:
         """Names of the complete groups of a kind, sorted."""
         if kind not in self._root:
             return []
-        return sorted(name for name in self._group(kind).group_keys() if "settings" in self._attrs(f"{kind}/{name}"))
+        with warnings.catch_warnings():
+            # another process may be writing this group's metadata: zarr lists the file it is about to rename
+            warnings.filterwarnings("ignore", "Object at .* is not recognized", ZarrUserWarning)
+            found = list(self._group(kind).groups())
+        return sorted(name for name, group in found if "settings" in group.attrs)
 
     def require(self, kind: Kind, name: str) -> None:
         """Raise a `ProjectError` that lists what there is, unless a group exists."""

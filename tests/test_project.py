@@ -127,6 +127,14 @@ def test_picks_without_settings_do_not_exist_yet(tmp_path):
     assert data["ncc"].shape == (5, 7)
 
 
+def test_names_are_read_while_another_process_writes(tmp_path):
+    """Zarr writes metadata beside its place and renames it; the file in between is no reason for a warning."""
+    project = create(tmp_path / "p.zarr")
+    project.write_whole("picks", "whole", xr.Dataset({"a": ("row", np.arange(3))}), {})
+    (tmp_path / "p.zarr" / "picks" / "zarr.json.0123.partial").write_text("{")
+    assert Project.open(tmp_path / "p.zarr").names("picks") == ["whole"]
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "../x", "-x", "a b"])
 def test_names_never_become_paths(tmp_path, name):
     """Else an empty name would remove the whole kind."""
