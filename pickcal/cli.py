@@ -29,7 +29,9 @@ from pickcal.settings import (
     ControlSettings,
     EvaluateSettings,
     ExportSettings,
+    ImportPicksSettings,
     ImportSettings,
+    ScoreSettings,
     SelectSettings,
     SimulateSettings,
     TemplateSettings,
@@ -75,6 +77,8 @@ Simulation = Annotated[SimulateSettings, Parameter(name="*")]
 Import = Annotated[ImportSettings, Parameter(name="*")]
 Template = Annotated[TemplateSettings, Parameter(name="*")]
 Blob = Annotated[BlobSettings, Parameter(name="*")]
+ImportPicks = Annotated[ImportPicksSettings, Parameter(name="*")]
+Score = Annotated[ScoreSettings, Parameter(name="*")]
 Calibrate = Annotated[CalibrateSettings, Parameter(name="*")]
 Select = Annotated[SelectSettings, Parameter(name="*")]
 Control = Annotated[ControlSettings, Parameter(name="*")]
@@ -134,17 +138,45 @@ def import_(
 ) -> None:
     """Read micrographs into a project. Sources are only read.
 
-    Example: pickcal import CtfFind/job003/micrographs_ctf.star --project p.zarr
+    Examples: pickcal import CtfFind/job003/micrographs_ctf.star --project p.zarr; without the images, for picks of
+    other programs: pickcal import CtfFind/job003/micrographs_ctf.star --tables-only --project p.zarr
 
     Parameters
     ----------
     sources
-        RELION's micrographs_ctf.star, or MRC and TIFF files.
+        Table of micrographs (RELION, cryoSPARC, CTFFIND, Gctf, CSV), or MRC and TIFF files.
     """
     from pickcal.stages.ingest import ingest
 
     with _session(output) as (reporter, show), open_executor(cluster) as executor:
         show(ingest(sources, project, settings, executor, reporter).as_json())
+
+
+@app.command(name="import-picks")
+def import_picks(
+    project: PROJECT,
+    files: list[Path],
+    *,
+    name: PicksName,
+    settings: ImportPicks = ImportPicksSettings(),
+    overwrite: Overwrite = False,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Take picks of RELION, cryoSPARC, Topaz, crYOLO, EMAN, Gautomatch, Warp, CSV or Parquet into a project.
+
+    Examples: pickcal import-picks p.zarr AutoPick/job004 --name relion; pickcal import-picks p.zarr
+    picked_particles.cs passthrough_particles.cs --name inspected
+
+    Parameters
+    ----------
+    files
+        Files or folders of picks, or RELION's index of them.
+    """
+    from pickcal.project import Project
+    from pickcal.stages.import_picks import import_picks as stage
+
+    with _session(output) as (reporter, show):
+        show(stage(Project.open(project, mode="r+"), files, name, settings, reporter, overwrite))
 
 
 @pick_app.command
@@ -196,6 +228,31 @@ def _pick(
         opened = Project.open(project, mode="r+")
         with open_executor(cluster) as executor:
             show(pick(opened, name, settings, executor, reporter, overwrite).as_json())
+
+
+@app.command
+def score(
+    project: PROJECT,
+    *,
+    picks: PicksName,
+    settings: Score,
+    name: Annotated[str | None, Parameter(help="Name of the new picks; default: that of the old with -scored.")] = None,
+    overwrite: Overwrite = False,
+    cluster: Cluster = _DEFAULT_CLUSTER,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Give NCC and power to the coordinates of some picks, whoever made them; with templates or with blobs.
+
+    Examples: pickcal score p.zarr --picks topaz --templates templates.mrcs --diameter 150; pickcal score p.zarr
+    --picks topaz --diameter 150 --radius 0
+    """
+    from pickcal.project import Project
+    from pickcal.stages.score import score as stage
+
+    with _session(output) as (reporter, show):
+        opened = Project.open(project, mode="r+")
+        with open_executor(cluster) as executor:
+            show(stage(opened, picks, name, settings, executor, reporter, overwrite).as_json())
 
 
 @app.command
@@ -298,14 +355,15 @@ def export(
     settings: Export = ExportSettings(),
     output: Output = _DEFAULT_OUTPUT,
 ) -> None:
-    """Write accepted picks for other programs.
+    """Write accepted picks for other programs; what came in with them goes out again untouched.
 
-    Example: pickcal export p.zarr --selection first --format relion out/
+    Examples: pickcal export p.zarr --selection first --format relion out/; pickcal export p.zarr --selection first
+    --format cryosparc picks.cs --rejected
 
     Parameters
     ----------
     out
-        Folder (RELION) or file (CSV, Parquet) to write.
+        Folder (RELION, crYOLO, EMAN) or file (cryoSPARC, Topaz, CSV, Parquet) to write.
     """
     from pickcal.project import Project
     from pickcal.stages.export import export as stage
@@ -370,7 +428,7 @@ def report(project: PROJECT, out: Path, *, output: Output = _DEFAULT_OUTPUT) -> 
     from pickcal.report import write_report
 
     with _session(output) as (_, show):
-        show({"report": str(write_report(Project.open(project), out))})
+        show({"report": str(write_report(Project.open(project), out)[0])})
 
 
 @app.command
@@ -469,6 +527,7 @@ def main(tokens: list[str] | None = None) -> NoReturn:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     # when one write fails, zarr leaves its sibling writes to asyncio's log, traceback and all
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # speaks of damaged files before we do
     code: int = OK
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

@@ -34,10 +34,10 @@ def render(result: Result) -> str:
 
 def _job(result: Result) -> str:
     parts = [f"project: {result['project']}"]
-    for section in ("import", "pick"):
+    for section in ("import", "pick", "score"):
         if section in result:
             parts.append(_stage(result[section]))
-    for section in ("calibrate", "select"):
+    for section in ("import_picks", "calibrate", "select"):
         if section in result:
             parts.append(f"{section}\n{_lines(result[section], '  ')}")
     if "export" in result:

@@ -1,4 +1,4 @@
-"""The project: one Zarr format 3 store that xarray opens as a DataTree. All zarr calls live here.
+"""The project: one Zarr format 3 store that xarray opens as a DataTree.
 
 Layout in `pickcal.schema`. Tasks write whole batches: the chunks of every array they write divide the batch, and a
 batch belongs to one task, so that no two processes ever write one chunk.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,18 +17,19 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
 import pickcal
+from pickcal.columns import read_columns, write_columns
 from pickcal.errors import InputError, MissingFileError, ProjectError
+from pickcal.formats.foreign import Column
 from pickcal.schema import BANK, FORMAT_VERSION, MICROGRAPHS, PICKS, Status, Variable
 from pickcal.settings import NAME_PATTERN
+from pickcal.storage import array_of, create_arrays, new_array, plain, storable
 
 Kind = Literal["picks", "calibration", "selection", "control"]
 KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection", "control")
 Block = tuple[int, Mapping[str, xr.Dataset]]
-ROWS_PER_CHUNK = 4096
 
 
 class Project:
@@ -79,9 +80,9 @@ class Project:
         try:
             root = zarr.open_group(partial, mode="w", zarr_format=3)
             group = root.create_group("micrographs")
-            _create_arrays(group, MICROGRAPHS, sizes, batch)
+            create_arrays(group, MICROGRAPHS, sizes, batch)
             for name, values in columns.items():
-                _array_of(group, name)[:] = values
+                array_of(group, name)[:] = values
             group.attrs.update({"batch": batch, "settings": dict(settings)})
             for kind in KINDS:
                 root.create_group(kind)
@@ -127,6 +128,19 @@ class Project:
         """Number of micrographs."""
         return int(self._array("micrographs", "status").shape[0])
 
+    @property
+    def has_images(self) -> bool:
+        """Whether there are working images, or tables only."""
+        return 0 not in self._array("micrographs", "image").shape[1:]
+
+    def require_images(self, what: str) -> None:
+        """Raise a `ProjectError` unless there are working images for `what`."""
+        if not self.has_images:
+            raise ProjectError(
+                f"{self.path}: {what} needs the images, and this project holds tables only; import the micrographs "
+                "into another project, without --tables-only"
+            )
+
     def batches(self) -> list[tuple[int, int]]:
         """All batches as `(start, stop)`."""
         return [(start, min(start + self.batch, self.count)) for start in range(0, self.count, self.batch)]
@@ -166,6 +180,18 @@ class Project:
         """Load the table of micrographs, without images."""
         return self.micrographs().drop_vars("image").load()
 
+    def picks(self, name: str) -> xr.Dataset:
+        """Open picks lazily, with their main score as `ncc`, whatever it is called in the store.
+
+        The attributes `score` (name in the store), `score_label` (for people) and `program` (who picked) say what it
+        is; our own picks have the NCC score.
+        """
+        found = self.dataset(f"picks/{name}")
+        score = str(found.attrs.get("score", "ncc"))
+        if score != "ncc":
+            found = found.drop_vars("ncc").rename({score: "ncc"})
+        return found
+
     def read(self, group: str, variable: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read part of a variable along its first dimension."""
         return np.asarray(self._array(group, variable)[start:stop])
@@ -180,23 +206,70 @@ class Project:
     def create_picks(
         self,
         name: str,
-        picks: int,
-        settings: Mapping[str, Any],
+        places: int,
+        settings: Mapping[str, Any] | None,
         bank: Mapping[str, NDArray[Any]],
         attributes: Mapping[str, Any],
+        extra: Mapping[str, Variable] | None = None,
     ) -> None:
-        """Create an empty picks group with its bank; complete only once its settings are written, at the end."""
+        """Create an empty picks group; it counts as there only once its settings are written, at the end.
+
+        Parameters
+        ----------
+        name
+            Name of the picks; a group of this name is replaced.
+        places
+            Places for picks per micrograph.
+        settings
+            Settings of the picking; None: `finish` writes them, once everything else is.
+        bank
+            Arrays of `schema.BANK`; empty for picks that no bank made.
+        attributes
+            Attributes of the group.
+        extra
+            Variables over (micrograph, pick) beside those of `schema.PICKS`.
+        """
         check_name("picks", name)
         path = f"picks/{name}"
         self.remove(path)
         group = self._root.create_group(path)
-        _create_arrays(group, PICKS, {"micrograph": self.count, "pick": picks, "decoy": picks}, self.batch)
-        sub = group.create_group("bank")
-        sizes = {dim: n for key, v in bank.items() for dim, n in zip(BANK[key].dims, v.shape, strict=True)}
-        _create_arrays(sub, BANK, sizes, None)
-        for key, values in bank.items():
-            _array_of(sub, key)[:] = values
-        group.attrs.update({**attributes, "settings": dict(settings), "pickcal_version": pickcal.__version__})
+        sizes = {"micrograph": self.count, "pick": places, "decoy": places}
+        create_arrays(group, {**PICKS, **(extra or {})}, sizes, self.batch)
+        if bank:
+            sub = group.create_group("bank")
+            sizes = {dim: n for key, v in bank.items() for dim, n in zip(BANK[key].dims, v.shape, strict=True)}
+            create_arrays(sub, BANK, sizes, None)
+            for key, values in bank.items():
+                array_of(sub, key)[:] = values
+        group.attrs.update(plain(attributes))
+        if settings is not None:
+            self.finish(path, settings)
+
+    def finish(self, group: str, settings: Mapping[str, Any]) -> None:
+        """Write the settings of a group, with which it counts as there."""
+        self._group(group).attrs.update({"settings": dict(settings), "pickcal_version": pickcal.__version__})
+
+    def write_columns(self, picks: str, columns: Iterable[tuple[str, Column]]) -> None:
+        """Keep the columns that came in with some picks, in the order of the stored picks; see `pickcal.columns`."""
+        write_columns(self._group(f"picks/{picks}").create_group("columns"), columns)
+
+    def columns(self, picks: str, start: int, stop: int) -> dict[str, Column]:
+        """Columns that came in with some picks, rows from `start` to `stop`; {} for our own picks."""
+        path = f"picks/{picks}/columns"
+        return read_columns(self._group(path), start, stop) if path in self._root else {}
+
+    def write_blocks(self, group: str, start: int, stop: int, values: Mapping[str, NDArray[Any]]) -> None:
+        """Write several whole batches at once, from the one process that writes the group.
+
+        Raises
+        ------
+        AssertionError
+            If the region does not begin and end where batches do.
+        """
+        if start % self.batch or (stop % self.batch and stop != self.count):
+            raise AssertionError(f"region {start}:{stop} is not made of batches of {self.batch}")
+        for name in sorted(values, key=lambda name: name == "status"):
+            self._array(group, name)[start:stop] = values[name]
 
     def write_batch(self, group: str, start: int, stop: int, values: Mapping[str, NDArray[Any]]) -> None:
         """Write one whole batch; `status` goes last, so that an interrupted batch stays pending.
@@ -245,13 +318,13 @@ class Project:
         groups = {"": dataset, **(parts or {})}
         for part, values in groups.items():
             group = self._root.create_group(f"{path}/{part}".rstrip("/"))
-            group.attrs.update(_plain(values.attrs))
+            group.attrs.update(plain(values.attrs))
             for key, variable in values.variables.items():
-                _new_array(group, str(key), variable, variable.shape)[...] = _storable(variable)
+                new_array(group, str(key), variable, variable.shape)[...] = storable(variable)
         for start, columns in blocks:
             for part, values in columns.items():
                 self._write_rows(f"{path}/{part}".rstrip("/"), start, values)
-        self._group(path).attrs.update({"settings": dict(settings), "pickcal_version": pickcal.__version__})
+        self.finish(path, settings)
 
     def _write_rows(self, path: str, start: int, values: xr.Dataset) -> None:
         """Write what belongs to a block of micrographs; the arrays are made with the first block."""
@@ -263,9 +336,9 @@ class Project:
             axis = variable.dims.index("micrograph")
             if key not in group:
                 shape = tuple(self.count if i == axis else n for i, n in enumerate(variable.shape))
-                _new_array(group, key, variable, shape, axis)
+                new_array(group, key, variable, shape, axis)
             place = tuple(slice(start, start + n) if i == axis else slice(None) for i, n in enumerate(variable.shape))
-            _array_of(group, key)[place] = _storable(variable)
+            array_of(group, key)[place] = storable(variable)
 
     def calibration(self, picks: str) -> xr.Dataset | None:
         """Return the stored fit of some picks, or None if they were not calibrated."""
@@ -298,7 +371,7 @@ class Project:
         return found
 
     def _array(self, group: str, variable: str) -> zarr.Array[Any]:
-        return _array_of(self._group(group), variable)
+        return array_of(self._group(group), variable)
 
     def _attrs(self, path: str) -> dict[str, Any]:
         return self._group(path).attrs.asdict()
@@ -319,35 +392,6 @@ def check_name(kind: Kind, name: str) -> None:
         )
 
 
-def _new_array(
-    group: zarr.Group, name: str, like: xr.Variable, shape: tuple[int, ...], rows: int | None = None
-) -> zarr.Array[Any]:
-    """Make an array for a variable, in one chunk, or chunked along the axis that blocks of micrographs share."""
-    array = group.create_array(
-        name,
-        shape=shape,
-        chunks=tuple(max(1, min(n, ROWS_PER_CHUNK) if axis == rows else n) for axis, n in enumerate(shape)),
-        dtype=str if like.dtype.kind in "OUT" else like.dtype,
-        dimension_names=[str(dim) for dim in like.dims],
-    )
-    array.attrs.update(_plain(like.attrs))
-    return array
-
-
-def _storable(variable: xr.Variable) -> NDArray[Any]:
-    return np.asarray(variable.values.astype(object) if variable.dtype.kind in "OUT" else variable.values)
-
-
-def _plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value.item() if isinstance(value, np.generic) else value for key, value in attributes.items()}
-
-
-def _array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    found = group[name]
-    assert isinstance(found, zarr.Array)
-    return found
-
-
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Describe the settings in which two dictionaries differ, one line each."""
     missing = "(not set)"
@@ -358,74 +402,6 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _create_arrays(
-    group: zarr.Group, variables: Mapping[str, Variable], sizes: Mapping[str, int], batch: int | None
-) -> None:
-    for name, variable in variables.items():
-        shape = tuple(sizes[dim] for dim in variable.dims)
-        chunks = list(max(1, n) for n in shape)
-        if batch is not None:
-            chunks[0] = 1 if name == "image" else batch
-        compressors: Any = "auto" if variable.dtype is str else BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
-        array = group.create_array(
-            name,
-            shape=shape,
-            chunks=tuple(chunks),
-            dtype=variable.dtype,
-            fill_value=variable.fill,
-            dimension_names=variable.dims,
-            compressors=compressors,
-        )
-        array.attrs.update(variable.attributes())
-
-
 def stage_counts(status: NDArray[np.int8]) -> dict[str, int]:
     """Count micrographs per status, by name in lower case."""
     return {item.name.lower(): int((status == item).sum()) for item in Status}
-
-
-def matching_names(wanted: Sequence[str], names: Sequence[str], what: str) -> NDArray[np.intp]:
-    """Find micrographs given by full name or by stem.
-
-    Parameters
-    ----------
-    wanted
-        Names to look for, as other tables spell them.
-    names
-        Names of the project's micrographs.
-    what
-        What `wanted` comes from, for the message.
-
-    Returns
-    -------
-    ndarray
-        Index into `names` for each of `wanted`, -1 where none matches.
-
-    Raises
-    ------
-    InputError
-        If a stem fits more than one micrograph.
-    """
-    full = {name: i for i, name in enumerate(names)}
-    stems: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        stems.setdefault(_stem(name), []).append(i)
-    out = np.full(len(wanted), -1, dtype=np.intp)
-    for i, name in enumerate(wanted):
-        if name in full:
-            out[i] = full[name]
-            continue
-        hits = stems.get(_stem(name), [])
-        if len(hits) > 1:
-            raise InputError(
-                f"{what}: {name!r} fits {len(hits)} micrographs by its stem ({names[hits[0]]!r}, {names[hits[1]]!r}); "
-                "give names with folders as in the project"
-            )
-        if hits:
-            out[i] = hits[0]
-    return out
-
-
-def _stem(name: str) -> str:
-    slice_, at, rest = name.rpartition("@")
-    return f"{slice_}{at}{Path(rest).stem}"

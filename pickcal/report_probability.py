@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pickcal.calibration.verdicts import ranked_outliers
+from pickcal.calibration.verdicts import ScoreWords, ranked_outliers
 from pickcal.plots.style import UM
 from pickcal.project import Project
 from pickcal.stages.calibrate import junk_share
 from pickcal.stages.control import stored_control
 from pickcal.stages.expected import sorted_probabilities, threshold_table
-from pickcal.stages.select import expected_false, is_stale
+from pickcal.stages.select import expected_false, is_stale, picks_of
 
 THRESHOLD_WORDS = {
-    "min_ncc": "NCC score at least {}",
-    "min_power": "power score at least {}",
-    "max_power": "power score at most {}",
+    "min_ncc": "{words.score} at least {}",
+    "min_power": "{words.power} at least {}",
+    "max_power": "{words.power} at most {}",
     "probability": "probability at least {}",
     "fdr": "false discovery rate at most {:.3g} %",
     "edge": "at least {} Å from the border",
@@ -40,18 +40,21 @@ def probability_content(
     Returns
     -------
     dict
-        `verdict`; `components` (name and expected number), empty without a mixture; `from_decoys`; `thresholds` (rows
-        of text: threshold, accepted, expected noise, junk, false rate).
+        `verdict`; `components` (name and expected number), empty without a mixture; `from_decoys`; `junk`, whether junk
+        can be told, which takes a power score; `thresholds` (rows of text: threshold, accepted, expected noise, junk,
+        false rate).
     """
+    nothing: dict[str, Any] = {"components": [], "thresholds": [], "from_decoys": False, "junk": False}
     if fit is None:
-        return {"verdict": "", "components": [], "thresholds": [], "from_decoys": False}
+        return {"verdict": "", **nothing}
     verdict = str(fit.attrs.get("probability", "calibrated by an older pickcal; calibrate again"))
     if mixture is None:
-        return {"verdict": verdict, "components": [], "thresholds": [], "from_decoys": False}
+        return {"verdict": verdict, **nothing}
+    kinds = (("particle", "particles"), ("noise", "noise"), ("junk", "junk"))
+    with_junk = _has_power(mixture)
     expected = mixture["expected"].sum("micrograph")
     components = [
-        (word, f"{float(expected.sel(component=name)):.0f}")
-        for name, word in (("particle", "particles"), ("noise", "noise"), ("junk", "junk"))
+        (word, f"{float(expected.sel(component=name)):.0f}") for name, word in (kinds if with_junk else kinds[:2])
     ]
     found = sorted_probabilities(project, picks)
     assert found is not None
@@ -72,7 +75,12 @@ def probability_content(
         "components": components,
         "thresholds": rows,
         "from_decoys": mixture.attrs["noise_from"] == "decoys",
+        "junk": with_junk,
     }
+
+
+def _has_power(mixture: xr.Dataset) -> bool:
+    return bool(np.isfinite(mixture["power_level"].values).any())
 
 
 def outlying_content(fit: xr.Dataset, mixture: xr.Dataset | None, names: list[str]) -> list[dict[str, str]]:
@@ -119,8 +127,15 @@ def _defocus(value: Any) -> str:
     return f"{float(value) * UM:.3f}" if np.isfinite(float(value)) else "–"
 
 
-def thresholds_in_words(settings: dict[str, Any]) -> str:
+def thresholds_in_words(settings: dict[str, Any], scores: ScoreWords | None = None) -> str:
     """Thresholds of a selection as a person says them, "none" where there are none.
+
+    Parameters
+    ----------
+    settings
+        Of the selection.
+    scores
+        What the scores of its picks are called; default: as our own.
 
     Examples
     --------
@@ -131,7 +146,8 @@ def thresholds_in_words(settings: dict[str, Any]) -> str:
     for key, text in THRESHOLD_WORDS.items():
         value = settings.get(key)
         if value is not None:
-            words.append(text.format(100 * value if key == "fdr" else f"{value:g}"))
+            value = 100 * value if key == "fdr" else f"{value:g}"
+            words.append(text.format(value, words=scores or ScoreWords()))
     excluded = settings.get("exclude") or ()
     words += [f"{len(excluded)} micrograph{'s' if len(excluded) > 1 else ''} excluded"] if excluded else []
     words += ["raw scores"] if settings.get("raw") and words else []
@@ -146,7 +162,9 @@ def expected_in_words(project: Project, selection: str, accepted: int) -> str:
     if not expected or not accepted:
         return ""
     noise, junk = expected["expected_noise"], expected["expected_junk"]
-    return (
+    text = (
         f"of {accepted} accepted picks {noise + junk:.0f} are expected to be false "
-        f"({100 * expected['expected_false_rate']:.1f} %): {noise:.0f} noise, {junk:.0f} junk"
+        f"({100 * expected['expected_false_rate']:.1f} %)"
     )
+    mixture = project.mixture(picks_of(project, selection))
+    return f"{text}: {noise:.0f} noise, {junk:.0f} junk" if mixture is not None and _has_power(mixture) else text

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Status(enum.IntEnum):
@@ -55,6 +55,11 @@ class Variable:
         return out
 
 
+def score_variable(meaning: str) -> Variable:
+    """Variable for a score that another program gave to picks."""
+    return _number(_P, "1", meaning, np.float64)
+
+
 def _number(dims: tuple[str, ...], units: str, meaning: str, dtype: Any = np.float32) -> Variable:
     return Variable(dims, dtype, units, meaning, np.nan)
 
@@ -96,6 +101,8 @@ MICROGRAPHS: dict[str, Variable] = {
     "exposure_group": Variable(_M, np.int32, "", "optics or exposure group", 0),
     "ctf_fit_resolution": _number(_M, "Å", "resolution to which the CTF was fitted", np.float64),
     "ice_thickness": _number(_M, "1", "ice-ring density or relative ice thickness", np.float64),
+    "dose": _number(_M, "electrons per Å^2", "total dose, where a table tells it", np.float64),
+    "uid": Variable(_M, np.uint64, "", "unique number of the micrograph in cryoSPARC, 0 where not known", 0),
     "status": STATUS,
     "error": ERROR,
 }

@@ -16,8 +16,19 @@ from pickcal.schema import Status
 from pickcal.settings import SelectSettings, read_toml, validated
 
 ACCEPTED = 0
-REASONS = ("accepted", "micrograph", "edge", "ncc", "low power", "high power", "probability", "false discovery rate")
+REASONS = (
+    "accepted",
+    "micrograph",
+    "edge",
+    "low score",
+    "low power",
+    "high power",
+    "probability",
+    "false discovery rate",
+)
 NO_PICK = -1
+NCC_LABEL = "NCC score"
+MOST_NCC = 2.0
 
 
 def rejection_reasons(
@@ -59,6 +70,11 @@ def rejection_reasons(
         raise InputError(
             f"probability, fdr: these picks have no probabilities ({reason}); run 'pickcal calibrate' first"
         )
+    label = picks.attrs.get("score_label", NCC_LABEL)
+    if settings.min_ncc is not None and abs(settings.min_ncc) > MOST_NCC and label == NCC_LABEL:
+        raise InputError(f"min_ncc: expected an NCC score between -2 and 2, got {settings.min_ncc:g}")
+    if (settings.min_power, settings.max_power) != (None, None) and "power" not in picks.attrs.get("scores", ["power"]):
+        raise InputError("min_power, max_power: these picks have no power score; 'pickcal score' gives them one")
     scores = calibrated_scores(picks, None if settings.raw else calibration)
     ncc, power = scores["ncc"].values, scores["power"].values
     valid = np.arange(ncc.shape[1])[None, :] < picks["count"].values[:, None]
@@ -72,7 +88,7 @@ def rejection_reasons(
     checks = [
         ("micrograph", np.broadcast_to(excluded, ncc.shape)),
         ("edge", _nearer_than(picks, micrographs, settings.edge)),
-        ("ncc", _below(ncc, settings.min_ncc, unknown=True)),
+        ("low score", _below(ncc, settings.min_ncc, unknown=True)),
         ("low power", _below(power, settings.min_power)),
         ("high power", _below(-power, None if settings.max_power is None else -settings.max_power)),
     ]
@@ -96,6 +112,8 @@ def _nearer_than(picks: xr.Dataset, micrographs: xr.Dataset, edge: float | None)
     x, y = picks["x"].values, picks["y"].values
     if edge is None:
         return np.zeros(x.shape, dtype=bool)
+    if not ((micrographs["width"].values > 0) | (picks["count"].values == 0)).all():
+        raise InputError("edge: the size of some micrographs is not known; import the table with --size ROWS COLUMNS")
     pixel = micrographs["pixel_size"].values
     right = ((micrographs["width"].values - 1) * pixel)[:, None]
     bottom = ((micrographs["height"].values - 1) * pixel)[:, None]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pickcal.errors import InputError, MissingFileError
 
@@ -99,6 +99,36 @@ class ImportSettings(Settings):
     )
     stacks: bool = Field(False, description="Files of several images are stacks of micrographs, not movies.")
     without_ctf: bool = Field(False, description="Take micrographs that have no defocus.")
+    tables_only: bool = Field(
+        False, description="Read the table of micrographs without its images: for picks that other programs made."
+    )
+    size: tuple[int, int] | None = Field(
+        None, description="With --tables-only: rows and columns of the micrographs in pixels, if the table lacks them."
+    )
+
+
+class ImportPicksSettings(Settings):
+    """How picks of other programs are taken into a project."""
+
+    scale: float | None = Field(
+        None,
+        gt=0,
+        description="Factor from the file's coordinates to pixels of the micrographs: 2 for coordinates binned by 2.",
+    )
+    flip_y: bool = Field(
+        True,
+        description="cryoSPARC: y counts from the last row. --no-flip-y for picks of Patch Motion's micrographs on "
+        "those of RELION or MotionCor, which are upside down.",
+    )
+    swap_xy: bool = Field(False, description="The file has rows first, then columns.")
+    diameter: float | None = Field(
+        None, gt=0, description="Particle diameter, Å; default: the distance that neighbouring picks keep."
+    )
+    score: str | None = Field(
+        None, description="Column of the file to take as the main score; default: what its program ranks by."
+    )
+    skip_unknown: bool = Field(False, description="Leave out picks on micrographs that the project does not hold.")
+    drop_outside: bool = Field(False, description="Leave out picks outside of their micrographs.")
 
 
 class FilterSettings(Settings):
@@ -162,6 +192,74 @@ class TemplateSettings(FilterSettings):
         return self.diameter
 
 
+class ScoreSettings(Settings):
+    """Scoring at given coordinates: with templates, or without with a disc and a ring of the particle's diameter."""
+
+    diameter: float = Field(ge=20, le=5000, description="Particle diameter, Å; sets mask, power disc and blobs.")
+    templates: Path | None = Field(
+        None,
+        description="Stack of 2D templates (.mrcs), or a 3D map (.mrc) to project; white particles; "
+        "default: blobs of the diameter.",
+    )
+    radius: float | None = Field(
+        None,
+        ge=0,
+        description="How far from its coordinates a pick may be refined, Å; 0 scores exactly there; "
+        "default: 0.1 diameters.",
+    )
+    shapes: tuple[Literal["disc", "ring", "ellipse"], ...] = Field(
+        ("disc", "ring"), min_length=1, description="Without templates: shapes to score with."
+    )
+    template_pixel_size: float | None = Field(
+        None, gt=0, description="Pixel size of the templates, Å; default: header."
+    )
+    rotation_step: float = Field(5.0, ge=0.5, le=90, description="In-plane rotation step of the templates, degrees.")
+    projection_step: float = Field(20.0, ge=3, le=90, description="Angle between projections of a 3D map, degrees.")
+    ctf: bool | None = Field(
+        None, description="Give templates or blobs the micrograph's CTF; default: templates yes, blobs no."
+    )
+    low_pass: float = Field(20.0, ge=5, le=200, description="Low-pass filter, Å.")
+    high_pass: float | None = Field(None, gt=0, description="High-pass filter, Å; default: three particle diameters.")
+    whiten: bool = Field(True, description="Divide by the noise spectrum of the data set.")
+    contrast: Literal["dark", "light"] = Field("dark", description="Particles are darker or lighter than the ice.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScoreSettings:
+        if self.radius is not None and self.radius > self.diameter:
+            raise ValueError(f"radius: expected at most the diameter of {self.diameter:g} Å, got {self.radius:g} Å")
+        idle = ("shapes",) if self.templates else ("template_pixel_size", "rotation_step", "projection_step")
+        for name in idle:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                remedy = "leave one of the two out" if self.templates else "give --templates too"
+                raise ValueError(f"{name}: expected only {'without' if self.templates else 'with'} templates; {remedy}")
+        return self
+
+    @property
+    def reach(self) -> float:
+        """How far a pick may be refined, Å."""
+        return 0.1 * self.diameter if self.radius is None else self.radius
+
+    def as_pick(self) -> PickSettings:
+        """Give the settings of the search whose maps hold the scores."""
+        shared: dict[str, Any] = {
+            "low_pass": self.low_pass,
+            "high_pass": self.high_pass,
+            "whiten": self.whiten,
+            "contrast": self.contrast,
+            **({} if self.ctf is None else {"ctf": self.ctf}),
+        }
+        if self.templates is None:
+            return BlobSettings(diameter_min=self.diameter, diameter_max=self.diameter, shapes=self.shapes, **shared)
+        return TemplateSettings(
+            templates=self.templates,
+            diameter=self.diameter,
+            template_pixel_size=self.template_pixel_size,
+            rotation_step=self.rotation_step,
+            projection_step=self.projection_step,
+            **shared,
+        )
+
+
 PickSettings = BlobSettings | TemplateSettings
 
 
@@ -202,7 +300,11 @@ class CalibrateSettings(Settings):
 class SelectSettings(Settings):
     """Thresholds on calibrated scores; what is not given does not reject."""
 
-    min_ncc: float | None = Field(None, ge=-2, le=2, description="Least calibrated NCC score.")
+    min_ncc: Annotated[float | None, Parameter(alias="--min-score")] = Field(
+        None,
+        validation_alias=AliasChoices("min_ncc", "min_score"),
+        description="Least calibrated main score: NCC, or what the program that picked calls it.",
+    )
     min_power: float | None = Field(None, ge=0, description="Least calibrated power score.")
     max_power: float | None = Field(None, gt=0, description="Largest calibrated power score.")
     probability: float | None = Field(
@@ -230,10 +332,24 @@ class ControlSettings(Settings):
 
 
 class ExportSettings(Settings):
-    """Where and how accepted picks are written."""
+    """Where and how picks are written."""
 
-    format: Literal["relion", "csv", "parquet"] = Field("relion", description="File format.")
+    format: Literal["relion", "cryosparc", "topaz", "cryolo", "eman", "csv", "parquet"] = Field(
+        "relion", description="File format."
+    )
+    rejected: bool = Field(False, description="Write rejected picks as well, with their reasons, beside the others.")
     suffix: Name = Field("autopick", description="RELION: suffix of the per-micrograph files.")
+    layout: Literal["both", "autopick", "particles"] = Field(
+        "both", description="RELION: a file per micrograph, one file of particles, or both."
+    )
+    flip_y: bool = Field(
+        True,
+        description="cryoSPARC: count y from the last row, for the same micrograph files. --no-flip-y for micrographs "
+        "that Patch Motion wrote, which are upside down against RELION's and MotionCor's.",
+    )
+    box: int | None = Field(
+        None, ge=2, description="crYOLO, EMAN: side of the boxes, pixels; default: as they came, else 1.5 diameters."
+    )
 
 
 class EvaluateSettings(Settings):
@@ -261,7 +377,21 @@ class ClusterSettings(Settings):
 class ImportJob(ImportSettings):
     """The `[import]` section of a job file."""
 
-    sources: tuple[Path, ...] = Field(min_length=1, description="micrographs_ctf.star, or MRC and TIFF files.")
+    sources: tuple[Path, ...] = Field(
+        min_length=1, description="Table of micrographs (RELION, cryoSPARC, CTFFIND, Gctf, CSV), or MRC and TIFF files."
+    )
+
+
+class ImportPicksJob(ImportPicksSettings):
+    """The `[import_picks]` section of a job file."""
+
+    files: tuple[Path, ...] = Field(min_length=1, description="Files or folders of picks, or RELION's index of them.")
+
+
+class ScoreJob(ScoreSettings):
+    """The `[score]` section of a job file: later sections work on the picks that it makes."""
+
+    name: Name | None = Field(None, description="Name of the scored picks; default: that of the picks with -scored.")
 
 
 class SelectJob(SelectSettings):
@@ -275,7 +405,7 @@ class SelectJob(SelectSettings):
 class ExportJob(ExportSettings):
     """The `[export]` section of a job file."""
 
-    path: Path = Field(description="Folder (RELION) or file (CSV, Parquet) to write.")
+    path: Path = Field(description="Folder (RELION, crYOLO, EMAN) or file (cryoSPARC, Topaz, CSV, Parquet) to write.")
 
 
 class EvaluateJob(EvaluateSettings):
@@ -288,12 +418,14 @@ class Job(Settings):
     """A whole job file: what `pickcal run` does, stage by stage; sections left out are not run."""
 
     project: Path = Field(description="The project store, a folder ending in .zarr.")
-    picks: Name | None = Field(None, description="Name of the picks; default: the method of picking.")
+    picks: Name | None = Field(None, description="Name of the picks; default: the method of picking, or 'imported'.")
     report: Path | None = Field(None, description="HTML report to write.")
     cluster: ClusterSettings = ClusterSettings()
     simulate: SimulateSettings | None = None
     import_: ImportJob | None = Field(None, alias="import")
+    import_picks: ImportPicksJob | None = None
     pick: Annotated[PickSettings, Field(discriminator="method")] | None = None
+    score: ScoreJob | None = None
     calibrate: CalibrateSettings | None = None
     select: SelectJob | None = None
     export: ExportJob | None = None
@@ -301,8 +433,17 @@ class Job(Settings):
 
     @property
     def picks_name(self) -> str:
-        """Name of the picks group this job works on."""
-        return self.picks or (self.pick.method if self.pick else "template")
+        """Name of the picks that this job makes or takes in."""
+        if self.picks:
+            return self.picks
+        return self.pick.method if self.pick else "imported" if self.import_picks else "template"
+
+    @property
+    def scored_name(self) -> str:
+        """Name of the picks that are calibrated: those scored anew, else those made or taken in."""
+        if self.score is None:
+            return self.picks_name
+        return self.score.name or f"{self.picks_name}-scored"
 
 
 Model = TypeVar("Model", bound=Settings)

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: a small simulated set with its picked project, executors, the command line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,15 @@ class Ran:
     def json(self):
         """The object on the last line of standard output."""
         return json.loads(self.out.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Folder of the real data, or skip."""
+    folder = Path(os.environ.get("PICKCAL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}; set PICKCAL_TEST_DATA")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ from pickcal.plots.scores import flat_scores, terciles
 from pickcal.plots.style import ORANGE, SKY, label_points, new_figure, short_names
 from pickcal.selection import ACCEPTED
 from pickcal.settings import CalibrateSettings, SelectSettings
-from pickcal.stages.select import judge
+from pickcal.stages.select import Judge
 
 UM = 1e-4
 
@@ -252,7 +252,7 @@ def test_a_selection_by_probability_draws_its_picks_and_no_noise_as_rejected(pro
     settings = SelectSettings(probability=0.9, max_power=50.0)
     figure = micrographs_figure(project, "template", calibration, settings, DIAMETER)
     chosen = low_middle_high(project, project.dataset("picks/template"), calibration)
-    accepted = (judge(project, "template", settings) == ACCEPTED).sum(axis=1)
+    accepted = (Judge(project, "template", settings).block(0, project.count).reasons == ACCEPTED).sum(axis=1)
     for axes, index in zip(figure.axes, chosen, strict=True):
         (circles,) = [c for c in axes.collections if isinstance(c, EllipseCollection)]
         assert len(circles.get_offsets()) == accepted[index] > 40

@@ -8,7 +8,8 @@ import xarray as xr
 import zarr
 
 from pickcal.errors import InputError, MissingFileError, ProjectError
-from pickcal.project import Project, differing, matching_names
+from pickcal.names import matching_names
+from pickcal.project import Project, differing
 from pickcal.schema import BANK, MICROGRAPHS, PICKS, Status
 
 

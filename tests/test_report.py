@@ -58,7 +58,7 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="module")
 def text(project, tmp_path_factory):
     path = tmp_path_factory.mktemp("out") / "deep" / "report.html"
-    assert write_report(Project.open(project.path), path) == path
+    assert write_report(Project.open(project.path), path) == [path]
     assert [item.name for item in path.parent.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
 
@@ -143,7 +143,7 @@ def test_expected_numbers_add_up_to_all_picks_and_particles_are_those_planted(te
 def test_every_selection_says_what_is_false_in_it(tmp_path):
     made = make_project(tmp_path / "p.zarr", micrographs=9)
     add_selection(made, "sure", SelectSettings(fdr=0.02, max_power=40.0))
-    text = write_report(made, tmp_path / "r.html").read_text()
+    text = write_report(made, tmp_path / "r.html")[0].read_text()
     counts = made.dataset("selection/sure")
     accepted = int(counts["counts"].sel(reason="accepted").sum())
     noise, junk = (counts.attrs[f"expected_{what}"] for what in ("noise", "junk"))
@@ -153,14 +153,14 @@ def test_every_selection_says_what_is_false_in_it(tmp_path):
     add_calibration(made, CalibrateSettings(bootstrap=0, junk=False))
     assert (
         "sure: made before its picks were picked or calibrated anew"
-        in write_report(made, tmp_path / "r.html").read_text()
+        in write_report(made, tmp_path / "r.html")[0].read_text()
     )
 
 
 def test_picks_without_a_mixture_say_why(tmp_path):
     made = make_project(tmp_path / "p.zarr", micrographs=8, calibrate=False)
     add_calibration(made, CalibrateSettings(bootstrap=0, probability="none"))
-    text = write_report(made, tmp_path / "r.html").read_text()
+    text = write_report(made, tmp_path / "r.html")[0].read_text()
     assert "No probabilities: turned off." in text
     assert len([tag for tag, _ in Page(text).tags if tag == "img"]) == 5
 
@@ -169,7 +169,7 @@ def test_the_control_is_told_where_there_is_one(project, tmp_path, monkeypatch):
     part = {"defocus_low": 8000.0, "defocus_high": 12_000.0, "control_accepted": 1.5, "real_accepted": 57.25}
     told = {"micrographs": 8, "of": 10, "verdict": "on noise it accepts few", "warning": "", "terciles": [part]}
     monkeypatch.setattr("pickcal.report_probability.stored_control", lambda _project, _picks: told)
-    page = write_report(project, tmp_path / "r.html").read_text()
+    page = write_report(project, tmp_path / "r.html")[0].read_text()
     assert "On noise it accepts few (8 of 10 micrographs tried)." in page
     assert ["0.800 to 1.200", "1.5", "57.2"] in Page(page).rows
 
@@ -200,7 +200,7 @@ def test_settings_of_every_stage_and_the_version_are_kept(text):
 
 def test_names_and_reasons_are_escaped(tmp_path):
     made = make_project(tmp_path / "p.zarr", micrographs=8, names=[EVIL % i for i in range(8)])
-    text = write_report(made, tmp_path / "r.html").read_text()
+    text = write_report(made, tmp_path / "r.html")[0].read_text()
     assert "<script" not in text
     assert "the <disk>" not in text
     assert EVIL % 0 in [cell for row in Page(text).rows for cell in row]
@@ -215,14 +215,14 @@ def test_long_tables_are_cut_and_say_so(project, monkeypatch):
 
 def test_the_cut_is_written_on_the_page(project, tmp_path, monkeypatch):
     monkeypatch.setattr("pickcal.report.MOST_ROWS", 1)
-    text = write_report(project, tmp_path / "r.html").read_text()
+    text = write_report(project, tmp_path / "r.html")[0].read_text()
     assert "The 1 most notable of 12 micrographs" in text
     assert "2 failed or skipped" in text and "The first 1 are listed" in text
 
 
 def test_uncalibrated_picks_are_listed_with_counts(tmp_path):
     made = make_project(tmp_path / "p.zarr", micrographs=8, calibrate=False)
-    text = write_report(made, tmp_path / "r.html").read_text()
+    text = write_report(made, tmp_path / "r.html")[0].read_text()
     assert "<img" not in text
     assert "Not calibrated: run" in text
     assert f"{int(made.read('picks/template', 'count').sum())} picks, {6 * 120} decoys" in text
@@ -231,7 +231,7 @@ def test_uncalibrated_picks_are_listed_with_counts(tmp_path):
 def test_a_project_without_picks_has_a_page(tmp_path):
     made = make_project(tmp_path / "p.zarr", micrographs=8, calibrate=False)
     made.remove("picks/template")
-    text = write_report(made, tmp_path / "r.html").read_text()
+    text = write_report(made, tmp_path / "r.html")[0].read_text()
     assert "None yet: run" in text
 
 

@@ -38,6 +38,7 @@ def words(settings, calibration=None):
 
 NOTHING = [None] * 5
 OK, EDGE = "accepted", "edge"
+LOW = REASONS.index("low score")
 
 
 def test_without_thresholds_every_pick_is_accepted():
@@ -45,7 +46,7 @@ def test_without_thresholds_every_pick_is_accepted():
 
 
 def test_every_threshold_gives_its_reason():
-    assert words(SelectSettings(min_ncc=0.3))[0] == [OK, OK, OK, "ncc", "ncc"]
+    assert words(SelectSettings(min_ncc=0.3))[0] == [OK, OK, OK, "low score", "low score"]
     assert words(SelectSettings(min_power=1.0))[0] == [OK, OK, OK, "low power", OK]
     assert words(SelectSettings(max_power=5.0))[:2] == [
         [OK, OK, OK, OK, "high power"],
@@ -69,7 +70,7 @@ def test_values_at_a_threshold_are_accepted():
 
 def test_the_first_reason_that_applies_counts():
     strict = SelectSettings(min_ncc=0.3, min_power=1, max_power=5, edge=45, exclude=("b.mrc",))
-    assert words(strict) == [[OK, EDGE, EDGE, "ncc", EDGE], ["micrograph"] * 3 + [None] * 2, NOTHING]
+    assert words(strict) == [[OK, EDGE, EDGE, "low score", EDGE], ["micrograph"] * 3 + [None] * 2, NOTHING]
     counts = reason_counts(rejection_reasons(PICKS, None, MICROGRAPHS, strict))
     assert counts.shape == (len(REASONS), 3) and counts.dtype == np.int32
     table = {reason: row.tolist() for reason, row in zip(REASONS, counts, strict=True)}
@@ -77,7 +78,7 @@ def test_the_first_reason_that_applies_counts():
         "accepted": [1, 0, 0],
         "micrograph": [0, 3, 0],
         "edge": [3, 0, 0],
-        "ncc": [1, 0, 0],
+        "low score": [1, 0, 0],
         "low power": [0, 0, 0],
         "high power": [0, 0, 0],
         "probability": [0, 0, 0],
@@ -131,7 +132,7 @@ def test_a_pick_without_a_score_passes_no_threshold():
     for chosen, reason in (
         (SelectSettings(probability=0.5), "probability"),
         (SelectSettings(fdr=0.1), "false discovery rate"),
-        (SelectSettings(min_ncc=0.1), "ncc"),
+        (SelectSettings(min_ncc=0.1), "low score"),
     ):
         assert with_chances(chosen, picks, likelihood)[0][0] == reason
     # the power score may be unknown: other thresholds judge such a pick
@@ -151,7 +152,7 @@ CALIBRATION = xr.Dataset(
 def test_thresholds_are_on_calibrated_scores_unless_raw_is_asked_for():
     """The second micrograph's scores lie 0.45 and a factor of 2 above the reference."""
     chosen = {"min_ncc": 0.4, "max_power": 4.0}
-    assert words(SelectSettings(**chosen), CALIBRATION)[1] == ["accepted", "ncc", "ncc", None, None]
+    assert words(SelectSettings(**chosen), CALIBRATION)[1] == ["accepted", "low score", "low score", None, None]
     assert words(SelectSettings(max_power=4.0), CALIBRATION)[1] == [OK, "high power", OK, None, None]
     assert words(SelectSettings(max_power=4.6), CALIBRATION)[1] == [OK, OK, OK, None, None]
     assert words(SelectSettings(raw=True, **chosen), CALIBRATION)[1] == [OK, "high power", OK, None, None]
@@ -193,7 +194,6 @@ def test_a_thresholds_file_reads_back_as_it_was_written(tmp_path_factory, chosen
         ("", "found nothing"),
         ("thresholds = 3", r"expected a \[thresholds\] table"),
         ("[thresholds]\nmin_nc = 0.3", "min_nc: no such setting; did you mean 'min_ncc'"),
-        ("[thresholds]\nmin_ncc = 3.0", "min_ncc: expected less than or equal to 2, got 3.0"),
         ("[thresholds]\nprobability = 95", "probability: expected less than or equal to 1, got 95"),
         ("[thresholds]\nfdr = 0.0", "fdr: expected greater than 0, got 0.0"),
         ('[thresholds]\nedge = "far"', "edge: expected a valid number.*got 'far'"),
@@ -215,3 +215,13 @@ def test_a_binary_or_missing_thresholds_file(tmp_path):
     path.write_bytes(b"\xff\xfe\x00binary")
     with pytest.raises(InputError, match="not a TOML file"):
         read_thresholds(path)
+
+
+def test_an_ncc_score_is_a_correlation_and_other_scores_are_not():
+    """3 is a typing error for an NCC score, and a usual threshold for a figure of merit."""
+    with pytest.raises(InputError, match="min_ncc: expected an NCC score between -2 and 2, got 3"):
+        rejection_reasons(PICKS, None, MICROGRAPHS, SelectSettings(min_ncc=3.0))
+    foreign = PICKS.assign_attrs(score_label="RELION figure of merit", scores=["figure_of_merit"])
+    assert set(np.unique(rejection_reasons(foreign, None, MICROGRAPHS, SelectSettings(min_ncc=3.0)))) == {-1, LOW}
+    with pytest.raises(InputError, match="no power score; 'pickcal score' gives them one"):
+        rejection_reasons(foreign, None, MICROGRAPHS, SelectSettings(max_power=3.0))

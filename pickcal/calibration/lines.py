@@ -47,7 +47,7 @@ def micrograph_medians(picks: xr.Dataset, median_of: str) -> xr.Dataset:
         A picks group, or a block of its micrographs: `ncc`, `power`, `count`, `decoy_ncc`, `decoy_power`,
         `decoy_count`, `status`.
     median_of
-        "particles" for what stands above the decoys, "all" for all picks.
+        "particles" for what stands above the decoys, "all" for all picks; also where there are no decoys.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def micrograph_medians(picks: xr.Dataset, median_of: str) -> xr.Dataset:
             found.append(Medians(np.nan, np.nan, np.nan, np.nan))
             continue
         ncc, power = (picks[name][i, : count[i]].values for name in SCORES)
-        if median_of == "all":
+        if median_of == "all" or not decoys[i]:
             found.append(medians_of_all(ncc, power))
             continue
         decoy_ncc, decoy_power = (picks[f"decoy_{name}"][i, : decoys[i]].values for name in SCORES)

@@ -38,9 +38,10 @@ class Medians:
 
 def medians_of_all(ncc: Floats, power: Floats) -> Medians:
     """Medians of all picks of one micrograph, as cryoSPARC's calibration takes them."""
+    ncc, power = ncc[np.isfinite(ncc)], power[np.isfinite(power)]
     if len(ncc) == 0:
         return Medians(np.nan, np.nan, 0.0)
-    return Medians(float(np.median(ncc)), float(np.median(power)), float(len(ncc)))
+    return Medians(float(np.median(ncc)), float(np.median(power)) if len(power) else np.nan, float(len(ncc)))
 
 
 def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_power: Floats) -> Medians:

@@ -160,14 +160,15 @@ def covariate(micrographs: xr.Dataset, name: str) -> Floats:
     micrographs
         The project's table.
     name
-        A column of the table; or `astigmatism` (µm); `dose`, the natural logarithm of the mean grey value, which is
-        dose times what the ice lets through; `time`, hours since the year 2000 by the time stamp YYYYMMDD_HHMMSS in the
-        name. NaN where it is not known.
+        A column of the table; or `astigmatism` (µm); `dose`, the natural logarithm of the dose that a table tells, or
+        where none does of the mean grey value, which is dose times what the ice lets through; `time`, hours since the
+        year 2000 by the time stamp YYYYMMDD_HHMMSS in the name. NaN where it is not known.
     """
     if name == "astigmatism":
         return np.asarray(np.abs(micrographs["defocus_u"].values - micrographs["defocus_v"].values) * UM)
     if name == "dose":
-        grey = micrographs["image_mean"].values.astype(np.float64)
+        told = "dose" in micrographs and np.isfinite(micrographs["dose"].values).any()
+        grey = micrographs["dose" if told else "image_mean"].values.astype(np.float64)
         return np.where(grey > 0, np.log(np.where(grey > 0, grey, 1.0)), np.nan)
     if name == "time":
         return np.array([_hours(str(value)) for value in micrographs["name"].values], dtype=np.float64)

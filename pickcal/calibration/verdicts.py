@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -29,6 +30,59 @@ MOST_STRAY = 0.1
 LEAST_DIP = 0.4
 FAR_SHARE = 0.05
 FAR_DEVIATIONS = 4.0
+
+
+@dataclass(frozen=True)
+class ScoreWords:
+    """What people call the two scores of some picks.
+
+    Attributes
+    ----------
+    score
+        The main score, "ncc" in every table: "NCC score" of our own picks, "RELION figure of merit" and so on.
+    power
+        The power score: "power score", "cryoSPARC power".
+    unit
+        Unit of the power score in words; "" where it is another program's own.
+    """
+
+    score: str = "NCC score"
+    power: str = "power score"
+    unit: str = "noise variances"
+
+    @classmethod
+    def of(cls, attributes: Mapping[Hashable, Any]) -> ScoreWords:
+        """Take the words from the attributes `score_label`, `power_label` and `program` of picks, lines or mixture.
+
+        Tables without them, of our own picks or of an older pickcal, have the defaults. Only our own power score is in
+        noise variances.
+        """
+        found = {
+            key: str(attributes.get(label) or getattr(cls, key))
+            for key, label in (("score", "score_label"), ("power", "power_label"))
+        }
+        return cls(**found, unit="" if attributes.get("program") else cls.unit)
+
+    def of_score(self, score: str) -> str:
+        """Word for the score that is called "ncc" or "power" in every table."""
+        return self.score if score == "ncc" else self.power
+
+    def axis(self, score: str, before: str = "") -> str:
+        """Label of an axis: the word, with another before it if one is given, and the unit if there is one."""
+        unit = f" ({self.unit})" if score == "power" and self.unit else ""
+        return f"{before} {self.of_score(score)}".strip() + unit
+
+
+def heading(text: str) -> str:
+    """Give a text its first capital, unless it begins with a name that has capitals of its own.
+
+    Examples
+    --------
+    >>> heading("power score"), heading("crYOLO confidence")
+    ('Power score', 'crYOLO confidence')
+    """
+    first = text.split(" ", 1)[0]
+    return text[:1].upper() + text[1:] if first == first.lower() else text
 
 
 @dataclass(frozen=True)
@@ -232,7 +286,8 @@ def ranked_outliers(fit: xr.Dataset, names: Sequence[str], share: Floats) -> lis
     Parameters
     ----------
     fit
-        Parameters and columns of a fit: `residual`, `outlier` (score, micrograph), `defocus` (micrograph).
+        Parameters and columns of a fit: `residual`, `outlier` (score, micrograph), `defocus` (micrograph); its
+        attributes name the scores.
     names
         Names of the micrographs.
     share
@@ -245,7 +300,7 @@ def ranked_outliers(fit: xr.Dataset, names: Sequence[str], share: Floats) -> lis
         robust deviations above the median): `name`, `index`, `defocus` (Å), `ncc`, `power` (residuals in standard
         deviations, NaN where there is none), `furthest` (the larger of both without sign), `share`, `why`.
     """
-    share = np.asarray(share, dtype=np.float64)
+    share, words = np.asarray(share, dtype=np.float64), ScoreWords.of(fit.attrs)
     residuals = {score: np.asarray(fit["residual"].sel(score=score).values, np.float64) for score in ("ncc", "power")}
     outlying = {score: fit["outlier"].sel(score=score).values == 1 for score in residuals}
     dirty = _far_above(share)
@@ -255,8 +310,8 @@ def ranked_outliers(fit: xr.Dataset, names: Sequence[str], share: Floats) -> lis
     rows: list[dict[str, object]] = []
     for i in chosen[order]:
         why = [
-            f"{word} {residuals[score][i]:+.1f} deviations from the fit"
-            for score, word in (("ncc", "NCC score"), ("power", "power score"))
+            f"{words.of_score(score)} {residuals[score][i]:+.1f} deviations from the fit"
+            for score in residuals
             if outlying[score][i]
         ]
         why += [f"{100 * share[i]:.0f} % of its picks have high power"] if dirty[i] else []

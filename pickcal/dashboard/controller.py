@@ -1,13 +1,8 @@
-"""What the dashboard shows, without any GUI: names, verdicts, counts under a threshold, figures.
-
-Picks are stored best first and calibration keeps the order within a micrograph, so the number of accepted picks is
-the place of the threshold in each row: a binary search over all rows at once, whose cost hardly grows with the picks.
-"""
+"""What the dashboard shows, without any GUI: names, verdicts, counts under a threshold, figures."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,11 +13,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pickcal.calibration.verdicts import ScoreWords
+from pickcal.dashboard.counting import Likely, SortedScores
 from pickcal.errors import InputError
-from pickcal.plots.fits import SCORES, TITLES, medians_figure, residuals_figure
-from pickcal.plots.project import MIXTURE_FIGURES, MixtureData, thinned_scores
+from pickcal.plots.fits import medians_figure, residuals_figure, scores_of
+from pickcal.plots.project import MIXTURE_FIGURES, MixtureData, mixture_figures, thinned_scores
 from pickcal.plots.scores import scores_figure, threshold_figure
-from pickcal.plots.style import UM, png
+from pickcal.plots.style import UM, png, robust_limits
 from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
 from pickcal.stages.expected import SortedProbabilities, sorted_probabilities
@@ -32,62 +29,6 @@ Floats = NDArray[np.floating]
 
 FIGURES = ("medians", "residuals", "scores", "thresholds")
 START_PROBABILITY = 0.5
-
-
-@dataclass(frozen=True)
-class SortedScores:
-    """NCC scores of all micrographs, best first, with what calibrates them.
-
-    Attributes
-    ----------
-    ncc
-        Raw scores, `(micrograph, pick)`, falling along rows.
-    count
-        Valid places per row.
-    shift, gain, pivot
-        Calibrated = pivot + (ncc - shift - pivot) gain.
-    """
-
-    ncc: Floats
-    count: NDArray[np.integer]
-    shift: Floats
-    gain: Floats
-    pivot: float
-
-    def accepted(self, threshold: float) -> NDArray[np.int64]:
-        """Count per micrograph the picks whose calibrated score is not below the threshold."""
-        rows = np.arange(len(self.count))
-        low, high = np.zeros(len(rows), dtype=np.int64), self.count.astype(np.int64)
-        last = max(self.ncc.shape[1] - 1, 0)
-        for _ in range(int(self.count.max(initial=0)).bit_length()):
-            middle = (low + high) // 2
-            good = self.at(rows, np.minimum(middle, last)) >= threshold
-            good &= middle < high
-            low = np.where(good, middle + 1, low)
-            high = np.where(good, high, middle)
-        return low
-
-    def at(self, rows: NDArray[np.intp], places: NDArray[np.integer]) -> Floats:
-        """Calibrated scores at places of rows, by the very operations of `calibration.calibrated`."""
-        values = self.ncc[rows, places] - self.shift[rows] - self.pivot
-        return np.asarray(self.pivot + values * self.gain[rows])
-
-
-@dataclass(frozen=True)
-class Likely:
-    """What thresholds on probability and false discovery rate accept, per micrograph.
-
-    Attributes
-    ----------
-    accepted
-        Number of picks.
-    noise, junk
-        Expected number of either among them.
-    """
-
-    accepted: NDArray[np.int64]
-    noise: Floats
-    junk: Floats
 
 
 class Inspector:
@@ -107,6 +48,8 @@ class Inspector:
     def __init__(self, path: Path | str) -> None:
         self.project = Project.open(path)
         self._sorted: dict[str, SortedScores] = {}
+        self._words: dict[str, ScoreWords] = {}
+        self._ranges: dict[str, tuple[float, float]] = {}
         self._fits: dict[str, xr.Dataset | None] = {}
         self._likely: dict[str, SortedProbabilities | None] = {}
         self._mixed: dict[str, bool] = {}
@@ -127,6 +70,18 @@ class Inspector:
         """Names of the picks."""
         return self.project.names("picks")
 
+    @property
+    def has_images(self) -> bool:
+        """Whether the project holds working images, or tables only."""
+        return self.project.has_images
+
+    def words(self, picks: str) -> ScoreWords:
+        """Give what the scores of some picks are called."""
+        if picks not in self._words:
+            self.project.require("picks", picks)
+            self._words[picks] = ScoreWords.of(self.project.picks(picks).attrs)
+        return self._words[picks]
+
     def calibration(self, picks: str) -> xr.Dataset | None:
         """Fit of some picks, None where they were not calibrated."""
         self.project.require("picks", picks)
@@ -139,10 +94,10 @@ class Inspector:
         fit = self.calibration(picks)
         if fit is None:
             return [("calibration", f"none: run 'pickcal calibrate' with --picks {picks}")]
-        out = []
-        for score in SCORES:
+        out, words = [], self.words(picks)
+        for score in scores_of(fit):
             for group, verdict in zip(fit["group"].values, fit["verdict"].sel(score=score).values, strict=True):
-                title = TITLES[score] if score == "ncc" else f"natural logarithm of the {TITLES[score]}"
+                title = words.score if score == "ncc" else f"natural logarithm of the {words.power}"
                 out.append((title + (f", group {group}" if fit.sizes["group"] > 1 else ""), str(verdict)))
         return [*out, ("probability of being a particle", self.probability_verdict(picks))]
 
@@ -165,23 +120,34 @@ class Inspector:
         totals = {what: int(self.project.read(group, name).sum()) for what, name in _TOTALS}
         return {**stage_counts(self.project.done(group)), **totals}
 
+    def has_decoys(self, picks: str) -> bool:
+        """Tell whether there are decoys; without them the estimated particles of a fit are all picks."""
+        return bool(self.project.read(f"picks/{picks}", "decoy_count").any())
+
+    def has_power(self, picks: str) -> bool:
+        """Tell whether calibrated picks have a power score, without which junk cannot be told."""
+        fit = self.calibration(picks)
+        return fit is not None and "power" in scores_of(fit)
+
     def finished(self, picks: str) -> NDArray[np.bool_]:
         """Tell which micrographs were picked."""
         return np.asarray(self.project.done(f"picks/{picks}") == Status.DONE)
 
     def scores(self, picks: str) -> SortedScores:
-        """NCC scores of some picks, sorted; read once."""
+        """Give the main scores of some picks, sorted; read once."""
         if picks not in self._sorted:
             self._sorted[picks] = self._read_scores(picks)
         return self._sorted[picks]
 
     def _read_scores(self, picks: str) -> SortedScores:
         fit, group = self.calibration(picks), f"picks/{picks}"
-        ncc = self.project.read(group, "ncc")
+        ncc = self.project.picks(picks)["ncc"].values
         count = np.where(self.finished(picks), self.project.read(group, "count"), 0)
+        ncc = np.where(np.arange(ncc.shape[1]) < count[:, None], ncc, np.nan)
+        count = np.isfinite(ncc).sum(axis=1)
         inside = np.arange(1, ncc.shape[1]) < count[:, None]
-        if np.any((np.diff(ncc, axis=1) > 0) & inside):
-            ncc = -np.sort(np.where(np.arange(ncc.shape[1]) < count[:, None], -ncc, np.inf), axis=1)
+        if not np.all((np.diff(ncc, axis=1) <= 0) | ~inside):
+            ncc = -np.sort(-ncc, axis=1)
         shift, gain, pivot = np.zeros(len(count)), np.ones(len(count)), 0.0
         if fit is not None:
             shift = np.nan_to_num(fit["shift"].sel(score="ncc").values)
@@ -190,22 +156,27 @@ class Inspector:
         return SortedScores(ncc, count, shift, gain, pivot)
 
     def accepted(self, picks: str, min_ncc: float) -> NDArray[np.int64]:
-        """Count accepted picks per micrograph under a least calibrated NCC score."""
+        """Count accepted picks per micrograph under a least calibrated main score."""
         return self.scores(picks).accepted(min_ncc)
 
     def threshold_range(self, picks: str) -> tuple[float, float]:
-        """Lowest and highest calibrated NCC score of all picks; 0 and 1 where there are none."""
-        scores = self.scores(picks)
-        rows = np.flatnonzero(scores.count > 0)
-        if not len(rows):
-            return 0.0, 1.0
-        low = float(scores.at(rows, scores.count[rows] - 1).min())
-        return low, float(scores.at(rows, np.zeros(len(rows), dtype=np.intp)).max())
+        """Find the lowest and highest calibrated main score; of scores with a few far out the middle 99 %.
+
+        0 and 1 where there are none.
+        """
+        if picks not in self._ranges:
+            self._ranges[picks] = robust_limits(self.scores(picks).sample())
+        return self._ranges[picks]
+
+    def has_scores(self, picks: str) -> bool:
+        """Tell whether any pick of a finished micrograph has a score."""
+        return bool(self.scores(picks).count.any())
 
     def starting_threshold(self, picks: str) -> float:
-        """Least NCC of the first selection of these picks that has one on calibrated scores, else a proposal.
+        """Least score of the first selection of these picks that has one on calibrated scores, else a proposal.
 
-        The proposal is the score above which there are as many picks as particles were estimated.
+        The proposal is the score above which there are as many picks as particles were estimated, from decoys or, where
+        there are none, by the mixture; else the middle of the range.
         """
         for name in selections_of(self.project, picks):
             settings = thresholds_of(self.project, name)
@@ -213,7 +184,13 @@ class Inspector:
                 return settings.min_ncc
         fit = self.calibration(picks)
         low, high = self.threshold_range(picks)
-        wanted = np.nansum(fit["particles"].values) if fit is not None else 0.0
+        wanted = 0.0
+        if fit is not None and self.has_decoys(picks):
+            wanted = float(np.nansum(fit["particles"].values))
+        elif self.has_probabilities(picks):
+            mixture = self.project.mixture(picks)
+            assert mixture is not None
+            wanted = float(mixture["expected"].sel(component="particle").sum())
         if not wanted:
             return 0.5 * (low + high)
         for _ in range(40):
@@ -265,6 +242,8 @@ class Inspector:
     def likely_table(self, picks: str, likely: Likely) -> pd.DataFrame:
         """One row per micrograph as in `table`, with the expected false picks among the accepted ones."""
         false = {"expected noise": likely.noise, "expected junk": likely.junk}
+        if not self.has_power(picks):
+            del false["expected junk"]
         columns: dict[str, Any] = {name: np.round(values, 2) for name, values in false.items()}
         return self._table(picks, {"accepted": likely.accepted, **columns})
 
@@ -279,18 +258,21 @@ class Inspector:
             **counts,
         }
         if fit is not None:
-            columns["particles (estimate)"] = np.round(fit["particles"].values)
-            for score, digits in (("ncc", 4), ("power", 3)):
-                columns[f"median {TITLES[score]}"] = np.round(fit["median"].sel(score=score).values, digits)
+            if self.has_decoys(picks):
+                columns["particles (estimate)"] = np.round(fit["particles"].values)
+            for score in scores_of(fit):
+                median = np.round(fit["median"].sel(score=score).values, 4 if score == "ncc" else 3)
+                columns[f"median {self.words(picks).of_score(score)}"] = median
             outlying = (fit["outlier"].values == 1).any(axis=0)
             status = [f"{word}, outlying" if out else word for word, out in zip(status, outlying, strict=True)]
         return pd.DataFrame({**columns, "status": status})
 
     def figures(self, picks: str) -> tuple[str, ...]:
         """List the plots that some picks support."""
-        if self.calibration(picks) is None:
+        fit = self.calibration(picks)
+        if fit is None:
             return ()
-        return (*FIGURES, *MIXTURE_FIGURES) if self.has_probabilities(picks) else FIGURES
+        return (*FIGURES, *mixture_figures(fit)) if self.has_probabilities(picks) else FIGURES
 
     def picture(self, picks: str, kind: str) -> bytes:
         """Plot as PNG; drawn once for all who look."""

@@ -18,13 +18,15 @@ from bokeh.models import ColumnDataSource, DataRange1d, HoverTool
 from bokeh.plotting import figure as bokeh_figure
 from numpy.typing import NDArray
 
-from pickcal.dashboard.controller import Inspector, Likely, shared_inspector
+from pickcal.calibration.verdicts import heading
+from pickcal.dashboard.controller import Inspector, shared_inspector
+from pickcal.dashboard.counting import Likely
 from pickcal.errors import InputError
 from pickcal.plots.style import BLUE
 
 TITLE = "pickcal: inspect picks"
 STEPS = 400
-SCORE_TAB, CHANCE_TAB = "By NCC score", "By probability"
+CHANCE_TAB = "By probability"
 CAPTIONS = {
     "medians": "Medians",
     "residuals": "Residuals",
@@ -83,7 +85,10 @@ def _picks_view(inspector: Inspector, picks: str) -> Any:
         # the probabilities of all picks are computed when somebody asks for them
         waiting = pn.Column(pn.indicators.LoadingSpinner(value=True, size=30), **_FILL)
         thresholds = pn.Tabs(
-            (SCORE_TAB, _threshold_view(inspector, picks)), (CHANCE_TAB, waiting), dynamic=True, **_FILL
+            (f"By {inspector.words(picks).score}", _threshold_view(inspector, picks)),
+            (CHANCE_TAB, waiting),
+            dynamic=True,
+            **_FILL,
         )
 
         def fill(event: Any) -> None:
@@ -99,16 +104,24 @@ def _facts(inspector: Inspector, picks: str) -> Any:
     micrographs = ", ".join(
         f"{counts[word]} {word}" for word in ("done", "failed", "skipped", "pending") if counts[word]
     )
-    lines = [f"<b>Micrographs</b>: {micrographs}. <b>Picks</b>: {counts['picks']}, decoys: {counts['decoys']}."]
-    lines += [f"<b>{html.escape(score)}</b>: {html.escape(text)}" for score, text in inspector.verdicts(picks)]
+    decoys = f", decoys: {counts['decoys']}" if counts["decoys"] else ""
+    lines = [f"<b>Micrographs</b>: {micrographs}. <b>Picks</b>: {counts['picks']}{decoys}."]
+    if not inspector.has_images:
+        lines.append("This project holds tables only, no images.")
+    lines += [f"<b>{html.escape(heading(score))}</b>: {html.escape(text)}" for score, text in inspector.verdicts(picks)]
     return pn.pane.HTML("<br>".join(lines), styles={"font-size": "14px"}, **_FILL)
 
 
 def _threshold_view(inspector: Inspector, picks: str) -> Any:
+    if not inspector.has_scores(picks):
+        return pn.pane.Markdown("No pick of a finished micrograph has a score, so there is no threshold to set.")
     low, high = inspector.threshold_range(picks)
+    start = inspector.starting_threshold(picks)
+    # a selection may have its threshold where few scores are
+    low, high = min(low, start), max(high, start)
     step = max((high - low) / STEPS, 1e-6)
-    start = float(np.clip(inspector.starting_threshold(picks), low, high))
-    what = "NCC score" if inspector.calibration(picks) is None else "calibrated NCC score"
+    beyond = int(inspector.accepted(picks, float(np.nextafter(high, np.inf))).sum())
+    what = inspector.words(picks).axis("ncc", "" if inspector.calibration(picks) is None else "calibrated")
     slider = pn.widgets.FloatSlider(start=low, end=high, step=step, value=start, format="0.0000", **_FILL)
     _labelled(slider, f"Least {what}")
     counts = _CountsView(inspector, picks, inspector.table(picks, start))
@@ -120,7 +133,8 @@ def _threshold_view(inspector: Inspector, picks: str) -> Any:
     slider.param.watch(lambda event: show(event.new), "value")
     # a table of all micrographs is sent whole, so it waits until the slider is let go
     slider.param.watch(lambda event: counts.tabulate(inspector.table(picks, event.new)), "value_throttled")
-    return pn.Column(slider, *counts.parts, **_FILL)
+    notes = [pn.pane.HTML(f"{beyond} picks score higher than the slider goes.", **_FILL)] if beyond else []
+    return pn.Column(slider, *notes, *counts.parts, **_FILL)
 
 
 def _probability_view(inspector: Inspector, picks: str) -> Any:
@@ -133,7 +147,7 @@ def _probability_view(inspector: Inspector, picks: str) -> Any:
 
     def show(table: bool) -> None:
         likely = inspector.likely(picks, slider.value, rate.value or None)
-        counts.show(likely.accepted, false_picks_text(likely))
+        counts.show(likely.accepted, false_picks_text(likely, inspector.has_power(picks)))
         if table:
             counts.tabulate(inspector.likely_table(picks, likely))
 
@@ -144,12 +158,13 @@ def _probability_view(inspector: Inspector, picks: str) -> Any:
     return pn.Column(pn.Row(slider, rate, **_FILL), *counts.parts, **_FILL)
 
 
-def false_picks_text(likely: Likely) -> str:
-    """Say how many of the accepted picks are expected to be false."""
+def false_picks_text(likely: Likely, junk_known: bool = True) -> str:
+    """Say how many of the accepted picks are expected to be false; without a power score junk is not known."""
     noise, junk, total = float(likely.noise.sum()), float(likely.junk.sum()), int(likely.accepted.sum())
     rate = (noise + junk) / total if total else 0.0
     share = f"{100 * rate:.1f} %"
-    return f"expected false picks: <b>{noise + junk:.1f}</b> ({share}), of them {noise:.1f} noise and {junk:.1f} junk"
+    text = f"expected false picks: <b>{noise + junk:.1f}</b> ({share})"
+    return f"{text}, of them {noise:.1f} noise and {junk:.1f} junk" if junk_known else text
 
 
 class _CountsView:

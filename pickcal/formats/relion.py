@@ -17,12 +17,7 @@ from numpy.typing import NDArray
 
 from pickcal.errors import InputError, MissingFileError
 from pickcal.formats.images import split_stack_name
-from pickcal.formats.relion_write import (
-    pipeline_stem,
-    write_autopick,
-    write_micrographs_star,
-    write_particles_star,
-)
+from pickcal.formats.relion_write import pipeline_stem, write_micrographs_star
 from pickcal.formats.star import read_star
 
 __all__ = [
@@ -32,9 +27,7 @@ __all__ = [
     "read_coordinates_star",
     "read_micrographs_star",
     "read_truth_micrographs",
-    "write_autopick",
     "write_micrographs_star",
-    "write_particles_star",
 ]
 
 NAME = "rlnMicrographName"
@@ -62,7 +55,7 @@ class MicrographTable:
     path: Path
 
 
-class _Columns:
+class Columns:
     """Columns of a micrographs table, each looked for in the table itself and then in its optics groups."""
 
     def __init__(self, path: Path, block: str, table: pd.DataFrame, optics: pd.DataFrame | None) -> None:
@@ -78,7 +71,7 @@ class _Columns:
     def _join(self, path: Path, optics: pd.DataFrame) -> None:
         if GROUP not in optics:
             raise InputError(f"{path}: block data_optics: {_lacks(GROUP, optics)}")
-        known = [int(number) for number in numbers(f"{path}: block data_optics", optics, GROUP)]
+        known = [int(number) for number in _whole(f"{path}: block data_optics", optics, GROUP)]
         if len(set(known)) < len(known):
             raise InputError(f"{path}: block data_optics: column {GROUP}: expected each group once, found {known}")
         if GROUP in self.table:
@@ -97,14 +90,7 @@ class _Columns:
         self.joined = optics.iloc[[place[int(number)] for number in self.group]].reset_index(drop=True)
 
     def _integers(self, label: str) -> NDArray[np.int64]:
-        values = numbers(self.where, self.table, label)
-        bad = np.flatnonzero(~np.isfinite(values) | (values != np.round(values)))
-        if len(bad):
-            raise InputError(
-                f"{self.where}: column {label}: row {bad[0] + 1} ({self.table[NAME].iloc[bad[0]]}): expected a whole "
-                f"number, found {values[bad[0]]}"
-            )
-        return values.astype(np.int64)
+        return _whole(self.where, self.table, label)
 
     def has(self, label: str) -> bool:
         return label in self.table or (self.joined is not None and label in self.joined)
@@ -119,6 +105,17 @@ class _Columns:
     def found(self) -> str:
         optics = [] if self.joined is None else list(self.joined.columns)
         return ", ".join([*self.table.columns, *(f"{label} (optics)" for label in optics)])
+
+
+def _whole(where: str, table: pd.DataFrame, label: str) -> NDArray[np.int64]:
+    values = numbers(where, table, label)
+    bad = np.flatnonzero(~(np.abs(values) <= 2**53) | (values != np.round(values)))
+    if len(bad):
+        name = f" ({table[NAME].iloc[bad[0]]})" if NAME in table else ""
+        raise InputError(
+            f"{where}: column {label}: row {bad[0] + 1}{name}: expected a whole number, found {values[bad[0]]}"
+        )
+    return values.astype(np.int64)
 
 
 def read_micrographs_star(path: Path, *, require_ctf: bool = True) -> MicrographTable:
@@ -149,7 +146,7 @@ def read_micrographs_star(path: Path, *, require_ctf: bool = True) -> Micrograph
     block = _micrographs_block(path, blocks)
     table = blocks[block]
     _check_names(f"{path}: block data_{block}", table)
-    columns = _Columns(path, block, table, blocks.get("optics"))
+    columns = Columns(path, block, table, blocks.get("optics"))
     if require_ctf:
         _check_ctf(columns)
     defocus_u = columns.get("rlnDefocusU")
@@ -317,7 +314,7 @@ def _check_names(where: str, table: pd.DataFrame) -> None:
         seen[name] = row
 
 
-def _check_ctf(columns: _Columns) -> None:
+def _check_ctf(columns: Columns) -> None:
     if not columns.has("rlnDefocusU"):
         raise InputError(f"{columns.where}: no defocus (rlnDefocusU): {CTF_ADVICE}; found {columns.found()}")
     missing = [
@@ -329,9 +326,9 @@ def _check_ctf(columns: _Columns) -> None:
         raise InputError(f"{columns.where}: expected the column {', '.join(missing)}, found {columns.found()}")
 
 
-def _pixel_size(columns: _Columns) -> NDArray[np.float64]:
+def _pixel_size(columns: Columns) -> NDArray[np.float64]:
     size = np.full(len(columns.table), np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         sources = (
             columns.get("rlnMicrographPixelSize"),
             columns.get("rlnMicrographOriginalPixelSize"),
@@ -365,3 +362,9 @@ def _lacks(label: str, table: pd.DataFrame) -> str:
 
 def _listing(blocks: dict[str, pd.DataFrame]) -> str:
     return "; ".join(f"data_{name}: {', '.join(table.columns)}" for name, table in blocks.items())
+
+
+def recognise(path: Path, head: bytes) -> bool:
+    """Whether a file is a table of micrographs: STAR with names, and without coordinates."""
+    particles = (b"_rlnCoordinateX", b"_rlnMicrographCoordinates")
+    return b"data_" in head and b"_rlnMicrographName" in head and not any(label in head for label in particles)

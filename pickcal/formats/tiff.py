@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def read_header(path: Path) -> TiffHeader:
         If the file is damaged, or holds colour or complex images.
     """
     try:
+        _check_chain(path)
         with tifffile.TiffFile(path) as file:
             return _header(path, file)
     except InputError:
@@ -81,6 +83,7 @@ def read_sections(path: Path, first: int, count: int) -> NDArray[Any]:
         As `read_header`, and if the file is shorter than its tags say or its pixels cannot be decoded.
     """
     try:
+        _check_chain(path)
         with tifffile.TiffFile(path) as file:
             header = _header(path, file)
             _check_complete(path, file)
@@ -95,6 +98,32 @@ def read_sections(path: Path, first: int, count: int) -> NDArray[Any]:
         raise
     except Exception as error:  # tifffile raises whatever its many decoders raise
         raise _damaged(path, error) from None
+
+
+def _check_chain(path: Path) -> None:
+    """Refuse directories that lead back to one of themselves: tifffile would follow them for ever."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = "<" if head[:2] == b"II" else ">"
+        big = head[2:4] in (b"\x2b\x00", b"\x00\x2b")
+        count, link, size = ("Q", "Q", 20) if big else ("H", "I", 12)
+        at = struct.unpack_from(order + link, head, 8 if big else 4)[0]
+        seen = set()
+        while at:
+            if at in seen:
+                raise InputError(
+                    f"{path}: its directory at byte {at} follows itself; the file is damaged, copy it again"
+                )
+            seen.add(at)
+            file.seek(at)
+            number = file.read(struct.calcsize(count))
+            if len(number) < struct.calcsize(count):
+                return
+            file.seek(size * struct.unpack(order + count, number)[0], 1)
+            following = file.read(struct.calcsize(link))
+            if len(following) < struct.calcsize(link):
+                return
+            at = struct.unpack(order + link, following)[0]
 
 
 def _header(path: Path, file: Any) -> TiffHeader:

@@ -62,6 +62,28 @@ class Picks:
     capped: bool
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Maps of one micrograph, mirrored at its borders.
+
+    Attributes
+    ----------
+    responses
+        All NCC scores.
+    maps
+        Power score and its companions.
+    valid
+        The part `(y, x)` of the maps that is micrograph rather than padding.
+    pixel_size
+        Å per pixel.
+    """
+
+    responses: Responses
+    maps: PowerMaps
+    valid: tuple[slice, slice]
+    pixel_size: float
+
+
 def search(
     image: Float32,
     pixel_size: float,
@@ -94,7 +116,27 @@ def search(
     picks, decoys
         Decoys' `ncc` is the score on the inverted micrograph.
     """
-    height, width = image.shape
+    prepared = prepare(image, pixel_size, bank, parameters, ctf, whitening)
+    border = 0.5 * parameters.diameter / pixel_size
+    stride = max(1, int(parameters.low_pass / (2 * pixel_size) + 1e-6))
+    grid = (
+        _grid(prepared.valid[0].start, image.shape[0], border, stride),
+        _grid(prepared.valid[1].start, image.shape[1], border, stride),
+    )
+    highest, lowest = extreme_scores(prepared.responses, *grid)
+    picks = _collect(highest, 1.0, grid, prepared, bank, parameters)
+    return picks, _collect(-lowest, -1.0, grid, prepared, bank, parameters)
+
+
+def prepare(
+    image: Float32,
+    pixel_size: float,
+    bank: Bank,
+    parameters: SearchParameters,
+    ctf: Ctf | None = None,
+    whitening: RadialFilter | None = None,
+) -> Prepared:
+    """Make the maps of one micrograph from which all its scores are read; parameters as of `search`."""
     padded, valid = _pad(image, int(np.ceil(2 * bank.mask_radius / pixel_size)))
     shape = (padded.shape[0], padded.shape[1])
     raw = sf.rfft2(padded)
@@ -105,19 +147,7 @@ def search(
     if whitening is not None:
         filtered = filtered * whitening.on_grid(shape, pixel_size)
     responses = match(filtered, shape, bank, parameters.low_pass, sign=parameters.sign, ctf=ctf, whitening=whitening)
-    border = 0.5 * parameters.diameter / pixel_size
-    stride = max(1, int(parameters.low_pass / (2 * pixel_size) + 1e-6))
-    rows, columns = (
-        _grid(valid[0].start, height, border, stride),
-        _grid(valid[1].start, width, border, stride),
-    )
-    highest, lowest = extreme_scores(responses, rows, columns)
-    found = []
-    for scores, sign in ((highest, 1.0), (-lowest, -1.0)):
-        found.append(
-            _collect(scores, sign, rows, columns, responses, maps, bank, parameters, pixel_size, image.shape, valid)
-        )
-    return found[0], found[1]
+    return Prepared(responses, maps, valid, pixel_size)
 
 
 def _pad(image: Float32, margin: int) -> tuple[Float32, tuple[slice, slice]]:
@@ -140,28 +170,49 @@ def _grid(start: int, length: int, border: float, stride: int) -> NDArray[np.int
 def _collect(
     scores: Float32,
     sign: float,
-    rows: NDArray[np.intp],
-    columns: NDArray[np.intp],
-    responses: Responses,
-    maps: PowerMaps,
+    grid: tuple[NDArray[np.intp], NDArray[np.intp]],
+    prepared: Prepared,
     bank: Bank,
     parameters: SearchParameters,
-    pixel_size: float,
-    shape: tuple[int, ...],
-    valid: tuple[slice, slice],
 ) -> Picks:
+    rows, columns = grid
+    valid, pixel_size = prepared.valid, prepared.pixel_size
     coarse_y, coarse_x = local_maxima(scores)
     reach = max(1, int(rows[1] - rows[0])) if len(rows) > 1 else 1
-    y, x, ncc, entry = refine(responses, rows[coarse_y], columns[coarse_x], sign, reach)
+    y, x, ncc, entry = refine(prepared.responses, rows[coarse_y], columns[coarse_x], sign, reach)
     py, px = y - valid[0].start, x - valid[1].start
     border = 0.5 * parameters.diameter / pixel_size
-    inside = np.flatnonzero(
-        (py >= border) & (px >= border) & (py <= shape[0] - 1 - border) & (px <= shape[1] - 1 - border)
-    )
+    height, width = (part.stop - part.start for part in valid)
+    inside = np.flatnonzero((py >= border) & (px >= border) & (py <= height - 1 - border) & (px <= width - 1 - border))
     kept = inside[thin_out(y[inside], x[inside], ncc[inside], parameters.min_distance / pixel_size)]
     capped = len(kept) > parameters.max_picks
     kept = kept[: parameters.max_picks]
-    y, x, ncc, entry = y[kept], x[kept], ncc[kept], entry[kept]
+    return picks_at(prepared, bank, y[kept], x[kept], ncc[kept], entry[kept], capped)
+
+
+def picks_at(
+    prepared: Prepared,
+    bank: Bank,
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+    ncc: NDArray[np.float64],
+    entry: NDArray[np.intp],
+    capped: bool = False,
+) -> Picks:
+    """Complete positions and scores to picks: what the power maps say there, template and angle.
+
+    Parameters
+    ----------
+    prepared, bank
+        The micrograph's maps and the bank they were made with.
+    y, x
+        Positions on the maps (padding included), pixels.
+    ncc, entry
+        Score, and entry of the bank it is of.
+    capped
+        Whether more were found.
+    """
+    maps, valid, pixel_size = prepared.maps, prepared.valid, prepared.pixel_size
     return Picks(
         x=((x - valid[1].start) * pixel_size).astype(np.float32),
         y=((y - valid[0].start) * pixel_size).astype(np.float32),

@@ -33,10 +33,10 @@ def false_discovery_figure(picks: xr.Dataset, mixture: xr.Dataset, likelihood: x
     Returns
     -------
     Figure
-        Above the expected part of noise and of junk among the accepted picks, stacked, and, where noise comes from
-        decoys, the number of decoys that pass the same threshold over the number of picks that do: a control that does
-        not ask whether the probabilities are right. Below accepted picks per micrograph. Dots are at rates of 1, 5
-        and 10 % over all accepted picks together.
+        Above the expected part of noise and, if any is expected, of junk among the accepted picks, stacked, and, where
+        noise comes from decoys, the number of decoys that pass the same threshold over the number of picks that do: a
+        control that does not ask whether the probabilities are right. Below accepted picks per micrograph. Dots are at
+        rates of 1, 5 and 10 % over all accepted picks together.
     """
     valid = valid_places(picks)
     probability, junk = (likelihood[name].values[valid].astype(np.float64) for name in ("probability", "junk"))
@@ -53,10 +53,12 @@ def false_discovery_figure(picks: xr.Dataset, mixture: xr.Dataset, likelihood: x
     number, noise, dirt = np.where(places >= 0, sums[:, np.maximum(places, 0)], 0.0)
     with np.errstate(invalid="ignore"):
         shares = [100 * part / number for part in (noise, dirt)]
-    rate.stackplot(x, *np.nan_to_num(shares), colors=(ORANGE, YELLOW), alpha=0.6, labels=("noise", "junk"), linewidth=0)
+    kinds = (("noise", ORANGE, noise), ("junk", YELLOW, dirt))[: 2 if junk.any() else 1]
+    words, colours, numbers = zip(*kinds, strict=True)
+    rate.stackplot(x, *np.nan_to_num(shares)[: len(kinds)], colors=colours, alpha=0.6, labels=words, linewidth=0)
     accepted.plot(x, number / done, color=BLUE, linewidth=1.8, label="accepted picks")
-    for part, colour, label in ((noise, ORANGE, "noise among them"), (dirt, YELLOW, "junk among them")):
-        accepted.plot(x, part / done, color=colour, linewidth=1.6, label=label)
+    for part, colour, word in zip(numbers, colours, words, strict=True):
+        accepted.plot(x, part / done, color=colour, linewidth=1.6, label=f"{word} among them")
     if mixture.attrs["noise_from"] == "decoys":
         _draw_control(panels, mixture)
     _mark_rates(panels, probability, (sums[1] + sums[2]) / sums[0], done)

@@ -13,6 +13,7 @@ from scipy import stats
 
 from pickcal.calibration.apply import calibrated
 from pickcal.calibration.robust import OUTLIER
+from pickcal.calibration.verdicts import ScoreWords, heading
 from pickcal.plots.style import (
     BLUE,
     DARK_GREEN,
@@ -29,8 +30,12 @@ from pickcal.plots.style import (
 )
 
 SCORES = ("ncc", "power")
-TITLES = {"ncc": "NCC score", "power": "power score"}
-UNITS = {"ncc": "median NCC score", "power": "median power score\n(noise variances)"}
+LONG_TITLE = 62
+
+
+def scores_of(calibration: xr.Dataset) -> tuple[str, ...]:
+    """Scores that a fit is about: "ncc" and, where some micrograph has a median of it, "power"."""
+    return SCORES if np.isfinite(calibration["median"].sel(score="power").values).any() else SCORES[:1]
 
 
 def medians_figure(calibration: xr.Dataset, names: Sequence[str]) -> Figure:
@@ -46,27 +51,28 @@ def medians_figure(calibration: xr.Dataset, names: Sequence[str]) -> Figure:
     Returns
     -------
     Figure
-        2 x 2 panels: NCC score above, power score below; before left, after right. Outlying micrographs are ringed and
-        the six furthest named; micrographs that were not used are hollow. The line is the fit's; with further
-        covariates the fitted value of every micrograph is a dash instead. Crosses and the dashed line are the scores at
-        which particles and noise break even, where they were fitted.
+        2 x 2 panels: NCC or other main score above, power score, if there is one, below; before left, after right.
+        Outlying micrographs are ringed and the six furthest named; micrographs that were not used are hollow. The line
+        is the fit's; with further covariates the fitted value of every micrograph is a dash instead. Crosses and the
+        dashed line are the scores at which particles and noise break even, where they were fitted.
     """
-    figure = new_figure(10, 7)
-    panels = figure.subplots(2, 2, sharex=True, sharey="row")
+    scores, words = scores_of(calibration), ScoreWords.of(calibration.attrs)
+    figure = new_figure(10, 3.5 * len(scores) if len(scores) > 1 else 4.2)
+    panels = figure.subplots(len(scores), 2, sharex=True, sharey="row", squeeze=False)
     labels = short_names(names)
-    for row, score in zip(panels, SCORES, strict=True):
+    for row, score in zip(panels, scores, strict=True):
         fit = calibration.sel(score=score)
         for axes, after in zip(row, (False, True), strict=True):
             _draw_medians(axes, fit, score, after)
             tidy(
                 axes,
-                "defocus (µm)" if score == "power" else "",
-                "" if after else UNITS[score],
+                "defocus (µm)" if score == scores[-1] else "",
+                "" if after else words.axis(score, "median").replace(" (", "\n("),
                 _headline(fit, score, after, float(calibration.attrs["confidence"])),
             )
     _legend(panels)
     _left_out(figure, calibration)
-    for row, score in zip(panels, SCORES, strict=True):
+    for row, score in zip(panels, scores, strict=True):
         for axes, after in zip(row, (False, True), strict=True):
             _label_outliers(axes, calibration.sel(score=score), after, labels)
     return figure
@@ -194,13 +200,16 @@ def fitted_line(fit: xr.Dataset, points: int = 60) -> tuple[Floats, Floats, Floa
 def _headline(fit: xr.Dataset, score: str, after: bool, confidence: float) -> str:
     rho = float(fit["rho_after" if after else "rho_before"])
     tail = f"Spearman's ρ = {rho:+.2f}" if np.isfinite(rho) else "Spearman's ρ: none"
+    title = heading(ScoreWords.of(fit.attrs).of_score(score))
     if after:
         applied = bool((fit["applied"].values == 1).any())
-        return f"{TITLES[score]}, after{'' if applied else ' (not calibrated)'}\n{tail}"
-    head = f"{TITLES[score]}, before"
+        return f"{title}, after{'' if applied else ' (not calibrated)'}\n{tail}"
     if fit.sizes["group"] > 1:
-        return f"{head}: {fit.sizes['group']} groups\n{tail}"
-    return f"{head}: {slope_text(fit.isel(group=0), score, confidence)}\n{tail}"
+        return f"{title}, before: {fit.sizes['group']} groups\n{tail}"
+    slope = slope_text(fit.isel(group=0), score, confidence)
+    # on one line it would run into the title of the panel beside it
+    between = " " if len(title) + len(slope) < LONG_TITLE else "\n"
+    return f"{title}, before:{between}{slope}\n{tail}"
 
 
 def slope_text(fit: xr.Dataset, score: str, confidence: float) -> str:
@@ -252,7 +261,7 @@ def _label_outliers(axes: Any, fit: xr.Dataset, after: bool, labels: Sequence[st
 
 
 def residuals_figure(calibration: xr.Dataset, names: Sequence[str]) -> Figure:
-    """Residuals of both fits in standard deviations, micrographs in order of defocus.
+    """Residuals of the fits in standard deviations, micrographs in order of defocus.
 
     Parameters
     ----------
@@ -266,18 +275,20 @@ def residuals_figure(calibration: xr.Dataset, names: Sequence[str]) -> Figure:
     Figure
         One panel per score; those beyond four standard deviations are ringed and the six furthest named.
     """
-    figure = new_figure(10, 6)
-    panels = figure.subplots(2, 1, sharex=True)
+    scores, words = scores_of(calibration), ScoreWords.of(calibration.attrs)
+    figure = new_figure(10, 3 * len(scores) if len(scores) > 1 else 3.6)
+    panels = figure.subplots(len(scores), 1, sharex=True, squeeze=False)[:, 0]
     labels = short_names(names)
     order = np.argsort(calibration["defocus"].values, kind="stable")
     rank = np.empty(len(order))
     rank[order] = np.arange(1, len(order) + 1)
-    for axes, score in zip(panels, SCORES, strict=True):
+    for axes, score in zip(panels, scores, strict=True):
         fit = calibration.sel(score=score)
         _draw_residuals(axes, fit, rank)
-        xlabel = "micrograph, in order of defocus" if score == "power" else ""
-        tidy(axes, xlabel, "residual (standard deviations)", f"{TITLES[score]}: {_count_outliers(fit)}")
-    for axes, score in zip(panels, SCORES, strict=True):
+        xlabel = "micrograph, in order of defocus" if score == scores[-1] else ""
+        title = f"{heading(words.of_score(score))}: {_count_outliers(fit)}"
+        tidy(axes, xlabel, "residual (standard deviations)", title)
+    for axes, score in zip(panels, scores, strict=True):
         fit = calibration.sel(score=score)
         which, residual = outliers(fit), fit["residual"].values
         seen = np.isfinite(residual)

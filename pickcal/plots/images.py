@@ -21,7 +21,7 @@ from pickcal.selection import ACCEPTED, REASONS, rejection_reasons
 from pickcal.settings import SelectSettings
 
 SMOOTHING = 1.5
-BY_SCORE = ("ncc", "probability", "false discovery rate")
+BY_SCORE = ("low score", "probability", "false discovery rate")
 NM = 0.1
 
 
@@ -37,7 +37,7 @@ def micrographs_figure(
     Parameters
     ----------
     project
-        Open project.
+        Open project, with images.
     picks_name
         Name of the picks.
     calibration
@@ -51,9 +51,9 @@ def micrographs_figure(
     -------
     Figure
         Working images smoothed by 1.5 working pixels, y downwards as in the file. Accepted picks are light blue
-        circles, picks rejected by place or power, not by NCC score or probability, thin orange ones.
+        circles, picks rejected by place or power, not by main score or probability, thin orange ones.
     """
-    picks = project.dataset(f"picks/{picks_name}")
+    picks = project.picks(picks_name)
     chosen = low_middle_high(project, picks, calibration)
     if not len(chosen):
         return nothing_figure("no finished micrograph")
@@ -110,7 +110,7 @@ def _judge(
     for k, count in enumerate(picks["count"].values):
         particles = float(fit["particles"].values[k]) if fit is not None else np.nan
         best = int(count) if not np.isfinite(particles) else min(int(particles), int(count))
-        reasons[k, :count] = REASONS.index("ncc")
+        reasons[k, :count] = REASONS.index(BY_SCORE[0])
         reasons[k, np.argsort(-ncc[k, :count], kind="stable")[:best]] = ACCEPTED
     return reasons
 

@@ -14,7 +14,7 @@ from pickcal.calibration import calibrated_scores
 from pickcal.calibration.mixture import Model
 from pickcal.calibration.mixture.observations import valid_places
 from pickcal.calibration.trends import mean_defocus
-from pickcal.calibration.verdicts import ranked_outliers
+from pickcal.calibration.verdicts import ScoreWords, heading, ranked_outliers
 from pickcal.plots.densities import Expected, Plane, enclosing_level, expected_numbers, means_at, reference_plane
 from pickcal.plots.scores import plain_log_ticks
 from pickcal.plots.style import (
@@ -28,7 +28,9 @@ from pickcal.plots.style import (
     Floats,
     label_points,
     new_figure,
+    note_beyond,
     nothing_figure,
+    robust_limits,
     short_names,
     tidy,
 )
@@ -42,7 +44,7 @@ POOLED_SHARE, MOST_POOLED = 0.25, 100
 def components_figure(
     picks: xr.Dataset, micrographs: xr.Dataset, mixture: xr.Dataset, likelihood: xr.Dataset
 ) -> Figure:
-    """NCC scores at low, middle and high defocus with what the mixture expects of noise, particles and junk.
+    """Draw main scores at low, middle and high defocus with what the mixture expects of noise, particles and junk.
 
     Parameters
     ----------
@@ -56,20 +58,23 @@ def components_figure(
     Figure
         Three panels: a quarter of the micrographs (at most 100) around the 10th, 50th and 90th percentile
         of defocus, pooled. Grey bars are picks, steps decoys away from particles, lines the components in expected
-        picks per bin. The dotted line is where half the picks of one score are particles.
+        picks per bin. The dotted line is where half the picks of one score are particles. Of scores with a few far out
+        the middle 99 % are drawn.
     """
     groups = pooled_by_defocus(picks, mean_defocus(micrographs))
     if not groups:
         return nothing_figure("no finished micrograph with picks and defocus")
     edges = _edges(picks, np.concatenate([rows for _, rows in groups]))
+    label = ScoreWords.of(mixture.attrs).score
     figure = new_figure(4.2 * len(groups) if len(groups) > 1 else 6.0, 4.6)
     panels = np.ravel(figure.subplots(1, len(groups), sharex=True, sharey=True))
     for axes, (title, rows) in zip(panels, groups, strict=True):
         part = [table.isel(micrograph=rows) for table in (picks, micrographs, mixture, likelihood)]
         found = expected_numbers(part[0], part[1], part[2], part[3], 0.5 * (edges[1:] + edges[:-1]))
         _draw_components(axes, found, edges)
-        ylabel = f"picks per {edges[1] - edges[0]:.3g} of NCC score" if axes is panels[0] else ""
-        tidy(axes, "NCC score", ylabel, title)
+        note_beyond(axes, found.picks, (edges[0], edges[-1]))
+        ylabel = f"picks per {edges[1] - edges[0]:.3g} of {label}" if axes is panels[0] else ""
+        tidy(axes, label, ylabel, heading(title))
     panels[0].set_yscale("symlog", linthresh=1)
     panels[0].set_ylim(bottom=0)
     panels[0].yaxis.set_major_formatter("{x:g}")
@@ -106,7 +111,7 @@ def pooled_by_defocus(picks: xr.Dataset, defocus: Floats) -> list[tuple[str, NDA
 def _edges(picks: xr.Dataset, rows: NDArray[np.intp]) -> Floats:
     part = picks.isel(micrograph=np.unique(rows))
     ncc = part["ncc"].values[valid_places(part)]
-    low, high = np.quantile(ncc, (0.001, 1.0))
+    low, high = robust_limits(ncc)
     width = float(high - low) / BINS or 1e-3
     decade = 10.0 ** np.floor(np.log10(width))
     width = decade * next(step for step in (1, 2, 5, 10) if step * decade >= width)
@@ -140,7 +145,7 @@ def _draw_components(axes: Any, found: Expected, edges: Floats) -> None:
 def plane_figure(
     picks: xr.Dataset, lines: xr.Dataset, mixture: xr.Dataset, likelihood: xr.Dataset, limit: float | None = None
 ) -> Figure:
-    """Calibrated NCC against calibrated power score, picks coloured by probability.
+    """Calibrated main score against calibrated power score, picks coloured by probability.
 
     Parameters
     ----------
@@ -183,10 +188,12 @@ def plane_figure(
         top = max(top, limit)
         axes.axhline(limit, color=ORANGE, linestyle="--", linewidth=1.3, label=f"power maximum of --auto: {limit:.3g}")
     axes.set_ylim(bottom / 1.15, top * 1.3)
-    left, right = np.quantile(ncc[good], (0.0005, 0.9995))
-    pad = 0.04 * max(float(right - left), 1e-3)
+    left, right = robust_limits(ncc[good])
+    pad = 0.04 * max(right - left, 1e-3)
     axes.set_xlim(left - pad, right + pad)
-    tidy(axes, "calibrated NCC score", "calibrated power score (noise variances)")
+    note_beyond(axes, ncc[good], (left, right))
+    words = ScoreWords.of(lines.attrs)
+    tidy(axes, words.axis("ncc", "calibrated"), words.axis("power", "calibrated"))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9, frameon=False)
     return figure
 
@@ -230,10 +237,11 @@ def trends_figure(micrographs: xr.Dataset, lines: xr.Dataset, mixture: xr.Datase
     upper, lower = figure.subplots(2, 1, sharex=True)
     size = float(np.clip(3000 / len(x), 6, 24))
     median = lines["median"].sel(score="ncc").values
-    what = "median of all picks" if lines.attrs["median_of"] == "all" else "median above the decoys"
+    label, decoys = ScoreWords.of(lines.attrs).score, mixture.attrs["noise_from"] == "decoys"
+    what = "median above the decoys" if decoys and lines.attrs["median_of"] != "all" else "median of all picks"
     upper.scatter(x[seen], median[seen], s=size, color=GREY, linewidths=0, alpha=0.6, label=what)
     _draw_means(upper, model, x[seen])
-    tidy(upper, "", "NCC score", _slope_headline(model, float(lines.attrs["confidence"])))
+    tidy(upper, "", label, _slope_headline(model, label, float(lines.attrs["confidence"])))
     upper.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     lower.scatter(x[seen], fraction[seen], s=size, color=BLUE, linewidths=0, zorder=3, label="micrograph")
     top = max(1.12 * float(fraction[seen].max()), 0.1)
@@ -263,11 +271,11 @@ def _draw_means(axes: Any, model: Model, x: Floats) -> None:
     axes.plot(grid, noise, color=ORANGE, linewidth=1.8, label="noise, mean")
 
 
-def _slope_headline(model: Model, confidence: float) -> str:
+def _slope_headline(model: Model, label: str, confidence: float) -> str:
     slope = model.report["slopes"]["ncc"]
     if model.trend.knots or model.trend.degree != 1:
-        return f"particles' NCC score: {model.report['trend']} in defocus"
-    text = f"particles' NCC score: {slope['slope']:+.4f} per µm"
+        return f"Particles' {label}: {model.report['trend']} in defocus"
+    text = f"Particles' {label}: {slope['slope']:+.4f} per µm"
     if slope.get("interval"):
         low, high = slope["interval"]
         text += f" ({100 * confidence:g} % {low:+.4f} to {high:+.4f})"

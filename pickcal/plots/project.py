@@ -10,8 +10,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from pickcal.calibration.mixture import power_limit, probabilities
+from pickcal.calibration.verdicts import ScoreWords, heading
 from pickcal.plots.discovery import false_discovery_figure
-from pickcal.plots.fits import medians_figure, residuals_figure
+from pickcal.plots.fits import medians_figure, residuals_figure, scores_of
 from pickcal.plots.images import micrographs_figure
 from pickcal.plots.probability import components_figure, plane_figure, trends_figure
 from pickcal.plots.scores import scores_figure, threshold_figure
@@ -23,7 +24,7 @@ COLUMNS = ("ncc", "power", "decoy_ncc", "decoy_power", "count", "decoy_count", "
 MOST_PROBABILITIES = 2_000_000
 PLACED = ("x", "y", "template", "decoy_x", "decoy_y")
 MIXTURE_FIGURES = {
-    "components": "Noise, particles and junk at low, middle and high defocus, as the mixture expects them.",
+    "components": "What the mixture expects at low, middle and high defocus, component by component.",
     "plane": "Both calibrated scores, picks coloured by their probability of being a particle.",
     "false_discovery": "Expected false picks and accepted picks against the least probability.",
     "probability_trends": "Mean scores of particles and noise, and the fraction of particles, against defocus.",
@@ -46,7 +47,8 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
     ------
     key, caption, figure
         Short name, one sentence, plot. Without a calibration only the micrographs, and those only where the picks'
-        settings hold a particle diameter; those of the mixture only where there is one.
+        settings hold a particle diameter and the project images; those of the mixture only where there is one, and
+        its plane only where there is a power score.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
         )
         yield "residuals", "Distance of every micrograph from the fit.", residuals_figure(calibration, names)
         scores, fit = thinned_scores(project, picks, calibration)
-        yield "scores", "Both scores of picks and decoys.", scores_figure(scores, fit)
+        yield "scores", scores_caption(scores, fit), scores_figure(scores, fit)
         yield (
             "thresholds",
             "What one threshold accepts at low, middle and high defocus.",
@@ -73,13 +75,28 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
         )
     if calibration is not None and project.mixture(picks) is not None:
         data = MixtureData.of(project, picks)
-        for key, caption in MIXTURE_FIGURES.items():
-            yield key, caption, data.figure(key)
+        for key in mixture_figures(calibration):
+            yield key, MIXTURE_FIGURES[key], data.figure(key)
     diameter = picks_diameter(project.settings(f"picks/{picks}"))
-    if diameter is not None:
+    if diameter is not None and project.has_images:
         what = f"accepted by selection {selection}" if selection else "the best picks"
         caption = f"Low, middle and high defocus: {what}."
         yield "micrographs", caption, micrographs_figure(project, picks, calibration, thresholds, diameter)
+
+
+def scores_caption(picks: xr.Dataset, calibration: xr.Dataset) -> str:
+    """Say in one sentence what `scores_figure` shows of these picks."""
+    words = ScoreWords.of(calibration.attrs)
+    of = "picks and decoys" if int(picks["decoy_count"].sum()) else "picks"
+    if len(scores_of(calibration)) > 1:
+        return f"{heading(words.score)} and {words.power} of {of}, before and after calibration."
+    return f"{heading(words.score)} of {of}, before and after calibration."
+
+
+def mixture_figures(calibration: xr.Dataset) -> tuple[str, ...]:
+    """Names of the plots that a mixture supports: all of `MIXTURE_FIGURES`, without a power score not the plane."""
+    plane = "power" in scores_of(calibration)
+    return tuple(key for key in MIXTURE_FIGURES if key != "plane" or plane)
 
 
 @dataclass(frozen=True)
@@ -112,7 +129,7 @@ class MixtureData:
         lines, mixture = project.calibration(picks), project.mixture(picks)
         assert lines is not None and mixture is not None
         micrographs = project.table()
-        dataset = project.dataset(f"picks/{picks}")
+        dataset = project.picks(picks)
         dataset = dataset[[name for name in (*COLUMNS, *PLACED) if name in dataset]]
         rows = slice(None, None, max(1, -(-dataset["ncc"].size // MOST_PROBABILITIES)))
         scores = dataset.isel(micrograph=rows).load()
@@ -136,7 +153,7 @@ class MixtureData:
 
 def thinned_scores(project: Project, picks: str, calibration: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     """Scores and fit of all micrographs, or of every n-th where there are more than five million places for picks."""
-    dataset = project.dataset(f"picks/{picks}")[list(COLUMNS)]
+    dataset = project.picks(picks)[list(COLUMNS)]
     step = max(1, -(-dataset["ncc"].size // MOST_SCORES))
     part = slice(None, None, step)
     return dataset.isel(micrograph=part).load(), calibration.isel(micrograph=part)

@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pickcal.calibration import calibrated_scores
-from pickcal.plots.style import BLUE, GREEN, GREY, ORANGE, UM, Floats, new_figure, tidy
+from pickcal.calibration.verdicts import ScoreWords, heading
+from pickcal.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    UM,
+    Floats,
+    new_figure,
+    note_beyond,
+    robust_limits,
+    tidy,
+)
 from pickcal.schema import Status
 
 MOST_POINTS = 500_000
@@ -19,37 +31,49 @@ VARIABLES = ("ncc", "power", "decoy_ncc", "decoy_power")
 
 
 def scores_figure(picks: xr.Dataset, calibration: xr.Dataset) -> Figure:
-    """NCC against power score of all picks, before and after calibration, and what noise gives.
+    """Draw main against power score of all picks, before and after calibration, and what noise gives.
 
     Parameters
     ----------
     picks
         `ncc`, `power`, `count`, `status` and, where there are any, `decoy_ncc`, `decoy_power`, `decoy_count`.
     calibration
-        From `fit_lines`.
+        From `fit_lines`; its attributes name the scores.
 
     Returns
     -------
     Figure
         Two panels with the logarithm of the density of picks; lines enclose half and nine tenths of the decoys;
-        above them histograms of NCC scores of picks and decoys. Of more than 500,000 picks an even part is drawn.
+        above them histograms of the main score of picks and decoys. Without power scores the histograms alone. Of more
+        than 500,000 picks an even part is drawn; of scores with a few far out the middle 99 %.
     """
-    figure = new_figure(10, 6.2)
-    panels = figure.subplots(2, 2, sharex="col", height_ratios=(1, 2.6))
     raw, calibrated = (flat_scores(picks, fit) for fit in (None, calibration))
-    limits = _limits(raw, calibrated)
+    limits, words = _limits(raw, calibrated), ScoreWords.of(calibration.attrs)
+    plane = bool(_with_power(raw).any())
+    figure = new_figure(10, 6.2 if plane else 3.6)
+    panels = figure.subplots(1 + plane, 2, sharex="col", squeeze=False, height_ratios=(1, 2.6)[: 1 + plane])
     for column, (values, word) in enumerate(((raw, "before"), (calibrated, "after"))):
+        label = words.axis("ncc", "calibrated" if column else "")
         _draw_histogram(panels[0, column], values, limits[0])
-        tidy(panels[0, column], "", "" if column else "picks", f"NCC score, {word} calibration")
+        tidy(panels[0, column], "", "" if column else "picks", f"{heading(words.score)}, {word} calibration")
+        panels[-1, column].set_xlabel(label, fontsize=10)
+        if not plane:
+            continue
+        panels[0, column].tick_params(labelbottom=False)
         drawn = _draw_density(panels[1, column], values, limits)
-        label = "NCC score" if word == "before" else "calibrated NCC score"
-        tidy(panels[1, column], label, "" if column else "power score (noise variances)")
+        tidy(panels[1, column], label, "" if column else words.axis("power"))
         if drawn is not None:
             figure.colorbar(drawn, ax=panels[1, column], label="picks per cell" if column else "")
     found = [axes.get_legend_handles_labels() for axes in panels[:, 0]]
     handles, labels = ([item for pair in found for item in pair[part]] for part in (0, 1))
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    if len(handles) > 1:
+        figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
     return figure
+
+
+def _with_power(values: dict[str, Floats], prefix: str = "") -> NDArray[np.bool_]:
+    power = values[f"{prefix}power"]
+    return np.asarray(np.isfinite(power) & (power > 0))
 
 
 def flat_scores(picks: xr.Dataset, calibration: xr.Dataset | None) -> dict[str, Floats]:
@@ -76,15 +100,11 @@ def flat_scores(picks: xr.Dataset, calibration: xr.Dataset | None) -> dict[str, 
 
 
 def _limits(*both: dict[str, Floats]) -> tuple[tuple[float, float], tuple[float, float]]:
-    ncc = np.concatenate([values["ncc"] for values in both])
-    power = np.concatenate([values["power"] for values in both])
-    power = power[np.isfinite(power) & (power > 0)]
-    if not len(ncc) or not len(power):
-        return (0.0, 1.0), (0.1, 10.0)
-    low, high = np.quantile(ncc, (0.001, 1.0))
-    bottom, top = np.quantile(power, (0.001, 0.999))
-    pad = 0.03 * max(float(high - low), 1e-3)
-    return (float(low - pad), float(high + pad)), (float(bottom / 1.1), float(top * 1.1))
+    low, high = robust_limits(np.concatenate([values["ncc"] for values in both]))
+    power = np.concatenate([values["power"][_with_power(values)] for values in both])
+    bottom, top = np.quantile(power, (0.001, 0.999)) if len(power) else (0.1, 10.0)
+    pad = 0.03 * max(high - low, 1e-3)
+    return (low - pad, high + pad), (float(bottom / 1.1), float(top * 1.1))
 
 
 def _draw_histogram(axes: Any, values: dict[str, Floats], limits: tuple[float, float]) -> None:
@@ -101,19 +121,21 @@ def _draw_histogram(axes: Any, values: dict[str, Floats], limits: tuple[float, f
         )
     axes.set_yscale("symlog", linthresh=10)
     axes.set_ylim(bottom=0)
-    axes.tick_params(labelbottom=False)
+    axes.set_xlim(*limits)
+    note_beyond(axes, values["ncc"], limits)
 
 
 def _draw_density(axes: Any, values: dict[str, Floats], limits: tuple[tuple[float, float], tuple[float, float]]) -> Any:
-    good = np.isfinite(values["power"]) & (values["power"] > 0)
+    good = _with_power(values)
+    inside = good & (values["ncc"] >= limits[0][0]) & (values["ncc"] <= limits[0][1])
     axes.set(xlim=limits[0], ylim=limits[1], yscale="log")
-    if not good.any():
+    if not inside.any():
         axes.text(0.5, 0.5, "no picks with a power score", transform=axes.transAxes, ha="center", color=GREY)
         return None
     extent = (*limits[0], *np.log10(limits[1]))
     drawn = axes.hexbin(
-        values["ncc"][good],
-        values["power"][good],
+        values["ncc"][inside],
+        values["power"][inside],
         gridsize=(60, 30),
         yscale="log",
         bins="log",
@@ -137,7 +159,7 @@ def plain_log_ticks(axes: Any) -> None:
 
 
 def _draw_decoys(axes: Any, values: dict[str, Floats], limits: tuple[tuple[float, float], tuple[float, float]]) -> None:
-    good = np.isfinite(values["decoy_power"]) & (values["decoy_power"] > 0)
+    good = _with_power(values, "decoy_")
     if good.sum() < 50:
         return
     bottom, top = np.log10(limits[1])
@@ -153,7 +175,7 @@ def _draw_decoys(axes: Any, values: dict[str, Floats], limits: tuple[tuple[float
 
 
 def threshold_figure(picks: xr.Dataset, calibration: xr.Dataset) -> Figure:
-    """Draw accepted picks per micrograph against the NCC threshold at low, middle and high defocus.
+    """Draw accepted picks per micrograph against the threshold on the main score at low, middle and high defocus.
 
     Parameters
     ----------
@@ -166,22 +188,27 @@ def threshold_figure(picks: xr.Dataset, calibration: xr.Dataset) -> Figure:
     -------
     Figure
         Raw scores left, calibrated right; one line per third of the micrographs by defocus, dotted for the decoys.
-        Where calibration works the lines of the right panel lie together above the noise.
+        Where calibration works the lines of the right panel lie together above the noise. Of scores with a few far out
+        the middle 99 % are drawn.
     """
     figure = new_figure(10, 4.6)
     panels = figure.subplots(1, 2, sharey=True)
-    thirds = terciles(picks, calibration["defocus"].values)
-    for axes, fit, title in ((panels[0], None, "raw scores"), (panels[1], calibration, "calibrated scores")):
+    thirds, words = terciles(picks, calibration["defocus"].values), ScoreWords.of(calibration.attrs)
+    for axes, fit, title in ((panels[0], None, "Raw scores"), (panels[1], calibration, "Calibrated scores")):
         scores = calibrated_scores(picks, fit)
+        flat = flat_scores(picks, fit)
+        limits = robust_limits(np.concatenate([flat["ncc"], flat["decoy_ncc"]]))
         for colour, (word, members) in zip((BLUE, GREEN, ORANGE), thirds, strict=False):
-            _draw_accepted(axes, picks, scores, members, colour, word)
+            _draw_accepted(axes, picks, scores, members, limits, colour, word)
+        note_beyond(axes, flat["ncc"], limits)
         ylabel = "accepted picks per micrograph" if fit is None else ""
-        tidy(axes, f"threshold on the {'' if fit is None else 'calibrated '}NCC score", ylabel, title)
+        tidy(axes, f"threshold on the {words.axis('ncc', '' if fit is None else 'calibrated')}", ylabel, title)
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.3)
         axes.yaxis.set_major_formatter("{x:g}")
     handles, labels = panels[0].get_legend_handles_labels()
-    handles, labels = [*handles, *panels[0].plot([], [], ":", color=GREY)], [*labels, "decoys (noise)"]
+    if len(flat["decoy_ncc"]):
+        handles, labels = [*handles, *panels[0].plot([], [], ":", color=GREY)], [*labels, "decoys (noise)"]
     figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     return figure
 
@@ -207,7 +234,13 @@ def terciles(picks: xr.Dataset, defocus: Floats) -> list[tuple[str, NDArray[np.i
 
 
 def _draw_accepted(
-    axes: Any, picks: xr.Dataset, scores: xr.Dataset, members: NDArray[np.intp], colour: str, label: str
+    axes: Any,
+    picks: xr.Dataset,
+    scores: xr.Dataset,
+    members: NDArray[np.intp],
+    limits: tuple[float, float],
+    colour: str,
+    label: str,
 ) -> None:
     for name, count, style in (("ncc", "count", "-"), ("decoy_ncc", "decoy_count", ":")):
         if name not in scores:
@@ -217,6 +250,6 @@ def _draw_accepted(
         values = np.sort(rows[valid])
         if not len(values):
             continue
-        thresholds = np.linspace(values[0], values[-1], 300)
+        thresholds = np.linspace(max(values[0], limits[0]), min(values[-1], limits[1]), 300)
         accepted = (len(values) - np.searchsorted(values, thresholds, side="left")) / len(members)
         axes.plot(thresholds, accepted, style, color=colour, linewidth=1.6, label=label if name == "ncc" else None)

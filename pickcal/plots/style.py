@@ -25,6 +25,7 @@ SERIES = (BLUE, ORANGE, GREEN, YELLOW, "#CC79A7", SKY)
 UM = 1e-4
 LONGEST_NAME = 22
 MOST_LABELS = 6
+TAILS = 0.01
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -54,6 +55,45 @@ def tidy(axes: Any, xlabel: str, ylabel: str, title: str = "") -> None:
     axes.set_title(title, fontsize=10, loc="left")
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def robust_limits(values: Floats) -> tuple[float, float]:
+    """Range to draw: all values, or, where a few lie far out, the middle 99 % of them.
+
+    An end is the outermost value unless that is further from the middle 99 % than these are wide.
+
+    Returns
+    -------
+    low, high
+        0 and 1 where there is no finite value.
+    """
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.quantile(values, (0.5 * TAILS, 1 - 0.5 * TAILS)))
+    least, most, width = float(values.min()), float(values.max()), high - low
+    return (least if low - least <= width else low), (most if most - high <= width else high)
+
+
+def beyond_text(values: Floats, limits: tuple[float, float]) -> str:
+    """Say how many scores of picks lie outside the range that is drawn, and how far; "" where none does."""
+    parts = []
+    for outside, word, far in (
+        (values < limits[0], "down to", np.min),
+        (values > limits[1], "up to", np.max),
+    ):
+        if outside.any():
+            picks = f"{int(outside.sum())} {'pick' if outside.sum() == 1 else 'picks'}"
+            parts.append(f"{picks}, {word} {far(values[outside]):.3g}")
+    return f"not shown: {'; '.join(parts)}" if parts else ""
+
+
+def note_beyond(axes: Any, values: Floats, limits: tuple[float, float]) -> None:
+    """Write in the upper right corner how many scores of picks lie outside the range that is drawn."""
+    text = beyond_text(values, limits)
+    if text:
+        note = axes.text(0.99, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=GREY)
+        note.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:

@@ -25,6 +25,8 @@ SCORES = (
     *("x", "y", "ncc", "power", "count", "status"),
     *("decoy_x", "decoy_y", "decoy_ncc", "decoy_power", "decoy_count"),
 )
+WORDS = ("score_label", "power_label", "program")
+"""What the scores are called, for people: attributes that the fit takes over from the picks."""
 BLOCK_PLACES = 500_000
 LINE_SAMPLE = 20_000
 MIXTURE_PICKS = 200_000
@@ -61,8 +63,9 @@ def calibrate(project: Project, picks: str, settings: CalibrateSettings) -> xr.D
         micrographs_done=int((project.done(f"picks/{picks}") == Status.DONE).sum()),
         probability=verdict,
         micrographs_fitted=len(rows),
+        **table.words,
     )
-    parts = {} if model is None else {"mixture": model.to_dataset()}
+    parts = {} if model is None else {"mixture": model.to_dataset().assign_attrs(table.words)}
     known = medians if len(rows) == project.count else None
     blocks = _columns(table, lines, model, settings, known)
     project.write_whole("calibration", picks, lines, settings.stored(), parts, blocks)
@@ -80,9 +83,10 @@ class PickTable:
 
     def __init__(self, project: Project, picks: str) -> None:
         self.count = project.count
-        self._picks = project.dataset(f"picks/{picks}")
+        self._picks = project.picks(picks)
         self._micrographs = project.micrographs().drop_vars("image")
         self.diameter = float(self._picks.attrs["diameter"])
+        self.words = {key: str(self._picks.attrs[key]) for key in WORDS if key in self._picks.attrs}
 
     def picks(self, rows: Rows, template: bool = False) -> xr.Dataset:
         """Scores and positions of picks and decoys."""
@@ -95,8 +99,13 @@ class PickTable:
 
     def blocks(self) -> list[tuple[int, int]]:
         """Blocks of micrographs that hold about half a million places for picks each."""
-        size = max(1, BLOCK_PLACES // max(int(self._picks.sizes["pick"]), 1))
-        return [(start, min(start + size, self.count)) for start in range(0, self.count, size)]
+        return blocks_of(self.count, int(self._picks.sizes["pick"]))
+
+
+def blocks_of(count: int, places: int) -> list[tuple[int, int]]:
+    """Cut micrographs with so many places for picks each into blocks of about half a million places."""
+    size = max(1, BLOCK_PLACES // max(places, 1))
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _sample(count: int, most: int) -> NDArray[np.intp]:
@@ -149,7 +158,7 @@ def _columns(
 
 def fingerprint(project: Project, picks: str) -> str:
     """Short digest of some picks and of what calibrates them."""
-    made = hashlib.sha256(str(project.dataset(f"picks/{picks}").attrs["bank"]).encode())
+    made = hashlib.sha256(str(project.picks(picks).attrs["bank"]).encode())
     fit, mixture = project.calibration(picks), project.mixture(picks)
     if fit is not None:
         for values in (fit["shift"].values, fit["gain"].values, np.array([fit.attrs["pivot"]])):
@@ -166,9 +175,10 @@ def summary(project: Project, picks: str) -> dict[str, object]:
     fit, mixture = project.calibration(picks), project.mixture(picks)
     assert fit is not None
     out: dict[str, object] = {"reference_defocus": float(fit.attrs["reference_defocus"])}
+    main = str(project.dataset(f"picks/{picks}").attrs.get("score", "ncc"))
     for score in fit["score"].values:
         one = fit.sel(score=score)
-        out[str(score)] = {
+        out[main if score == "ncc" else str(score)] = {
             "verdict": [str(v) for v in one["verdict"].values],
             "slope_per_um": [_plain(v) for v in one["slope"].values],
             "interval": [
@@ -201,8 +211,8 @@ def probability_summary(fit: xr.Dataset, mixture: xr.Dataset | None) -> dict[str
         "trend": report["trend"],
         "converged": report["converged"],
         "iterations": report["iterations"],
-        "particle_ncc_per_um": slopes["ncc"]["slope"],
-        "particle_ncc_interval": slopes["ncc"].get("interval"),
+        "particle_score_per_um": slopes["ncc"]["slope"],
+        "particle_score_interval": slopes["ncc"].get("interval"),
         "micrographs_fitted": report["micrographs"],
     }
 

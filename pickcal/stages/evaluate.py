@@ -13,7 +13,8 @@ from pickcal.calibration import calibrated_scores
 from pickcal.errors import InputError
 from pickcal.evaluation import Labelled, false_discovery, label_picks, reliability, summarise
 from pickcal.formats.relion import read_coordinates_star, read_truth_micrographs
-from pickcal.project import Project, matching_names
+from pickcal.names import matching_names
+from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED
 from pickcal.settings import EvaluateSettings
@@ -83,7 +84,7 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
     known = read_truth(project, truth)
     labels, order = labels_of(project, picks, known, settings)
     names = ["x", "y", "ncc", "power", "count", "status", "template"]
-    dataset = project.dataset(f"picks/{picks}")[names].load()
+    dataset = project.picks(picks)[names].load()
     calibrated = calibrated_scores(dataset, project.calibration(picks))["ncc"].values
     likelihood = likelihoods(project, picks, dataset, project.table())
     defocus = _defocus(project)[order]
@@ -141,7 +142,7 @@ def labels_of(
     project: Project, picks: str, truth: Truth, settings: EvaluateSettings
 ) -> tuple[list[Labelled], NDArray[np.intp]]:
     """Match picks with truth: one entry, and its row in the project, for each micrograph that has both."""
-    dataset = project.dataset(f"picks/{picks}")
+    dataset = project.picks(picks)
     diameter = float(dataset.attrs["diameter"])
     small = dataset[["x", "y", "ncc", "count", "status"]].load()
     micrographs = project.table()

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from pickcal.calibration.mixture import probabilities
 from pickcal.calibration.mixture.observations import valid_places
 from pickcal.project import Project
+from pickcal.stages.calibrate import blocks_of
 
 Floats = NDArray[np.floating]
 
 COLUMNS = ("x", "y", "ncc", "power", "count", "status", "template")
-BLOCK_PLACES = 1_000_000
 RATES = (0.01, 0.05, 0.1)
 PROBABILITIES = (0.5, 0.9, 0.95, 0.99)
 
@@ -84,12 +84,11 @@ def sorted_probabilities(project: Project, picks: str) -> SortedProbabilities | 
     mixture = project.mixture(picks)
     if mixture is None:
         return None
-    table = project.dataset(f"picks/{picks}")[list(COLUMNS)]
+    table = project.picks(picks)[list(COLUMNS)]
     micrographs = project.table()
-    size = max(1, BLOCK_PLACES // max(int(table.sizes["pick"]), 1))
     counts, parts = [np.zeros(1, dtype=np.int64)], []
-    for first in range(0, project.count, size):
-        rows = slice(first, first + size)
+    for first, last in blocks_of(project.count, int(table.sizes["pick"])):
+        rows = slice(first, last)
         part = table.isel(micrograph=rows).load()
         found = probabilities(part, micrographs.isel(micrograph=rows), mixture.isel(micrograph=rows))
         valid = valid_places(part)

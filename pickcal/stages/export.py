@@ -1,34 +1,38 @@
-"""Export: accepted picks as files of other programs."""
+"""Export: accepted picks, and rejected ones with their reasons, as files of other programs.
+
+Picks are judged and written block by block, so that memory does not grow with their number. Columns that came in with
+picks of another program go out again untouched, with pickcal's beside them.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pickcal.calibration import calibrated_scores
-from pickcal.formats.relion import write_autopick, write_particles_star
-from pickcal.formats.tables import write_table
+from pickcal.errors import InputError
+from pickcal.formats import cryolo, cryosparc, eman, relion_export, tables, topaz
+from pickcal.formats.foreign import EXPOSURE_COLUMNS, Column, ExportBlock, categorical, rows_of
 from pickcal.project import Project
-from pickcal.selection import ACCEPTED
+from pickcal.selection import ACCEPTED, NO_PICK, REASONS
 from pickcal.settings import ExportSettings
-from pickcal.stages.select import judge, likelihoods, stored_selection
-from pickcal.stages.sources import CTF_COLUMNS
+from pickcal.stages.select import Judge, Judged, stored_selection
 
-RELION_LABELS = {
-    "ncc": "pickcalNccScore",
-    "calibrated_ncc": "pickcalCalibratedNccScore",
-    "power": "pickcalPowerScore",
-    "calibrated_power": "pickcalCalibratedPowerScore",
-    "probability": "pickcalProbability",
-    "q_value": "pickcalQValue",
-}
+ORDERS = ("source_row", "source_pick")
+"""Variables that tell the order in which picks came in."""
+
+OF_OUR_PICKS = ("peak_power", "background", "background_variance", "template", "angle")
 
 
 def export(project: Project, selection: str, settings: ExportSettings, path: Path) -> dict[str, Any]:
-    """Write the accepted picks of a selection.
+    """Write the picks of a selection.
 
     Parameters
     ----------
@@ -37,95 +41,241 @@ def export(project: Project, selection: str, settings: ExportSettings, path: Pat
     selection
         Name of the selection.
     settings
-        Format.
+        Format, and whether rejected picks are written as well.
     path
-        Folder (RELION) or file (CSV, Parquet).
+        Folder (RELION, crYOLO, EMAN) or file. Rejected picks go beside it, with `_rejected` in the name.
 
     Returns
     -------
     dict
-        `picks`, `micrographs` and `files` written.
+        `picks`, `micrographs` and `files` written, and `rejected` picks if they were.
+
+    Raises
+    ------
+    ProjectError, InputError
+        If the selection is not there or is stale, or the format needs what is not known.
     """
     picks, thresholds = stored_selection(project, selection)
-    accepted = judge(project, picks, thresholds) == ACCEPTED
-    micrographs = micrograph_table(project)
-    table = pick_table(project, picks, accepted, micrographs)
-    if settings.format == "relion":
-        frame = table.assign(figure_of_merit=table["calibrated_ncc"], angle=_relion_psi(table["angle"]))
-        used = micrographs[np.isfinite(micrographs["pixel_size"])]
-        labels = {name: label for name, label in RELION_LABELS.items() if name in frame}
-        files = write_autopick(path, frame, used, settings.suffix, labels)
-        particles = path / "particles.star"
-        write_particles_star(particles, frame, used, labels)
-        files.append(particles)
-    else:
-        write_table(path, table, settings.format)
-        files = [path]
-    return {
+    table = micrograph_table(project)
+    source = Outgoing.of(project, picks, Judge(project, picks, thresholds), table)
+    files = _write(source, path, settings, table, rejected=False)
+    out: dict[str, Any] = {
         "selection": selection,
-        "picks": len(table),
-        "micrographs": int(table["micrograph"].nunique()),
+        "picks": source.written,
+        "micrographs": source.micrographs_written,
         "files": [str(file) for file in files],
     }
-
-
-def _relion_psi(angle: pd.Series[float]) -> pd.Series[float]:
-    """In-plane rotation as RELION counts it, 0 to 360 degrees: psi turns from y towards x."""
-    return (-angle) % 360.0
+    if settings.rejected:
+        beside = path.with_name(f"{path.stem}_rejected{path.suffix}")
+        more = _write(source, beside, settings, table, rejected=True)
+        out |= {"rejected": source.written, "rejected_files": [str(file) for file in more]}
+    return out
 
 
 def micrograph_table(project: Project) -> pd.DataFrame:
     """One row per micrograph as the writers of `formats` want it; `pixel_size` is that of the source."""
-    dataset = project.micrographs()
-    frame = pd.DataFrame({name: dataset[name].values for name in CTF_COLUMNS})
-    frame.insert(0, "name", [str(name) for name in dataset["name"].values])
-    frame["exposure_group"] = dataset["exposure_group"].values
-    frame["pixel_size"] = dataset["source_pixel_size"].values
+    dataset = project.table()
+    frame = pd.DataFrame({"name": [str(name) for name in dataset["name"].values]})
+    for name in EXPOSURE_COLUMNS:
+        frame[name] = dataset["source_pixel_size" if name == "pixel_size" else name].values
     return frame
 
 
-def pick_table(
-    project: Project, picks: str, chosen: np.ndarray[Any, np.dtype[np.bool_]], micrographs: pd.DataFrame
-) -> pd.DataFrame:
-    """Chosen picks as a table, micrograph by micrograph and best first.
+@dataclass(frozen=True)
+class Origin:
+    """What came in with picks of another program, or with the picks that were scored anew.
 
-    Parameters
+    Attributes
+    ----------
+    picks
+        The picks that hold the columns.
+    attributes
+        Attributes of those picks.
+    starts
+        First row of every micrograph among the columns.
+    moved
+        Whether positions may differ from those that came in.
+    place
+        Variable that says which pick of the origin each pick was; "" where they are the same picks.
+    """
+
+    picks: str
+    attributes: dict[str, Any]
+    starts: NDArray[np.int64]
+    moved: bool = False
+    place: str = ""
+
+    @classmethod
+    def of(cls, project: Project, picks: str) -> Origin | None:
+        """Find the origin of some picks; None for those that pickcal found itself."""
+        settings = project.settings(f"picks/{picks}")
+        if settings.get("method") == "score" and settings["picks"] in project.names("picks"):
+            before = cls.of(project, settings["picks"])
+            moved = float(settings["radius"]) > 0
+            return None if before is None or before.place else replace(before, moved=moved, place="source_pick")
+        if settings.get("method") != "import":
+            return None
+        dataset = project.dataset(f"picks/{picks}")
+        starts = np.concatenate([[0], np.cumsum(dataset["count"].values, dtype=np.int64)])
+        return cls(picks, dict(dataset.attrs), starts)
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Other tables of the files."""
+        stored = json.loads(str(self.attributes.get("tables", "{}")))
+        return {name: pd.DataFrame(columns) for name, columns in stored.items()}
+
+
+@dataclass
+class Outgoing:
+    """Picks of a project on their way out.
+
+    Attributes
     ----------
     project, picks
-        Project and name of its picks.
-    chosen
-        bool (micrograph, pick).
+        Where they are.
+    judge
+        What accepts or rejects them.
     micrographs
         From `micrograph_table`.
-
-    Returns
-    -------
-    DataFrame
-        `micrograph`, `x_px`, `y_px` (pixels of the source, from the centre of its first pixel), `x`, `y` (Å), raw and
-        calibrated scores, `probability` and `q_value` where there is a mixture, `peak_power`, `background`,
-        `background_variance`, `template` (from 0), `angle` (degrees), `defocus` (Å).
+    attributes
+        Attributes of the picks.
+    variables
+        Names of their variables.
+    origin
+        What came in with them.
+    written, micrographs_written
+        Counts of the last pass.
     """
-    dataset = project.dataset(f"picks/{picks}").load()
-    calibrated = calibrated_scores(dataset, project.calibration(picks))
-    row, column = np.nonzero(chosen)
-    pixel = micrographs["pixel_size"].to_numpy()[row]
-    defocus = 0.5 * (micrographs["defocus_u"] + micrographs["defocus_v"]).to_numpy()
-    out = {
-        "micrograph": micrographs["name"].to_numpy()[row],
-        "x_px": dataset["x"].values[row, column].astype(np.float64) / pixel,
-        "y_px": dataset["y"].values[row, column].astype(np.float64) / pixel,
-        "x": dataset["x"].values[row, column],
-        "y": dataset["y"].values[row, column],
-        "ncc": dataset["ncc"].values[row, column],
-        "calibrated_ncc": calibrated["ncc"].values[row, column],
-        "power": dataset["power"].values[row, column],
-        "calibrated_power": calibrated["power"].values[row, column],
-    }
-    likelihood = likelihoods(project, picks, dataset, project.table())
-    if likelihood is not None:
-        for name in ("probability", "q_value"):
-            out[name] = likelihood[name].values[row, column]
-    for name in ("peak_power", "background", "background_variance", "template", "angle"):
-        out[name] = dataset[name].values[row, column]
-    out["defocus"] = defocus[row]
-    return pd.DataFrame(out)
+
+    project: Project
+    picks: str
+    judge: Judge
+    micrographs: pd.DataFrame
+    attributes: dict[str, Any]
+    variables: frozenset[str]
+    origin: Origin | None
+    written: int = field(default=0)
+    micrographs_written: int = field(default=0)
+
+    @classmethod
+    def of(cls, project: Project, picks: str, judge: Judge, micrographs: pd.DataFrame) -> Outgoing:
+        """Gather what all blocks share."""
+        dataset = project.picks(picks)
+        names = frozenset(str(name) for name in dataset.data_vars)
+        return cls(project, picks, judge, micrographs, dict(dataset.attrs), names, Origin.of(project, picks))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the scores are those of another program."""
+        return bool(self.attributes.get("program"))
+
+    @property
+    def main(self) -> str:
+        """Name of the score that stands for a pick; "" where there is none."""
+        if self.foreign and not self.attributes.get("scores"):
+            return ""
+        return f"calibrated_{self.attributes.get('score', 'ncc')}"
+
+    def blocks(self, rejected: bool) -> Iterator[ExportBlock]:
+        """Yield accepted or rejected picks, block by block, in the order in which they came in."""
+        self.written = self.micrographs_written = 0
+        extra = [name for name in (*ORDERS, *OF_OUR_PICKS) if name in self.variables]
+        for start, stop in self.judge.blocks():
+            found = self.judge.block(start, stop, extra)
+            chosen = (found.reasons > ACCEPTED) if rejected else (found.reasons == ACCEPTED)
+            index, place = np.nonzero(chosen)
+            for name in ORDERS:
+                if name in found.picks:
+                    order = np.lexsort((found.picks[name].values[index, place], index))
+                    index, place = index[order], place[order]
+            self.written += len(index)
+            self.micrographs_written += len(np.unique(index))
+            yield self._block(found, start, stop, index, place, rejected)
+
+    def _block(
+        self, found: Judged, start: int, stop: int, index: NDArray[np.intp], place: NDArray[np.intp], rejected: bool
+    ) -> ExportBlock:
+        micrographs = self.micrographs.iloc[start:stop]
+        picks = found.picks
+        pixel = micrographs["pixel_size"].to_numpy(dtype=float)[index]
+        origin = self.origin
+        source: dict[str, Column] = {}
+        if origin is not None:
+            first = int(origin.starts[start])
+            columns = self.project.columns(origin.picks, first, int(origin.starts[stop]))
+            theirs = picks[origin.place].values[index, place] if origin.place else place
+            source = rows_of(columns, origin.starts[start:stop][index] - first + theirs)
+        return ExportBlock(
+            micrographs,
+            index,
+            picks["x"].values[index, place].astype(np.float64) / pixel,
+            picks["y"].values[index, place].astype(np.float64) / pixel,
+            self._ours(found, index, place, micrographs, rejected),
+            self.main,
+            source,
+            "" if origin is None else str(origin.attributes["program"]),
+            "" if origin is None else str(origin.attributes["block"]),
+            {} if origin is None else origin.tables,
+            origin is not None and origin.moved,
+        )
+
+    def _ours(
+        self,
+        found: Judged,
+        index: NDArray[np.intp],
+        place: NDArray[np.intp],
+        micrographs: pd.DataFrame,
+        rejected: bool,
+    ) -> dict[str, Column]:
+        """Raw and calibrated scores, probability, q-value, and what else is known of every pick."""
+        calibrated = calibrated_scores(found.picks, found.calibration)
+        main = str(self.attributes.get("score", "ncc"))
+        scores = self.attributes.get("scores", ["ncc", "power"]) if self.foreign else ["ncc", "power"]
+        out: dict[str, Column] = {}
+        for name in scores:
+            key = "ncc" if name == main else name
+            if key not in found.picks:
+                continue
+            out[name] = found.picks[key].values[index, place]
+            if key in calibrated:
+                out[f"calibrated_{name}"] = calibrated[key].values[index, place]
+        if found.likelihood is not None:
+            for name in ("probability", "q_value"):
+                out[name] = found.likelihood[name].values[index, place]
+        for name in OF_OUR_PICKS:
+            values = found.picks[name].values[index, place]
+            if not self.foreign or name in ("template", "angle"):
+                out[name] = values
+        defocus = 0.5 * (micrographs["defocus_u"] + micrographs["defocus_v"]).to_numpy(dtype=float)
+        out["defocus"] = defocus[index]
+        if rejected:
+            out["reason"] = categorical([REASONS[i] for i in found.reasons[index, place] if i != NO_PICK])
+        return out
+
+
+def _write(
+    source: Outgoing, path: Path, settings: ExportSettings, micrographs: pd.DataFrame, rejected: bool
+) -> list[Path]:
+    blocks = source.blocks(rejected)
+    if settings.format == "relion":
+        return relion_export.write_picks(path, blocks, micrographs, suffix=settings.suffix, layout=settings.layout)
+    if settings.format == "cryosparc":
+        return cryosparc.write_picks(path, blocks, flip_y=settings.flip_y)
+    if settings.format == "topaz":
+        return topaz.write_picks(path, blocks)
+    if settings.format == "cryolo":
+        return cryolo.write_picks(path, blocks, box_px=settings.box or _box(source, micrographs))
+    if settings.format == "eman":
+        return eman.write_picks(path, blocks, box_px=settings.box or _box(source, micrographs))
+    return tables.write_picks(path, blocks, format=settings.format)
+
+
+def _box(source: Outgoing, micrographs: pd.DataFrame) -> float | None:
+    """Side of the boxes in pixels where none is given: that of the boxes that came in, else 1.5 diameters, even."""
+    if source.attributes.get("box"):
+        return float(source.attributes["box"])
+    pixel = micrographs["pixel_size"].to_numpy(dtype=float)
+    if not np.isfinite(pixel).any():
+        raise InputError("box: no pixel size is known; give --box")
+    return float(2 * round(0.75 * float(source.attributes["diameter"]) / float(np.nanmedian(pixel))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
-from pickcal.engine.progress import Reporter
+from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
 from pickcal.formats.images import image_info, read_image, split_stack_name
 from pickcal.picking.filters import crop_to_working_pixel, plan_crop
@@ -22,6 +22,9 @@ from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 from pickcal.stages.sources import CTF_COLUMNS, read_sources
+
+TABLE_BATCH = 256
+"""Micrographs per chunk where there are no images: everything is small then, and few large files are quicker."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def ingest(
     Parameters
     ----------
     sources
-        One `micrographs_ctf.star`, or MRC and TIFF files.
+        Tables of micrographs (RELION, cryoSPARC, CTFFIND, Gctf, CSV), or MRC and TIFF files.
     path
         The project store.
     settings
@@ -60,12 +63,17 @@ def ingest(
     table, root = read_sources(sources, settings)
     if root is not None:
         reporter.note(f"names in {sources[0]} are relative to {root}")
-    shapes = [_working(row, settings.pixel_size) for _, row in table.iterrows()]
-    stored = {**settings.stored(), "sources": [str(source.absolute()) for source in sources]}
-    if path.exists():
-        project = _resume(path, table, shapes, stored)
+    if settings.tables_only:
+        shapes = _source_shapes(table)
     else:
-        project = _create(path, table, shapes, stored, settings.batch)
+        shapes = [_working(row, settings.pixel_size) for _, row in table.iterrows()]
+    stored = {**settings.stored(), "sources": [str(source.absolute()) for source in sources]}
+    new = not path.exists()
+    project = _create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)
+    if settings.tables_only:
+        reporter.note(f"{project.count} micrographs from tables, without their images")
+        result = run_batches(project, "micrographs", "import", ingest_batch, (), executor, Silent())
+        return replace(result, ran=result.done if new else 0)
     tasks = [
         IngestTask(str(path), start, stop, settings.pixel_size, settings.clip)
         for start, stop in batches_left(project, "micrographs")
@@ -82,12 +90,18 @@ def _working(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:
     return *plan.shape, source * plan.numerator / plan.denominator
 
 
-def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]]) -> dict[str, NDArray[Any]]:
+def _source_shapes(table: pd.DataFrame) -> list[tuple[int, int, float]]:
+    """Shapes where there are no images: positions are relative to the source micrographs themselves."""
+    columns = ("source_height", "source_width", "source_pixel_size")
+    return [(int(h), int(w), float(p)) for h, w, p in zip(*(table[name] for name in columns), strict=True)]
+
+
+def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: bool = True) -> dict[str, NDArray[Any]]:
     failed = (table["problem"] != "").to_numpy()
     height, width, pixel = zip(*shapes, strict=True)
     columns = {name: table[name].to_numpy() for name in STATIC if name in table}
     columns.update(height=np.array(height), width=np.array(width), pixel_size=np.array(pixel))
-    columns["status"] = np.where(failed, Status.FAILED, Status.PENDING).astype(np.int8)
+    columns["status"] = np.where(failed, Status.FAILED, Status.PENDING if images else Status.DONE).astype(np.int8)
     columns["error"] = table["problem"].to_numpy()
     out = {}
     for name, values in columns.items():
@@ -97,10 +111,15 @@ def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]]) -> dict[
 
 
 def _create(
-    path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]], stored: dict[str, Any], batch: int | None
+    path: Path,
+    table: pd.DataFrame,
+    shapes: list[tuple[int, int, float]],
+    stored: dict[str, Any],
+    settings: ImportSettings,
 ) -> Project:
     count = len(table)
-    height, width = max(s[0] for s in shapes), max(s[1] for s in shapes)
+    images = not settings.tables_only
+    height, width = (max(s[0] for s in shapes), max(s[1] for s in shapes)) if images else (0, 0)
     needed = 2 * count * height * width
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.absolute().parent).free
@@ -112,8 +131,8 @@ def _create(
     return Project.create(
         path,
         {"micrograph": count, "y": height, "x": width},
-        batch or min(16, -(-count // 16)),
-        _columns(table, shapes),
+        settings.batch or min(16 if images else TABLE_BATCH, -(-count // 16)),
+        _columns(table, shapes, images),
         stored,
     )
 
@@ -133,11 +152,11 @@ def _resume(path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]
         lines = "\n".join(f"  {line}" for line in differences[:10])
         raise ProjectError(f"{path}: exists and was imported otherwise:\n{lines}\nchoose another --project")
     status = project.done("micrographs")
-    room = project.micrographs()["image"].shape[1:]
+    room = project.micrographs()["image"].shape[1:] if project.has_images else (np.inf, np.inf)
     for i in np.flatnonzero((status == Status.FAILED) & (table["problem"] == "").to_numpy()):
         if shapes[i][0] > room[0] or shapes[i][1] > room[1]:
             table.loc[i, "problem"] = f"working image {shapes[i][:2]} does not fit the project's {room}; import anew"
-    columns = _columns(table, shapes)
+    columns = _columns(table, shapes, project.has_images)
     again = status == Status.FAILED
     for start, stop in project.batches():
         part = again[start:stop]

@@ -63,7 +63,7 @@ def pick(
     """
     check_name("picks", name)
     group = f"picks/{name}"
-    identity = _identity(settings)
+    identity = identity_of(settings)
     there = name in project.names("picks")
     if not there or (overwrite and differing(project.settings(group), identity)):
         _create(project, name, settings, identity, reporter)
@@ -78,7 +78,7 @@ def pick(
     return result
 
 
-def _identity(settings: PickSettings) -> dict[str, Any]:
+def identity_of(settings: PickSettings) -> dict[str, Any]:
     """Give settings as they are stored and compared: templates by absolute path and content."""
     out = settings.stored()
     if isinstance(settings, TemplateSettings):
@@ -90,6 +90,22 @@ def _identity(settings: PickSettings) -> dict[str, Any]:
 
 
 def _create(project: Project, name: str, settings: PickSettings, identity: dict[str, Any], reporter: Reporter) -> None:
+    project.require_images("picking")
+    arrays, attributes = stored_bank(project, settings, reporter)
+    project.remove(f"calibration/{name}")  # a fit of picks that are about to go
+    project.create_picks(name, _slots(project, settings), identity, arrays, attributes)
+
+
+def stored_bank(
+    project: Project, settings: PickSettings, reporter: Reporter
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Make bank and whitening filter for a project, as arrays of `schema.BANK` and attributes of a picks group.
+
+    Raises
+    ------
+    InputError
+        If diameter, low-pass, templates or CTF do not suit the micrographs, or none is imported.
+    """
     micrographs = project.micrographs()
     usable = micrographs["status"].values == Status.DONE
     if not usable.any():
@@ -107,7 +123,7 @@ def _create(project: Project, name: str, settings: PickSettings, identity: dict[
             "import with a smaller --pixel-size"
         )
     if settings.ctf and not np.isfinite(micrographs["defocus_u"].values[usable]).any():
-        raise InputError(f"{project.path}: no micrograph has a defocus; pick with --no-ctf")
+        raise InputError(f"{project.path}: no micrograph has a defocus; leave it out with --no-ctf")
     reporter.note(f"preparing the {settings.method} bank")
     bank = make_bank(settings, pixel_size, _ctf_reach(micrographs, settings))
     if bank.energy < ENERGY:
@@ -124,7 +140,7 @@ def _create(project: Project, name: str, settings: PickSettings, identity: dict[
         "whitening": np.zeros(0, dtype=np.float32) if whitening is None else whitening.gain,
     }
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())).hexdigest()
-    attributes = {
+    return arrays, {
         "bank": digest,
         "bank_pixel_size": bank.pixel_size,
         "bank_mask_radius": bank.mask_radius,
@@ -133,8 +149,6 @@ def _create(project: Project, name: str, settings: PickSettings, identity: dict[
         "whitening_step": 0.0 if whitening is None else whitening.step,
         "diameter": settings.diameter,
     }
-    project.remove(f"calibration/{name}")  # a fit of picks that are about to go
-    project.create_picks(name, _slots(project, settings), identity, arrays, attributes)
 
 
 def _whitening(project: Project, settings: PickSettings, pixel_size: float) -> RadialFilter | None:

@@ -10,15 +10,17 @@ from pickcal.engine.executors import Executor
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError
 from pickcal.project import Project
-from pickcal.report import save_plots, write_report
+from pickcal.report import write_report
 from pickcal.selection import read_thresholds
 from pickcal.settings import CalibrateSettings, Job, SelectJob, SelectSettings
 from pickcal.simulation import simulate
 from pickcal.stages.calibrate import calibrate, summary
 from pickcal.stages.evaluate import evaluate_picks, evaluate_selection
 from pickcal.stages.export import export
+from pickcal.stages.import_picks import import_picks
 from pickcal.stages.ingest import ingest
 from pickcal.stages.pick import pick
+from pickcal.stages.score import score
 from pickcal.stages.select import automatic, expected_false, select, thresholds_of
 
 
@@ -39,6 +41,11 @@ def run(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
     picks = job.picks_name
     if job.pick is not None:
         out["pick"] = pick(project, picks, job.pick, executor, reporter).as_json()
+    if job.import_picks is not None:
+        out["import_picks"] = import_picks(project, job.import_picks.files, picks, job.import_picks, reporter)
+    if job.score is not None:
+        out["score"] = score(project, picks, job.scored_name, job.score, executor, reporter).as_json()
+        picks = job.scored_name
     later: list[tuple[str, bool, Callable[[], Any]]] = [
         ("calibrate", job.calibrate is not None, lambda: _calibrate(project, picks, _given(job.calibrate))),
         ("select", job.select is not None, lambda: _select(project, picks, _given(job.select))),
@@ -119,12 +126,11 @@ def _evaluate(project: Project, job: Job) -> dict[str, Any]:
     assert job.evaluate is not None
     if job.select is not None:
         return evaluate_selection(project, job.select.name, job.evaluate.truth, job.evaluate)
-    return evaluate_picks(project, job.picks_name, job.evaluate.truth, job.evaluate)
+    return evaluate_picks(project, job.scored_name, job.evaluate.truth, job.evaluate)
 
 
 def _report(project: Project, job: Job) -> dict[str, Any]:
     assert job.report is not None
-    folder = Path(job.report).parent
-    selection = job.select.name if job.select is not None else None
-    plots = save_plots(project, job.picks_name, folder / "plots", selection) if job.calibrate is not None else []
-    return {"report": str(write_report(project, job.report)), "plots": [str(plot) for plot in plots]}
+    folder = Path(job.report).parent / "plots"
+    report, *plots = write_report(project, job.report, folder)
+    return {"report": str(report), "plots": [str(plot) for plot in plots]}

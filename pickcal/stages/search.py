@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pickcal.errors import InputError
+from pickcal.errors import InputError, ProjectError
 from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf
 from pickcal.picking.filters import RadialFilter
@@ -63,10 +63,15 @@ def stored_search(project: Project, name: str) -> Search:
     Raises
     ------
     ProjectError
-        If there are no such picks.
+        If there are no such picks, or another program made them.
     """
     project.require("picks", name)
     values, where = project.settings(f"picks/{name}"), f"picks {name}"
+    if values.get("method") not in ("template", "blob"):
+        raise ProjectError(
+            f"{project.path}: picks {name!r} were not found by a search of pickcal, which could be repeated on noise; "
+            "use picks of 'pickcal pick'"
+        )
     values.pop("templates_sha256", None)
     if values.get("method") == "template":
         return search_of(project, name, validated(TemplateSettings, values, where))
@@ -144,6 +149,28 @@ def search_micrograph(
     InputError
         If pixel size, diameter or CTF do not suit the search.
     """
+    ctf = suited(image, row, bank, made)
+    picks, decoys = search(image, float(row["pixel_size"]), bank, made.parameters, ctf, whitening)
+    slots = made.slots
+    out: dict[str, NDArray[Any] | int] = {
+        name: padded(getattr(picks, name), slots, PICKS[name].fill)
+        for name in ("x", "y", "ncc", "power", "peak_power", "background", "background_variance", "template", "angle")
+    }
+    for name in ("x", "y", "ncc", "power"):
+        out[f"decoy_{name}"] = padded(getattr(decoys, name), slots, np.nan)
+    out["count"], out["decoy_count"] = min(len(picks.x), slots), min(len(decoys.x), slots)
+    out["capped"] = int(picks.capped or len(picks.x) > slots)
+    return out
+
+
+def suited(image: NDArray[np.float32], row: xr.Dataset, bank: Bank, made: Search) -> Ctf | None:
+    """Give the CTF that the templates need on an image, None without CTF; parameters as of `search_micrograph`.
+
+    Raises
+    ------
+    InputError
+        If pixel size, diameter or CTF do not suit the search.
+    """
     pixel_size = float(row["pixel_size"])
     if abs(pixel_size / bank.pixel_size - 1) > PIXEL_TOLERANCE:
         raise InputError(
@@ -156,18 +183,7 @@ def search_micrograph(
             f"diameter: expected less than this micrograph's side of {side:.0f} Å, "
             f"got {made.parameters.diameter_max:g} Å"
         )
-    ctf = _ctf(row) if made.ctf else None
-    picks, decoys = search(image, pixel_size, bank, made.parameters, ctf, whitening)
-    slots = made.slots
-    out: dict[str, NDArray[Any] | int] = {
-        name: _padded(getattr(picks, name), slots, PICKS[name].fill)
-        for name in ("x", "y", "ncc", "power", "peak_power", "background", "background_variance", "template", "angle")
-    }
-    for name in ("x", "y", "ncc", "power"):
-        out[f"decoy_{name}"] = _padded(getattr(decoys, name), slots, np.nan)
-    out["count"], out["decoy_count"] = min(len(picks.x), slots), min(len(decoys.x), slots)
-    out["capped"] = int(picks.capped or len(picks.x) > slots)
-    return out
+    return _ctf(row) if made.ctf else None
 
 
 def _ctf(row: xr.Dataset) -> Ctf:
@@ -185,7 +201,8 @@ def _ctf(row: xr.Dataset) -> Ctf:
     return ctf
 
 
-def _padded(values: NDArray[Any], length: int, fill: Any) -> NDArray[Any]:
+def padded(values: NDArray[Any], length: int, fill: Any) -> NDArray[Any]:
+    """Cut or fill up a column to a length."""
     out = np.full(length, fill, dtype=values.dtype)
     out[: min(length, len(values))] = values[:length]
     return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED, REASONS, reason_counts, rejection_reasons, write_thresholds
 from pickcal.settings import SelectSettings, validated
-from pickcal.stages.calibrate import fingerprint
+from pickcal.stages.calibrate import blocks_of, fingerprint
+
+JUDGED = ("x", "y", "ncc", "power", "count", "status", "template")
 
 
 def select(
@@ -48,41 +52,120 @@ def select(
     stored = {"picks": picks, **settings.stored()}
     if name in project.names("selection") and not overwrite:
         project.check_same(f"selection/{name}", stored, "choose another --name, or give --overwrite to replace it")
-    reasons, likelihood = judged(project, picks, settings)
-    expected = {}
-    if likelihood is not None:
-        accepted = reasons == ACCEPTED
-        junk = float(likelihood["junk"].values[accepted].sum(dtype=np.float64))
-        sure = float(likelihood["probability"].values[accepted].sum(dtype=np.float64))
-        expected = {"expected_noise": int(accepted.sum()) - sure - junk, "expected_junk": junk}
-    counts = xr.Dataset(
-        {"counts": (("reason", "micrograph"), reason_counts(reasons))},
+    judge = Judge(project, picks, settings)
+    counts, noise, junk = [], 0.0, 0.0
+    for start, stop in judge.blocks():
+        found = judge.block(start, stop)
+        counts.append(reason_counts(found.reasons))
+        more = found.expected_false()
+        noise, junk = noise + more[0], junk + more[1]
+    expected = {"expected_noise": noise, "expected_junk": junk} if judge.mixture is not None else {}
+    dataset = xr.Dataset(
+        {"counts": (("reason", "micrograph"), np.concatenate(counts, axis=1))},
         coords={"reason": list(REASONS)},
         attrs={
             "picks": picks,
-            "calibrated": project.calibration(picks) is not None and not settings.raw,
+            "calibrated": judge.calibration is not None and not settings.raw,
             "fingerprint": fingerprint(project, picks),
             **expected,
         },
     )
-    project.write_whole("selection", name, counts, stored)
+    project.write_whole("selection", name, dataset, stored)
     if save is not None:
         write_thresholds(save, settings, picks)
-    return counts
+    return dataset
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Picks of some micrographs and what a selection says of them.
+
+    Attributes
+    ----------
+    picks
+        Scores and positions, over (micrograph, pick).
+    calibration
+        The lines of these micrographs, or None.
+    reasons
+        int8 (micrograph, pick), see `selection.rejection_reasons`.
+    likelihood
+        `probability`, `junk` and `q_value`, or None where there is no mixture.
+    """
+
+    picks: xr.Dataset
+    calibration: xr.Dataset | None
+    reasons: NDArray[np.int8]
+    likelihood: xr.Dataset | None
+
+    def expected_false(self) -> tuple[float, float]:
+        """Noise and junk to expect among the accepted picks."""
+        if self.likelihood is None:
+            return 0.0, 0.0
+        accepted = self.reasons == ACCEPTED
+        junk = float(self.likelihood["junk"].values[accepted].sum(dtype=np.float64))
+        sure = float(self.likelihood["probability"].values[accepted].sum(dtype=np.float64))
+        return int(accepted.sum()) - sure - junk, junk
+
+
+class Judge:
+    """Thresholds on some picks, applied to blocks of micrographs, so that memory does not grow with their number.
+
+    Parameters
+    ----------
+    project, picks
+        Where the picks are.
+    settings
+        The thresholds.
+
+    Raises
+    ------
+    InputError
+        If a micrograph to exclude does not exist.
+    """
+
+    def __init__(self, project: Project, picks: str, settings: SelectSettings) -> None:
+        self.settings = settings
+        self.calibration, self.mixture = project.calibration(picks), project.mixture(picks)
+        self.micrographs = project.table()
+        self.names = np.array([str(name) for name in self.micrographs["name"].values], dtype=object)
+        unknown = sorted(set(settings.exclude) - set(self.names))
+        if unknown:
+            raise InputError(f"exclude: no micrograph named {unknown[0]!r} in this project")
+        self._picks = project.picks(picks)
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Blocks of micrographs that hold about half a million places for picks each."""
+        return blocks_of(len(self.names), int(self._picks.sizes["pick"]))
+
+    def block(self, start: int, stop: int, columns: Sequence[str] = ()) -> Judged:
+        """Judge the picks of some micrographs.
+
+        Parameters
+        ----------
+        start, stop
+            Which micrographs.
+        columns
+            Variables of the picks to read beside those that judging takes.
+        """
+        rows = slice(start, stop)
+        picks = self._picks[list(dict.fromkeys((*JUDGED, *columns)))].isel(micrograph=rows).load()
+        micrographs = self.micrographs.isel(micrograph=rows)
+        calibration = None if self.calibration is None else self.calibration.isel(micrograph=rows)
+        likelihood = None
+        if self.mixture is not None:
+            likelihood = probabilities(picks, micrographs, self.mixture.isel(micrograph=rows))
+        here = set(self.names[rows])
+        settings = self.settings.model_copy(
+            update={"exclude": tuple(name for name in self.settings.exclude if name in here)}
+        )
+        reasons = rejection_reasons(picks, calibration, micrographs, settings, likelihood)
+        return Judged(picks, calibration, reasons, likelihood)
 
 
 def judge(project: Project, picks: str, settings: SelectSettings) -> NDArray[np.int8]:
-    """Reason for every pick, int8 (micrograph, pick); see `selection.rejection_reasons`."""
-    return judged(project, picks, settings)[0]
-
-
-def judged(project: Project, picks: str, settings: SelectSettings) -> tuple[NDArray[np.int8], xr.Dataset | None]:
-    """Reasons as `judge` gives them, and the probabilities of all picks where there are any."""
-    names = ["x", "y", "ncc", "power", "count", "status", "template"]
-    dataset = project.dataset(f"picks/{picks}")[names].load()
-    micrographs = project.table()
-    likelihood = likelihoods(project, picks, dataset, micrographs)
-    return rejection_reasons(dataset, project.calibration(picks), micrographs, settings, likelihood), likelihood
+    """Reason for every pick of all micrographs, int8 (micrograph, pick); see `selection.rejection_reasons`."""
+    found = Judge(project, picks, settings)
+    return np.concatenate([found.block(start, stop).reasons for start, stop in found.blocks()])
 
 
 def likelihoods(project: Project, picks: str, dataset: xr.Dataset, micrographs: xr.Dataset) -> xr.Dataset | None:

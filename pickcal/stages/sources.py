@@ -11,7 +11,8 @@ import pandas as pd
 
 from pickcal.errors import InputError, PickcalError
 from pickcal.formats.images import ImageInfo, image_info, open_image_info, split_stack_name
-from pickcal.formats.relion import find_root, read_micrographs_star
+from pickcal.formats.registry import is_table, read_exposures
+from pickcal.formats.relion import find_root
 from pickcal.settings import ImportSettings
 
 CTF_COLUMNS = (
@@ -34,9 +35,9 @@ def read_sources(sources: Sequence[Path], settings: ImportSettings) -> tuple[pd.
     Parameters
     ----------
     sources
-        One `micrographs_ctf.star`, or MRC and TIFF files.
+        Tables of micrographs (see `formats.registry.read_exposures`), or MRC and TIFF files.
     settings
-        Pixel size, root folder, stacks, CTF.
+        Pixel size, root folder, stacks, CTF, tables only.
 
     Returns
     -------
@@ -50,12 +51,15 @@ def read_sources(sources: Sequence[Path], settings: ImportSettings) -> tuple[pd.
     InputError, MissingFileError
         If the table is unusable, or not one micrograph can be used.
     """
-    stars = [path for path in sources if path.suffix.lower() == ".star"]
-    if stars and len(sources) > 1:
-        raise InputError(f"{stars[0]}: expected one STAR file or several images, got {len(sources)} sources")
     root = None
-    if stars:
-        table, root = _from_star(stars[0], settings)
+    tables = [path for path in sources if is_table(path)]
+    if tables and len(tables) < len(sources):
+        image = next(path for path in sources if path not in tables)
+        raise InputError(f"{image}: expected tables of micrographs or images, got both; the table names its images")
+    if settings.tables_only:
+        table = _from_tables(sources, settings)
+    elif tables:
+        table, root = _with_images(sources, settings)
     else:
         table = _from_images(sources, settings)
     bad = table["problem"] != ""
@@ -67,17 +71,39 @@ def read_sources(sources: Sequence[Path], settings: ImportSettings) -> tuple[pd.
     return table, root
 
 
-def _from_star(path: Path, settings: ImportSettings) -> tuple[pd.DataFrame, Path]:
-    table = read_micrographs_star(path, require_ctf=not settings.without_ctf).table.copy()
-    root, _ = find_root(table["name"].tolist(), path, settings.root, Path.cwd())
+def _with_images(sources: Sequence[Path], settings: ImportSettings) -> tuple[pd.DataFrame, Path]:
+    """Table of micrographs whose images are read as well."""
+    table = read_exposures(sources, require_ctf=not settings.without_ctf)
+    root, _ = find_root(table["name"].tolist(), sources[0], settings.root, Path.cwd())
     root = root.absolute()  # workers may stand in another folder
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda name: _info(root, name), table["name"]))
     rows = []
     for (_, row), (info, problem) in zip(table.iterrows(), found, strict=True):
         rows.append(_row(info, str(row["problem"]) or problem, float(row["pixel_size"]), settings))
-    table = table.drop(columns=["problem", "pixel_size"])
+    table = table.drop(columns=["problem", "pixel_size", "source_height", "source_width"])
     return pd.concat([table.reset_index(drop=True), pd.DataFrame(rows)], axis=1), root
+
+
+def _from_tables(sources: Sequence[Path], settings: ImportSettings) -> pd.DataFrame:
+    """Table of micrographs alone; images are not looked at and need not be there."""
+    table = read_exposures(sources, require_ctf=not settings.without_ctf)
+    given = settings.source_pixel_size
+    table["source_pixel_size"] = table.pop("pixel_size") if given is None else given
+    missing = (table["problem"] == "") & ~(table["source_pixel_size"] > 0)
+    table.loc[missing, "problem"] = "no pixel size in the table; give --source-pixel-size"
+    if settings.size is not None:
+        for name, value in zip(("source_height", "source_width"), settings.size, strict=True):
+            known = table[name] > 0
+            if (known & (table[name] != value)).any():
+                row = table[known & (table[name] != value)].iloc[0]
+                raise InputError(
+                    f"{sources[0]}: {row['name']}: {name} is {row[name]} pixels in the table, {value} in --size; "
+                    "leave --size out"
+                )
+            table[name] = value
+    table["source"] = ""
+    return table
 
 
 def _from_images(sources: Sequence[Path], settings: ImportSettings) -> pd.DataFrame:
@@ -99,7 +125,8 @@ def _from_images(sources: Sequence[Path], settings: ImportSettings) -> pd.DataFr
     twice = pd.Series(names).duplicated()
     if twice.any():
         raise InputError(f"{names[int(np.argmax(twice))]}: given twice")
-    frame = pd.DataFrame({"name": names, **dict.fromkeys(CTF_COLUMNS, np.nan), "exposure_group": 1})
+    unknown = dict.fromkeys((*CTF_COLUMNS, "dose"), np.nan)
+    frame = pd.DataFrame({"name": names, **unknown, "exposure_group": 1, "uid": np.uint64(0)})
     return pd.concat([frame, pd.DataFrame(rows)], axis=1)
 
 

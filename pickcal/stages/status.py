@@ -40,7 +40,7 @@ def status(project: Project) -> dict[str, Any]:
         out["failures"] += _failures(names, project, f"picks/{name}")
         left = int(pending(project, f"picks/{name}").sum())
         if left:
-            out["left"].append(f"pick {name}: {left} micrographs")
+            out["left"].append(f"picks {name}: {left} micrographs")
         fit = project.calibration(name)
         if fit is None:
             out["left"].append(f"calibrate {name}")

@@ -102,6 +102,10 @@ def test_astigmatism_and_dose():
     table = micrographs(3, defocus_u=[10000.0, 11000, 9000], defocus_v=[9000.0, 11000, 9500], image_mean=[50, 100, 0])
     np.testing.assert_allclose(covariate(table, "astigmatism"), [0.1, 0, 0.05])
     np.testing.assert_allclose(covariate(table, "dose"), [np.log(50), np.log(100), np.nan])
+    told = table.assign(dose=("micrograph", [40.0, np.nan, 60.0]))
+    np.testing.assert_allclose(covariate(told, "dose"), [np.log(40), np.nan, np.log(60)])
+    untold = table.assign(dose=("micrograph", np.full(3, np.nan)))
+    np.testing.assert_allclose(covariate(untold, "dose"), covariate(table, "dose"))
 
 
 def test_time_is_hours_by_the_time_stamps_in_the_names():

@@ -16,7 +16,7 @@ from pickcal.schema import Status
 from pickcal.selection import ACCEPTED, rejection_reasons
 from pickcal.settings import CalibrateSettings, SelectSettings
 from pickcal.stages.expected import sorted_probabilities
-from pickcal.stages.select import judged
+from pickcal.stages.select import Judge
 
 
 def counted(project, threshold):
@@ -149,8 +149,9 @@ def blurred(tmp_path_factory):
 )
 def test_likely_picks_are_those_of_the_selection_with_its_expected_false_ones(blurred, probability, fdr):
     found = Inspector(blurred.path).likely("template", probability, fdr)
-    reasons, likelihood = judged(blurred, "template", SelectSettings(probability=probability, fdr=fdr))
-    accepted = reasons == ACCEPTED
+    judge = Judge(blurred, "template", SelectSettings(probability=probability, fdr=fdr))
+    whole = judge.block(0, blurred.count)
+    likelihood, accepted = whole.likelihood, whole.reasons == ACCEPTED
     np.testing.assert_array_equal(found.accepted, accepted.sum(axis=1))
     junk = np.where(accepted, likelihood["junk"].values.astype(float), 0).sum(axis=1)
     sure = np.where(accepted, likelihood["probability"].values.astype(float), 0).sum(axis=1)
@@ -171,7 +172,7 @@ def test_more_is_accepted_at_lower_probability_and_higher_rate(blurred):
 
 def test_probabilities_read_in_blocks_are_the_same(blurred, monkeypatch):
     whole = sorted_probabilities(blurred, "template")
-    monkeypatch.setattr("pickcal.stages.expected.BLOCK_PLACES", 500)
+    monkeypatch.setattr("pickcal.stages.calibrate.BLOCK_PLACES", 500)
     parts = sorted_probabilities(blurred, "template")
     for name, values in vars(whole).items():
         np.testing.assert_allclose(getattr(parts, name), values, rtol=1e-6, atol=1e-7)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from pickcal.errors import InputError, MissingFileError
+from pickcal.formats.foreign import ExportBlock
 from pickcal.formats.images import write_mrc
 from pickcal.formats.relion import (
     find_root,
@@ -15,10 +16,9 @@ from pickcal.formats.relion import (
     read_coordinates_star,
     read_micrographs_star,
     read_truth_micrographs,
-    write_autopick,
     write_micrographs_star,
-    write_particles_star,
 )
+from pickcal.formats.relion_export import AutopickFiles, ParticlesFile, write_picks
 from pickcal.formats.star import read_star, write_star
 
 OPTICS = """data_optics
@@ -89,6 +89,25 @@ def picks(**changes):
         "ncc": [0.5, np.nan, 1e-7],
     }
     return pd.DataFrame(columns | changes)
+
+
+def block(table, of):
+    """The picks of a table as a writer takes them; `angle` there is RELION's psi."""
+    place = {name: i for i, name in enumerate(of["name"])}
+    index = np.array([place[name] for name in table["micrograph"]], dtype=np.intp)
+    order = np.argsort(index, kind="stable")
+    ours = {
+        "calibrated_ncc": table["figure_of_merit"].to_numpy(float)[order],
+        "template": table["template"].fillna(-1).to_numpy(int)[order],
+        "angle": -table["angle"].to_numpy(float)[order],
+        "ncc": table["ncc"].to_numpy(float)[order],
+    }
+    x, y = (table[name].to_numpy(float)[order] for name in ("x_px", "y_px"))
+    return ExportBlock(of, index[order], x, y, ours, "calibrated_ncc")
+
+
+def export(out, table, of, **options):
+    return write_picks(out, [block(table, of)], of, **options)
 
 
 def test_optics_groups_are_joined(tmp_path):
@@ -286,7 +305,7 @@ def test_pipeline_stem_agrees_with_relion(data):
 def test_autopick_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = Path("AutoPick/job009")
-    written = write_autopick(out, picks(), micrographs(), "autopick", {"ncc": "pickcalNccScore"})
+    written = export(out, picks(), micrographs(), layout="autopick")
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert sorted(written) == files
     assert [str(file.relative_to(out)) for file in files] == [
@@ -302,6 +321,7 @@ def test_autopick_files(tmp_path, monkeypatch):
         "rlnClassNumber": [1, 3],
         "rlnAutopickFigureOfMerit": [0.5, 0.3],
         "rlnAnglePsi": [0, 355],
+        "pickcalCalibratedNccScore": [0.5, 0.3],
         "pickcalNccScore": [0.5, 1e-7],
     }
     index = read_star(out / "autopick.star")["coordinate_files"]
@@ -311,37 +331,30 @@ def test_autopick_files(tmp_path, monkeypatch):
 
 
 def test_an_export_again_leaves_nothing_of_the_first(tmp_path):
-    write_autopick(tmp_path, picks(), micrographs(), "autopick")
+    export(tmp_path, picks(), micrographs(), layout="autopick")
     fewer = picks().iloc[[0]]
-    write_autopick(tmp_path, fewer, micrographs(), "autopick", micrographs_star=Path("/p/m.star"), root=Path("/p"))
+    again = AutopickFiles(tmp_path, "autopick", Path("/p"))
+    again.add(block(fewer, micrographs()))
+    again.close(Path("/p/m.star"))
     assert [path.name for path in (tmp_path / "Movies").iterdir()] == ["a_autopick.star"]
     assert (tmp_path / "coords_suffix_autopick.star").read_text() == "m.star\n"
     index = read_star(tmp_path / "autopick.star")["coordinate_files"]
     assert index["rlnMicrographCoordinates"].tolist() == [str(tmp_path / "Movies/a_autopick.star")]
-    write_autopick(tmp_path, fewer[:0], micrographs(), "autopick")
+    export(tmp_path, fewer[:0], micrographs(), layout="autopick")
     assert read_star(tmp_path / "autopick.star")["coordinate_files"].shape == (0, 2)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"micrograph": ["x.mrc"] * 3}, "'x.mrc' is not in the table"),
-        ({"x_px": [1, np.nan, 2]}, r"x_px: expected a finite number, found nan in row 2 .*b\.mrc"),
-        ({"figure_of_merit": [1, 2, np.inf]}, "figure_of_merit: expected a finite number, found inf"),
-    ],
-)
-def test_picks_that_cannot_be_written(tmp_path, changes, message):
-    with pytest.raises(InputError, match=message):
-        write_autopick(tmp_path, picks(**changes), micrographs(), "autopick")
-    with pytest.raises(InputError, match=message):
-        write_particles_star(tmp_path / "p.star", picks(**changes), micrographs())
+@pytest.mark.parametrize("layout", ["autopick", "particles", "both"])
+def test_a_position_that_is_no_number_is_not_written(tmp_path, layout):
+    with pytest.raises(InputError, match=r"x: expected a finite number, found nan in row 3 .*b\.mrc"):
+        export(tmp_path, picks(x_px=[1, np.nan, 2]), micrographs(), layout=layout)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_micrographs_that_share_a_file_are_refused(tmp_path):
     names = ["MotionCorr/job002/a.mrc", "MotionCorr/job003/a.mrc", "b.mrc"]
     with pytest.raises(InputError, match=r"job002/a\.mrc and MotionCorr/job003/a\.mrc would share"):
-        write_autopick(tmp_path, picks(micrograph=names), micrographs(name=names), "autopick")
+        export(tmp_path, picks(micrograph=names), micrographs(name=names))
 
 
 def test_micrographs_round_trip(tmp_path):
@@ -371,20 +384,21 @@ def test_what_differs_within_a_group_makes_new_groups(tmp_path):
 
 
 def test_particles_file(tmp_path):
-    path = tmp_path / "p.star"
-    write_particles_star(path, picks(), micrographs(phase_shift=[0, 90, 0]), {"ncc": "pickcalNccScore"})
+    path = tmp_path / "particles.star"
+    assert export(tmp_path, picks(), micrographs(phase_shift=[0, 90, 0]), layout="particles") == [path]
     blocks = read_star(path)
     assert blocks["optics"]["rlnOpticsGroup"].tolist() == [1, 2]
     assert blocks["optics"]["rlnMicrographPixelSize"].tolist() == [1.7, 1.7]
     table = blocks["particles"]
-    assert table["rlnMicrographName"].tolist() == [FOLDERS[0], FOLDERS[1], FOLDERS[0]]
-    assert table["rlnDefocusU"].tolist() == [1e4, 2e4, 1e4]
-    assert table["rlnDefocusAngle"].tolist() == [10, 20, 10]
-    assert table["rlnPhaseShift"].tolist() == [0, 90, 0]
+    assert table["rlnMicrographName"].tolist() == [FOLDERS[0], FOLDERS[0], FOLDERS[1]]
+    assert table["rlnDefocusU"].tolist() == [1e4, 1e4, 2e4]
+    assert table["rlnDefocusAngle"].tolist() == [10, 10, 20]
+    assert table["rlnPhaseShift"].tolist() == [0, 0, 90]
     assert table["rlnOpticsGroup"].tolist() == [1, 1, 1]
     assert table.columns[-1] == "pickcalNccScore"
     read = read_coordinates_star(path)
-    pd.testing.assert_frame_equal(read[["micrograph", "x_px", "y_px"]], picks()[["micrograph", "x_px", "y_px"]])
+    same = picks().sort_values("micrograph", kind="stable", ignore_index=True)
+    pd.testing.assert_frame_equal(read[["micrograph", "x_px", "y_px"]], same[["micrograph", "x_px", "y_px"]])
 
 
 @pytest.fixture
@@ -426,7 +440,7 @@ def check_extracted(table, chosen):
 
 @pytest.mark.relion
 def test_relion_extracts_what_is_exported(relion_project):
-    write_autopick(Path("OUT"), relion_project, micrographs(), "autopick", {"ncc": "pickcalNccScore"})
+    export(Path("OUT"), relion_project, micrographs())
     table = extract("--coord_dir", "OUT/", "--coord_suffix", "_autopick.star")
     check_extracted(table, relion_project)
     assert table["rlnDefocusU"].tolist() == [1e4, 1e4, 2e4]
@@ -435,5 +449,6 @@ def test_relion_extracts_what_is_exported(relion_project):
 
 @pytest.mark.relion
 def test_relion_extracts_again_from_the_particles_file(relion_project):
-    write_particles_star(Path("p.star"), relion_project, micrographs(), {"ncc": "pickcalNccScore"}, box_px=32)
+    with ParticlesFile(Path("p.star"), micrographs(), box_px=32) as file:
+        file.add(block(relion_project, micrographs()))
     check_extracted(extract("--reextract_data_star", "p.star"), relion_project)

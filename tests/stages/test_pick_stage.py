@@ -199,7 +199,7 @@ def test_picking_goes_on_when_a_repaired_micrograph_is_imported(tmp_path, blobs)
     assert "truncated" in str(group(path, "picks/blob")["error"].values[1])
     broken.write_bytes(whole)
     assert (import_().ran, import_().ran) == (1, 0)
-    assert "pick blob: 1 micrographs" in status(Project.open(path))["left"]
+    assert "picks blob: 1 micrographs" in status(Project.open(path))["left"]
     second = run(path, blobs, name="blob")
     assert (second.ran, second.done, second.skipped) == (1, 3, 0)
     shutil.rmtree(path)

@@ -9,7 +9,7 @@ from pickcal.errors import InputError
 from pickcal.selection import ACCEPTED, REASONS, read_thresholds
 from pickcal.settings import CalibrateSettings, SelectSettings
 from pickcal.stages.calibrate import calibrate
-from pickcal.stages.select import automatic, expected_false, is_stale, judge, judged, select, stored_selection
+from pickcal.stages.select import Judge, automatic, expected_false, is_stale, judge, select, stored_selection
 
 FAST = CalibrateSettings(bootstrap=0)
 PLANTED = plant(micrographs=60, seed=21, junk_count=straight(6.0), junk_scale=0.8, particle_power=straight(0.5, 0.1))
@@ -33,7 +33,7 @@ def test_what_is_expected_to_be_false_is_what_is(shared):
         assert found[name] == pytest.approx(true, abs=4 * np.sqrt(true + 1) + 0.02 * accepted.sum())
     total = found["expected_noise"] + found["expected_junk"]
     assert found["expected_false_rate"] == pytest.approx(total / accepted.sum())
-    _, likelihood = judged(shared, "template", SelectSettings())
+    likelihood = Judge(shared, "template", SelectSettings()).block(0, shared.count).likelihood
     assert total == pytest.approx((1 - likelihood["probability"].values[accepted]).sum(dtype=float), rel=1e-5)
 
 
@@ -122,7 +122,8 @@ def test_another_mixture_makes_a_selection_stale(tmp_path):
 def test_every_pick_has_its_reason(shared):
     """By a loop over picks, in the order in which reasons are given."""
     settings = SelectSettings(probability=0.6, fdr=0.03, max_power=20.0, min_ncc=0.25)
-    reasons, likelihood = judged(shared, "template", settings)
+    found = Judge(shared, "template", settings).block(0, shared.count)
+    reasons, likelihood = found.reasons, found.likelihood
     picks = shared.dataset("picks/template").load()
     scores = calibrated_scores(picks, shared.calibration("template"))
     seen = set()
@@ -132,7 +133,7 @@ def test_every_pick_has_its_reason(shared):
                 assert reasons[i, k] == -1
                 continue
             if scores["ncc"].values[i, k] < 0.25:
-                expected = "ncc"
+                expected = "low score"
             elif scores["power"].values[i, k] > 20:
                 expected = "high power"
             elif likelihood["probability"].values[i, k] < 0.6:
@@ -143,4 +144,4 @@ def test_every_pick_has_its_reason(shared):
                 expected = "accepted"
             assert REASONS[reasons[i, k]] == expected
             seen.add(expected)
-    assert {"accepted", "ncc", "probability", "false discovery rate"} <= seen
+    assert {"accepted", "low score", "probability", "false discovery rate"} <= seen

@@ -1,0 +1,244 @@
+"""Which module reads a file: found by what is in the file, not by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+
+from pickcal.errors import InputError, MissingFileError
+from pickcal.formats import (
+    cryolo,
+    cryosparc,
+    ctffind,
+    eman,
+    gautomatch,
+    gctf,
+    relion,
+    relion_picks,
+    tables,
+    topaz,
+    warp,
+)
+from pickcal.formats.foreign import EXPOSURE_COLUMNS, HEAD, ForeignPicks
+
+PICKS: tuple[ModuleType, ...] = (cryosparc, warp, gautomatch, cryolo, relion_picks, eman, topaz, tables)
+"""Readers of picks; the first that recognises a file reads it, so that the particular stand before the general."""
+
+EXPOSURES: tuple[ModuleType, ...] = (cryosparc, ctffind, gctf, tables)
+"""Readers of tables of micrographs beside RELION's."""
+
+KNOWN = "RELION, cryoSPARC, Topaz, crYOLO, EMAN, Gautomatch, Warp, CSV or Parquet"
+
+
+@dataclass(frozen=True)
+class PickFiles:
+    """Files that are read together: one, or several `.cs` files that belong to each other.
+
+    Attributes
+    ----------
+    module
+        Who reads them.
+    paths
+        The files.
+    micrograph
+        Name of the micrograph, where an index says which one it is.
+    """
+
+    module: ModuleType
+    paths: tuple[Path, ...]
+    micrograph: str | None = None
+
+    def read(self) -> Iterator[ForeignPicks]:
+        """Read the picks, in parts."""
+        found: Iterator[ForeignPicks] = self.module.read_picks(
+            list(self.paths) if self.module is cryosparc else self.paths[0]
+        )
+        return found
+
+
+def pick_files(paths: Sequence[Path]) -> list[PickFiles]:
+    """Find the files of picks that some paths stand for, and who reads each.
+
+    Parameters
+    ----------
+    paths
+        Files of picks, indices of such files (RELION's `autopick.star` and `coords_suffix_*.star`), or folders, of
+        which all files that hold picks are taken.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If a path is not there, nobody knows a file, a file is given twice, or a folder holds no picks or picks of
+        several kinds.
+    """
+    listed: list[tuple[str | None, Path]] = []
+    for path in paths:
+        if path.is_dir():
+            listed += _of_folder(path)
+        elif path.is_file() and relion_picks.recognise_index(path, head_of(path)):
+            listed += relion_picks.read_index(path)
+        else:
+            listed.append((None, path))
+    seen: set[Path] = set()
+    out: list[PickFiles] = []
+    cs: list[Path] = []
+    for micrograph, path in listed:
+        if path.absolute() in seen:
+            raise InputError(f"{path}: given twice")
+        seen.add(path.absolute())
+        module = _reader(path, PICKS)
+        if module is None:
+            raise InputError(f"{path}: expected picks of {KNOWN}, found {_what(path)}")
+        if module is cryosparc:
+            cs.append(path)
+        else:
+            out.append(PickFiles(module, (path,), micrograph))
+    return ([PickFiles(cryosparc, tuple(cs))] if cs else []) + out
+
+
+def read_exposures(paths: Sequence[Path], *, require_ctf: bool = True) -> pd.DataFrame:
+    """Read tables of micrographs and their CTF.
+
+    Parameters
+    ----------
+    paths
+        One or more files of one kind: RELION's `micrographs_ctf.star`, cryoSPARC's exposures, outputs of CTFFIND 4
+        and 5 or Gctf, CSV or Parquet; or particles that tell the CTF of their micrographs.
+    require_ctf
+        Refuse tables without defocus.
+
+    Returns
+    -------
+    DataFrame
+        `name`, `foreign.EXPOSURE_COLUMNS` (NaN, or 0 for whole numbers, where not known), and `problem`: why a row
+        cannot be used, else empty.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If a file is not there, nobody knows it, or the kinds are mixed.
+    """
+    modules = {path: _reader(path, EXPOSURES, "recognise_exposures") for path in paths}
+    if set(modules.values()) == {cryosparc} and not any(b"micrograph_blob" in head_of(path) for path in paths):
+        return _complete(_from_particles(paths, require_ctf), paths[0])
+    kinds = set(modules.values())
+    if len(kinds) > 1:
+        first, other = next((a, b) for a in paths for b in paths if modules[a] is not modules[b])
+        raise InputError(f"{other}: expected a table of micrographs of the same kind as {first}; import one kind")
+    module = kinds.pop()
+    if module is not None:
+        frame: pd.DataFrame = module.read_exposures(list(paths))
+    elif len(paths) > 1:
+        raise InputError(f"{paths[1]}: expected one table of micrographs, got {len(paths)}; join them first")
+    elif relion.recognise(paths[0], head_of(paths[0])):
+        frame = relion.read_micrographs_star(paths[0], require_ctf=require_ctf).table
+    else:
+        frame = _from_particles(paths, require_ctf)
+    return _complete(frame, paths[0])
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table rather than an image."""
+    if path.suffix.lower() == ".star":
+        return True
+    return path.is_file() and _reader(path, (*EXPOSURES, relion, relion_picks)) is not None
+
+
+def head_of(path: Path) -> bytes:
+    """Read the beginning of a file.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If it is not there, or cannot be read.
+    """
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file, found a folder")
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _reader(path: Path, modules: Sequence[ModuleType], function: str = "recognise") -> ModuleType | None:
+    head = head_of(path)
+    for module in modules:
+        recognise: Callable[[Path, bytes], bool] | None = getattr(module, function, None)
+        if recognise is None:
+            recognise = module.recognise
+        if recognise(path, head):
+            return module
+    return None
+
+
+def _of_folder(folder: Path) -> list[tuple[str | None, Path]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    indices = [path for path in files if path.suffix == ".star" and relion_picks.recognise_index(path, head_of(path))]
+    if indices:
+        # RELION writes one index for its own version and one for older ones: they list the same files
+        return relion_picks.read_index(indices[0])
+    kinds: dict[ModuleType, list[Path]] = {}
+    for path in files:
+        # Gautomatch leaves what it rejected beside what it accepted
+        module = None if gautomatch.is_leftover(path) else _reader(path, PICKS)
+        if module is not None:
+            kinds.setdefault(module, []).append(path)
+    if not kinds:
+        raise InputError(f"{folder}: expected a folder with picks of {KNOWN}, found none among {len(files)} files")
+    if len(kinds) > 1:
+        examples = " and ".join(str(paths[0]) for paths in kinds.values())
+        raise InputError(f"{folder}: holds picks of several kinds ({examples}); give the files of one kind")
+    return [(None, path) for path in next(iter(kinds.values()))]
+
+
+def _what(path: Path) -> str:
+    head = head_of(path)
+    if not head.strip():
+        return "an empty file"
+    if b"\x00" in head:
+        return f"a binary file that begins with {head[:8]!r}"
+    return f"a text that begins with {head[:60].decode('utf-8', 'replace').splitlines()[0]!r}"
+
+
+def _from_particles(paths: Sequence[Path], require_ctf: bool) -> pd.DataFrame:
+    """Medians of what the particles of every micrograph say of it."""
+    path = paths[0]
+    module = _reader(path, (cryosparc, relion_picks))
+    if module is None:
+        raise InputError(f"{path}: expected a table of micrographs and their CTF, found {_what(path)}")
+    parts = []
+    for part in PickFiles(module, tuple(paths)).read():
+        if part.micrograph is None or (require_ctf and "defocus_u" not in part.exposure):
+            raise InputError(
+                f"{path}: expected micrographs with their defocus, found picks without; give micrographs_ctf.star or "
+                "the exposures of the CTF estimation"
+            )
+        parts.append(pd.DataFrame({"name": part.micrograph.astype("str"), **part.exposure}))
+    table = pd.concat(parts, ignore_index=True)
+    frame = table.groupby("name", sort=False).median().reset_index()
+    frame["problem"] = ""
+    return frame
+
+
+def _complete(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    twice = frame["name"][frame["name"].duplicated()]
+    if len(twice):
+        raise InputError(f"{path}: micrograph {twice.iloc[0]} is there more than once; keep one row of it")
+    out = frame.copy()
+    whole = {"source_height": 0, "source_width": 0, "exposure_group": 1, "uid": 0}
+    for name in EXPOSURE_COLUMNS:
+        if name not in out:
+            out[name] = whole.get(name, float("nan"))
+        if name in whole and name != "uid":
+            out[name] = out[name].fillna(whole[name]).astype("int64")
+    out["uid"] = out["uid"].fillna(0).astype("uint64")
+    if "problem" not in out:
+        out["problem"] = ""
+    return out[["name", *EXPOSURE_COLUMNS, "problem"]]

@@ -1,0 +1,420 @@
+"""Picks of other programs in, calibrated, and out again: no column and no digit lost, no mismatch guessed."""
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+from cryosparc.dataset import Dataset
+from handmade import noise, write_set
+
+from pickcal.engine.executors import SerialExecutor
+from pickcal.engine.progress import Silent
+from pickcal.errors import InputError, ProjectError
+from pickcal.project import Project
+from pickcal.schema import Status
+from pickcal.settings import (
+    BlobSettings,
+    CalibrateSettings,
+    ExportSettings,
+    ImportPicksSettings,
+    ImportSettings,
+    SelectSettings,
+)
+from pickcal.stages.calibrate import calibrate
+from pickcal.stages.control import control
+from pickcal.stages.export import export
+from pickcal.stages.import_picks import import_picks
+from pickcal.stages.ingest import ingest
+from pickcal.stages.pick import pick
+from pickcal.stages.select import select
+
+HEAD = "data_\n\nloop_\n_rlnMicrographName #1\n_rlnDefocusU #2\n_rlnVoltage #3\n_rlnSphericalAberration #4\n"
+HEAD += "_rlnAmplitudeContrast #5\n_rlnMicrographPixelSize #6\n"
+PICKS = "data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnAutopickFigureOfMerit #3\n"
+
+
+def tables(path, names, size=None, **settings):
+    """A project of tables alone, of micrographs of 2 Å per pixel."""
+    star = path.parent / f"{path.stem}_ctf.star"
+    star.write_text(HEAD + "".join(f"{name} {10000 + 1000 * i} 300 2.7 0.1 2.0\n" for i, name in enumerate(names)))
+    return project_of([star], path, size, **settings)
+
+
+def project_of(sources, path, size=None, **settings):
+    ingest(sources, path, ImportSettings(tables_only=True, size=size, **settings), SerialExecutor(), Silent())
+    return Project.open(path, "r+")
+
+
+def take(project, *paths, name="theirs", overwrite=False, **settings):
+    return import_picks(project, paths, name, ImportPicksSettings(**settings), Silent(), overwrite)
+
+
+def autopick(folder, stem, rows):
+    folder.mkdir(exist_ok=True, parents=True)
+    path = folder / f"{stem}_autopick.star"
+    path.write_text(PICKS + "".join(f"{x} {y} {fom}\n" for x, y, fom in rows))
+    return path
+
+
+def tokens(path):
+    """Rows and labels of the largest table of a STAR file, read with nothing but split."""
+    best, labels, rows = ([], []), [], []
+    for line in [*path.read_text().splitlines(), "data_end"]:
+        if line.strip().startswith("data_"):
+            best = max(best, (labels, rows), key=lambda table: len(table[1]))
+            labels, rows = [], []
+        elif line.startswith("_"):
+            labels.append(line.split()[0][1:])
+        elif line.strip() and not line.startswith("#") and "loop_" not in line:
+            rows.append(shlex.split(line))
+    return best
+
+
+def same(theirs, ours):
+    """The same text, or text of the same number to the last bit."""
+    try:
+        return float(theirs) == float(ours)
+    except ValueError:
+        return theirs == ours
+
+
+def everything_out(project, out, picks="theirs", **settings):
+    select(project, picks, "all", SelectSettings(), overwrite=True)
+    return export(project, "all", ExportSettings(**settings), out)
+
+
+@pytest.fixture(scope="module")
+def tutorial(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tutorial") / "p.zarr"
+    project = project_of([data / "relion_10204/micrographs_ctf.star"], path, (3710, 3838))
+    take(project, data / "relion_10204/AutoPick_template", name="theirs")
+    return project
+
+
+def test_the_tutorial_holds_every_pick_of_every_file(tutorial, data):
+    """Micrograph by micrograph as a naive reading of the files has it, the best first, in Å of 0.885 per pixel."""
+    picks = tutorial.picks("theirs").load()
+    names = [str(name) for name in tutorial.read("micrographs", "name")]
+    assert int(picks["count"].sum()) == 9482
+    for i, name in enumerate(names):
+        stem = name.rsplit("/", 1)[1].removesuffix(".mrc")
+        path = data / f"relion_10204/AutoPick_template/Movies/{stem}_autopick.star"
+        labels, rows = tokens(path)
+        rows = sorted(([float(value) for value in row] for row in rows), key=lambda row: -row[3])
+        assert labels[:2] == ["rlnCoordinateX", "rlnCoordinateY"] and picks["count"].values[i] == len(rows)
+        found = np.column_stack([picks[key].values[i, : len(rows)] for key in ("x", "y")]) / 0.885
+        np.testing.assert_allclose(found, [row[:2] for row in rows], atol=2e-4)
+        assert picks["ncc"].values[i, : len(rows)].tolist() == [row[3] for row in rows]
+        assert picks["template"].values[i, : len(rows)].tolist() == [row[2] - 1 for row in rows]
+        np.testing.assert_allclose(picks["angle"].values[i, : len(rows)], [-row[4] % 360 for row in rows], atol=1e-4)
+    assert picks.attrs["score_label"] == "RELION figure of merit"
+    assert np.isnan(picks["power"].values).all()
+
+
+def test_the_tutorial_goes_out_as_it_came(tutorial, data, tmp_path):
+    """Every row of every file, its columns first and untouched, in the same order."""
+    found = everything_out(tutorial, tmp_path)
+    assert found["picks"] == 9482 and found["micrographs"] == 24
+    files = sorted((data / "relion_10204/AutoPick_template/Movies").glob("*.star"))
+    assert len(files) == 24
+    for file in files:
+        labels, rows = tokens(file)
+        labels_out, rows_out = tokens(tmp_path / "Movies" / file.name)
+        assert labels_out[: len(labels)] == labels and len(rows_out) == len(rows)
+        for theirs, ours in zip(rows, rows_out, strict=True):
+            assert all(map(same, theirs, ours)), (theirs, ours)
+
+
+SAMPLES = [
+    "sample_particles_relion30.star",
+    "sample_particles_relion31.star",
+    "relion31.6opticsgroups.star",
+    "relion5.star",
+    "relion13_10017_particles.star",
+]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_particles_of_every_relion_go_out_as_they_came(data, tmp_path, name):
+    """The CTF comes from the particles themselves; every label, every value, every row of the file's own table."""
+    source = data / "star_samples" / name
+    known = {} if "6opticsgroups" in name else {"source_pixel_size": 1.0}
+    project = project_of([source], tmp_path / "p.zarr", **known)
+    take(project, source, diameter=100.0)
+    assert project.micrographs()["defocus_u"].values.min() > 1000
+    everything_out(project, tmp_path / "out")
+    labels, rows = tokens(source)
+    labels_out, rows_out = tokens(tmp_path / "out/particles.star")
+    assert labels_out[: len(labels)] == labels
+    assert any(label.startswith("pickcal") for label in labels_out)
+    key = [labels.index(k) for k in ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY")]
+    assert len(rows) == len(rows_out)
+
+    def place(row):
+        return row[key[0]], float(row[key[1]]), float(row[key[2]])
+
+    for theirs, ours in zip(sorted(rows, key=place), sorted(rows_out, key=place), strict=True):
+        assert all(map(same, theirs, ours)), (theirs, ours)
+    optics = re.findall(r"data_optics.*?data_", source.read_text(), re.DOTALL)
+    for word in optics[0].split("data_")[1].split() if optics else []:
+        if word.startswith("_rln") or word.startswith("opticsGroup"):
+            assert word in (tmp_path / "out/particles.star").read_text()
+
+
+def test_lines_of_the_tutorial_and_a_wrong_defocus(tutorial, data, tmp_path):
+    """A slope with its interval from 24 micrographs; with the CTF table that is wrong, the defocus range says so."""
+    calibrate(tutorial, "theirs", CalibrateSettings(bootstrap=50))
+    fit = tutorial.calibration("theirs")
+    assert np.isfinite(fit["slope"].sel(score="ncc").item()) and fit.attrs["score_label"] == "RELION figure of merit"
+    assert str(fit["verdict"].sel(score="power").item()).startswith("not fitted")
+    wrong = project_of([data / "odd/wrong_defocus_micrographs_ctf.star"], tmp_path / "w.zarr", (3710, 3838))
+    take(wrong, data / "relion_10204/AutoPick_template")
+    assert wrong.micrographs()["defocus_u"].values.min() > 30000
+
+
+def test_the_same_import_again_does_nothing_and_another_is_refused(tmp_path):
+    project = tables(tmp_path / "p.zarr", ["a/m1.mrc", "a/m2.mrc"])
+    folder = tmp_path / "picks"
+    autopick(folder, "m1", [(100, 200, 0.5), (300, 400, 0.7)])
+    autopick(folder, "m2", [(10, 20, 0.1)])
+    first = take(project, folder)
+    assert (first["imported"], first["micrographs"], first["files"]) == (3, 2, 2)
+    assert take(project, folder)["imported"] == 3
+    assert project.picks("theirs")["x"].values[0, :2].tolist() == [600, 200]  # best first, 2 Å a pixel
+    assert project.read("picks/theirs", "source_row")[0, :2].tolist() == [1, 0]
+    autopick(folder, "m2", [(10, 20, 0.2)])
+    with pytest.raises(ProjectError, match="other picks than these files do now; choose another --name"):
+        take(project, folder)
+    with pytest.raises(ProjectError, match="diameter: stored"):
+        take(project, folder, diameter=150.0)
+    assert take(project, folder, overwrite=True, diameter=150.0)["diameter"] == 150
+
+
+def test_a_micrograph_without_picks_and_one_that_was_not_imported(tmp_path):
+    star = tmp_path / "ctf.star"
+    star.write_text(
+        HEAD + "m1.mrc 10000 300 2.7 0.1 2.0\nm2.mrc nan 300 2.7 0.1 2.0\nm3.mrc 12000 300 2.7 0.1 2.0\n"
+        "m4.mrc 13000 300 2.7 0.1 2.0\n"
+    )
+    project = project_of([star], tmp_path / "p.zarr")
+    autopick(tmp_path / "picks", "m1", [(100, 200, 0.5), (300, 400, 0.7)])
+    autopick(tmp_path / "picks", "m2", [(111, 222, 0.5), (333, 444, 0.7)])
+    autopick(tmp_path / "picks", "m4", [(123, 456, 0.9)])
+    take(project, tmp_path / "picks")
+    assert project.done("picks/theirs").tolist() == [Status.DONE, Status.SKIPPED, Status.DONE, Status.DONE]
+    # the columns of the micrograph that was left out do not shift those of others
+    assert everything_out(project, tmp_path / "out")["picks"] == 3
+    assert tokens(tmp_path / "out/m4_autopick.star")[1][0][:3] == ["123", "456", "0.9"]
+    assert not (tmp_path / "out/m2_autopick.star").exists()
+
+
+def cs_picks(path, rows, **fields):
+    """Picks as Inspect Picks writes them: uid, micrograph, x and y fraction, NCC, power; 200 rows, 300 columns."""
+    data = Dataset.allocate(
+        len(rows),
+        fields=[
+            ("location/micrograph_path", "O"),
+            ("location/micrograph_shape", "u4", (2,)),
+            ("location/center_x_frac", "f4"),
+            ("location/center_y_frac", "f4"),
+            ("location/micrograph_psize_A", "f4"),
+            ("pick_stats/ncc_score", "f4"),
+            ("pick_stats/power", "f4"),
+            ("note", "O"),
+        ],
+    )
+    data["uid"] = np.array([row[0] for row in rows], dtype=np.uint64)
+    data["location/micrograph_path"] = np.array([row[1] for row in rows], dtype=object)
+    data["location/micrograph_shape"] = np.array([[200, 300]] * len(rows), dtype=np.uint32)
+    data["location/micrograph_psize_A"] = np.full(len(rows), 5.0, np.float32)
+    keys = ("location/center_x_frac", "location/center_y_frac", "pick_stats/ncc_score", "pick_stats/power")
+    for place, key in enumerate(keys, start=2):
+        data[key] = np.array([row[place] for row in rows], dtype=np.float32)
+    data["note"] = np.array([f"n{row[0]}" for row in rows], dtype=object)
+    for key, values in fields.items():
+        data[key] = values
+    data.save(path)
+    return path
+
+
+SPOT = (37, 211)
+"""Row and column of the one bright pixel of the asymmetric micrograph of 200 rows and 300 columns."""
+
+
+@pytest.fixture
+def asymmetric(tmp_path):
+    """A project with images: one micrograph with one bright spot, far from every mirror image of itself."""
+    image = noise((200, 300), 0)
+    image[SPOT] += 1000.0
+    star = write_set(tmp_path, [image])
+    ingest([star], tmp_path / "p.zarr", ImportSettings(clip=1000.0), SerialExecutor(), Silent())
+    return Project.open(tmp_path / "p.zarr", "r+")
+
+
+def bright(image):
+    return np.unravel_index(np.argmax(image), image.shape)
+
+
+def test_y_of_cryosparc_on_an_asymmetric_micrograph(asymmetric, tmp_path):
+    """The same file: y counts from the last row. Upside-down files: it does not. Both lead to the bright spot."""
+    name = str(asymmetric.read("micrographs", "name")[0])
+    image = asymmetric.image(0)
+    assert bright(image) == SPOT
+    upward = cs_picks(tmp_path / "same.cs", [(7, name, SPOT[1] / 300, 1 - SPOT[0] / 200, 0.4, 2.0)])
+    take(asymmetric, upward, name="same", diameter=100.0)
+    # cryoSPARC's own micrograph is this one upside down: what it counts from its last row is our row
+    downward = cs_picks(tmp_path / "other.cs", [(7, name, SPOT[1] / 300, SPOT[0] / 200, 0.4, 2.0)])
+    take(asymmetric, downward, name="other", diameter=100.0, flip_y=False)
+    for picks in ("same", "other"):
+        found = asymmetric.picks(picks)
+        place = [round(float(found[key].values[0, 0]) / 5.0) for key in ("y", "x")]
+        assert bright(image) == tuple(place)
+    # and out again, as if they were picks of our own
+    for flip, fraction in ((True, 1 - SPOT[0] / 200), (False, SPOT[0] / 200)):
+        out = tmp_path / f"{flip}.cs"
+        csv = tmp_path / "picks.csv"
+        csv.write_text(f"micrograph,x_px,y_px,ncc\n{name},{SPOT[1]},{SPOT[0]},0.5\n")
+        take(asymmetric, csv, name="plain", diameter=100.0, overwrite=True)
+        everything_out(asymmetric, out, picks="plain", format="cryosparc", flip_y=flip)
+        written = Dataset.load(out)
+        assert written["location/center_y_frac"][0] == pytest.approx(fraction, abs=1e-6)
+        assert written["location/center_x_frac"][0] == pytest.approx(SPOT[1] / 300, abs=1e-6)
+
+
+def test_cryosparc_goes_out_as_it_came(tmp_path):
+    """Every field and value, in any order of rows, with ours beside; cryosparc-tools reads it."""
+    project = tables(tmp_path / "p.zarr", ["J1/m1.mrc", "J1/m2.mrc"], source_pixel_size=5.0, size=(200, 300))
+    rng = np.random.default_rng(0)
+    rows = [(int(u), f"J1/m{1 + u % 2}.mrc", *rng.random(2), *rng.random(2)) for u in rng.permutation(60) + 1]
+    source = cs_picks(tmp_path / "picks.cs", rows)
+    take(project, source)
+    assert project.dataset("picks/theirs").attrs["score"] == "ncc"
+    everything_out(project, tmp_path / "out.cs", format="cryosparc")
+    theirs, ours = Dataset.load(source), Dataset.load(tmp_path / "out.cs")
+    at = {int(uid): i for i, uid in enumerate(ours["uid"])}
+    order = [at[int(uid)] for uid in theirs["uid"]]
+    for name in theirs.fields():
+        assert np.array_equal(theirs[name], ours[name][order]), name
+    assert np.isfinite(ours["pickcal/calibrated_ncc"]).all()
+
+
+def test_duplicate_uids_are_refused(tmp_path):
+    project = tables(tmp_path / "p.zarr", ["m1.mrc"], source_pixel_size=5.0, size=(200, 300))
+    path = cs_picks(tmp_path / "p.cs", [(5, "m1.mrc", 0.5, 0.5, 0.1, 1.0), (5, "m1.mrc", 0.2, 0.2, 0.2, 1.0)])
+    with pytest.raises(InputError, match=r"p\.cs.*5"):
+        take(project, path)
+
+
+def filled(size, count=300, seed=0):
+    """Picks all over micrographs of `size` rows and columns."""
+    rng = np.random.default_rng(seed)
+    return [(f"{x:.2f}", f"{y:.2f}", f"{s:.3f}") for y, x, s in rng.random((count, 3)) * [*size, 1]]
+
+
+@pytest.mark.parametrize(
+    ("made", "settings", "message"),
+    [
+        ((4000, 6000), {}, r"lie outside of their micrographs.*what fits: --scale 0\.5"),
+        ((1000, 1500), {}, r"first 50 % of the columns.*--scale 2 if they are binned by 2, --scale 1"),
+        ((3000, 2000), {}, r"what fits: --swap-xy"),
+        ((2000, 3000), {"scale": 2.0}, r"lie outside.*what fits: --scale 1"),
+    ],
+    ids=["unbinned", "binned", "rows first", "scaled too much"],
+)
+def test_coordinates_that_do_not_fit_say_what_would(tmp_path, made, settings, message):
+    project = tables(tmp_path / "p.zarr", ["m1.mrc", "m2.mrc", "m3.mrc"], size=(2000, 3000))
+    for i in (1, 2, 3):
+        autopick(tmp_path / "picks", f"m{i}", filled(made, seed=i))
+    with pytest.raises(InputError, match=message):
+        take(project, tmp_path / "picks", **settings)
+
+
+def test_the_remedies_fit(tmp_path):
+    """What the messages propose puts the picks where they are."""
+    project = tables(tmp_path / "p.zarr", ["m1.mrc", "m2.mrc", "m3.mrc"], size=(2000, 3000))
+    truth = np.array([[float(v) for v in row[:2]] for row in filled((2000, 3000), seed=1)])
+    for name, change, settings in (
+        ("unbinned", lambda xy: 2 * xy, {"scale": 0.5}),
+        ("swapped", lambda xy: xy[:, ::-1], {"swap_xy": True}),
+        ("binned", lambda xy: xy / 4, {"scale": 4.0}),
+    ):
+        autopick(tmp_path / name, "m1", [(x, y, 0.5) for x, y in change(truth)])
+        take(project, tmp_path / name, name=name, **settings)
+        found = project.picks(name)
+        xy = np.column_stack([found[key].values[0] for key in ("x", "y")]) / 2.0
+        rows = project.read(f"picks/{name}", "source_row")[0]
+        np.testing.assert_allclose(xy, truth[rows], atol=1e-3)
+
+
+def test_a_few_picks_outside_can_be_left_out(tmp_path):
+    project = tables(tmp_path / "p.zarr", ["m1.mrc"], size=(2000, 3000))
+    file = autopick(tmp_path / "picks", "m1", [*filled((2000, 3000)), (3100, 50, 0.9)])
+    with pytest.raises(InputError, match=r"1 of 301 picks lie outside.*x 3100, y 50 of m1\.mrc.*--drop-outside"):
+        take(project, file)
+    assert take(project, file, drop_outside=True)["dropped_outside"] == 1
+    assert int(project.read("picks/theirs", "count")[0]) == 300
+
+
+def test_names_that_match_nothing_or_too_much(tmp_path):
+    project = tables(tmp_path / "p.zarr", ["g1/m1.mrc", "g2/m1.mrc", "g2/m2.mrc"])
+    csv = tmp_path / "picks.csv"
+    csv.write_text("micrograph,x_px,y_px,score\ng1/m1.mrc,1,2,3\nm9,1,2,3\n")
+    with pytest.raises(InputError, match=r"1 picks are on 1 micrographs.*'m9'.*--skip-unknown leaves them out"):
+        take(project, csv)
+    assert take(project, csv, skip_unknown=True)["dropped_unknown"] == 1
+    csv.write_text("micrograph,x_px,y_px,score\nm1,1,2,3\n")
+    with pytest.raises(InputError, match=r"'m1' fits 2 micrographs by its stem \('g1/m1\.mrc', 'g2/m1\.mrc'\)"):
+        take(project, csv, name="other")
+    csv.write_text("micrograph,x_px,y_px,score\nelse/g2/m1.tif,1,2,3\n")
+    take(project, csv, name="by_folder", diameter=100.0)
+    assert project.read("picks/by_folder", "count").tolist() == [0, 1, 0]
+
+
+def test_a_file_of_a_missing_micrograph_is_not_laid_on_another(tmp_path):
+    """`m1_2` is not in the project, and `m1` is."""
+    project = tables(tmp_path / "p.zarr", ["m1.mrc", "m2.mrc"])
+    for stem in ("m1", "m2", "m1_2"):
+        autopick(tmp_path / "picks", stem, [(1, 2, 0.5)])
+    with pytest.raises(InputError, match=r"end in '_2_autopick'.*'_autopick'|'_autopick'.*'_2_autopick'"):
+        take(project, tmp_path / "picks")
+
+
+def test_pixel_sizes_at_odds(tmp_path):
+    """The file counts pixels of 4 Å and the micrographs have 2: told, and either reading can be asked for."""
+    project = tables(tmp_path / "p.zarr", ["m1.mrc"], size=(2000, 3000))
+    star = tmp_path / "particles.star"
+    star.write_text(
+        "data_optics\nloop_\n_rlnOpticsGroup #1\n_rlnMicrographPixelSize #2\n1 4.0\n\ndata_particles\nloop_\n"
+        "_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n_rlnOpticsGroup #4\nm1.mrc 100 50 1\n"
+    )
+    with pytest.raises(
+        InputError, match=r"pixel size 4 Å in the file, 2 Å in the project for micrograph m1\.mrc.*--scale 2"
+    ):
+        take(project, star)
+    take(project, star, scale=2.0, diameter=100.0)
+    assert project.picks("theirs")["x"].values[0, 0] == 400
+    assert take(project, star, name="one", scale=1.0, diameter=100.0)["score"] == "none"
+    with pytest.raises(InputError, match=r"given twice"):
+        take(project, star, star, name="two")
+
+
+def test_what_needs_images_or_our_own_search_is_refused(tmp_path):
+    project = tables(tmp_path / "p.zarr", ["m1.mrc"])
+    with pytest.raises(ProjectError, match=r"picking needs the images.*holds tables only"):
+        pick(project, "blob", BlobSettings(diameter_min=100, diameter_max=100), SerialExecutor(), Silent())
+    take(project, autopick(tmp_path, "m1", [(1, 2, 0.5), (300, 40, 0.6)]))
+    with pytest.raises(ProjectError, match="not found by a search of pickcal"):
+        control(project, "theirs", None, SerialExecutor(), Silent())
+
+
+def test_another_column_as_the_main_score(tmp_path):
+    project = tables(tmp_path / "p.zarr", ["m1.mrc"])
+    csv = tmp_path / "picks.csv"
+    csv.write_text("micrograph,x_px,y_px,score,Mine (new)\nm1,1,2,3,10\nm1,100,200,4,-5\n")
+    take(project, csv, score="Mine (new)")
+    found = project.picks("theirs")
+    assert found["ncc"].values[0].tolist() == [10, -5] and found.attrs["score"] == "mine__new"
+    assert found["score"].values[0].tolist() == [3, 4]
+    with pytest.raises(InputError, match=r"--score: expected a column of numbers, found no 'micrograph'; there are"):
+        take(project, csv, name="other", score="micrograph")
