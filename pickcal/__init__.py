@@ -18,9 +18,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pickcal.engine.executors import open_executor
+    from pickcal.job_file import load_job
     from pickcal.project import Project
     from pickcal.report import write_report
-    from pickcal.settings import load_job
     from pickcal.simulation import simulate
     from pickcal.stages.calibrate import calibrate
     from pickcal.stages.control import control
@@ -40,7 +40,7 @@ _HOMES = {
     "evaluate_selection": "pickcal.stages.evaluate",
     "export": "pickcal.stages.export",
     "ingest": "pickcal.stages.ingest",
-    "load_job": "pickcal.settings",
+    "load_job": "pickcal.job_file",
     "open_executor": "pickcal.engine.executors",
     "pick": "pickcal.stages.pick",
     "run": "pickcal.stages.run",

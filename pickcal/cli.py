@@ -21,6 +21,7 @@ import pickcal
 from pickcal.engine.executors import open_executor
 from pickcal.engine.progress import TerminalReporter
 from pickcal.errors import PickcalError
+from pickcal.job_file import load_job
 from pickcal.present import render
 from pickcal.settings import (
     BlobSettings,
@@ -36,7 +37,6 @@ from pickcal.settings import (
     SimulateSettings,
     TemplateSettings,
     describe,
-    load_job,
 )
 
 OK, REFUSED, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -374,78 +375,6 @@ class ClusterSettings(Settings):
         return self
 
 
-class ImportJob(ImportSettings):
-    """The `[import]` section of a job file."""
-
-    sources: tuple[Path, ...] = Field(
-        min_length=1, description="Table of micrographs (RELION, cryoSPARC, CTFFIND, Gctf, CSV), or MRC and TIFF files."
-    )
-
-
-class ImportPicksJob(ImportPicksSettings):
-    """The `[import_picks]` section of a job file."""
-
-    files: tuple[Path, ...] = Field(min_length=1, description="Files or folders of picks, or RELION's index of them.")
-
-
-class ScoreJob(ScoreSettings):
-    """The `[score]` section of a job file: later sections work on the picks that it makes."""
-
-    name: Name | None = Field(None, description="Name of the scored picks; default: that of the picks with -scored.")
-
-
-class SelectJob(SelectSettings):
-    """The `[select]` section of a job file."""
-
-    name: Name = Field("selected", description="Name of the selection.")
-    auto: bool = Field(False, description="Fill in the probability and the power maximum that the mixture proposes.")
-    thresholds: Path | None = Field(None, description="Thresholds file to replay.")
-
-
-class ExportJob(ExportSettings):
-    """The `[export]` section of a job file."""
-
-    path: Path = Field(description="Folder (RELION, crYOLO, EMAN) or file (cryoSPARC, Topaz, CSV, Parquet) to write.")
-
-
-class EvaluateJob(EvaluateSettings):
-    """The `[evaluate]` section of a job file."""
-
-    truth: Path = Field(description="STAR file of true particles or hand picks.")
-
-
-class Job(Settings):
-    """A whole job file: what `pickcal run` does, stage by stage; sections left out are not run."""
-
-    project: Path = Field(description="The project store, a folder ending in .zarr.")
-    picks: Name | None = Field(None, description="Name of the picks; default: the method of picking, or 'imported'.")
-    report: Path | None = Field(None, description="HTML report to write.")
-    cluster: ClusterSettings = ClusterSettings()
-    simulate: SimulateSettings | None = None
-    import_: ImportJob | None = Field(None, alias="import")
-    import_picks: ImportPicksJob | None = None
-    pick: Annotated[PickSettings, Field(discriminator="method")] | None = None
-    score: ScoreJob | None = None
-    calibrate: CalibrateSettings | None = None
-    select: SelectJob | None = None
-    export: ExportJob | None = None
-    evaluate: EvaluateJob | None = None
-
-    @property
-    def picks_name(self) -> str:
-        """Name of the picks that this job makes or takes in."""
-        if self.picks:
-            return self.picks
-        return self.pick.method if self.pick else "imported" if self.import_picks else "template"
-
-    @property
-    def scored_name(self) -> str:
-        """Name of the picks that are calibrated: those scored anew, else those made or taken in."""
-        if self.score is None:
-            return self.picks_name
-        return self.score.name or f"{self.picks_name}-scored"
-
-
 Model = TypeVar("Model", bound=Settings)
 
 
@@ -496,32 +425,15 @@ def describe(error: ValidationError, where: str) -> str:
 
 
 def _nearest(name: str) -> str:
-    known = {field.rstrip("_") for model in Settings.__subclasses__() for field in model.model_fields}
-    for model in (BlobSettings, TemplateSettings, ImportJob, SelectJob, ExportJob, EvaluateJob):
-        known.update(model.model_fields)
+    known = {field.rstrip("_") for model in _all_of(Settings) for field in model.model_fields}
     close = difflib.get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def load_job(path: Path, overrides: tuple[str, ...] = ()) -> Job:
-    """Read a job file.
-
-    Parameters
-    ----------
-    path
-        TOML file.
-    overrides
-        `section.key=value` strings that replace values of the file; the value is read as TOML, else as text.
-
-    Raises
-    ------
-    MissingFileError, InputError
-        If the file is not there, is not TOML, or holds a wrong setting.
-    """
-    values = read_toml(path, "job file")
-    for override in overrides:
-        _override(values, override)
-    return validated(Job, values, str(path))
+def _all_of(model: type[Settings]) -> Iterator[type[Settings]]:
+    for kind in model.__subclasses__():
+        yield kind
+        yield from _all_of(kind)
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -538,21 +450,6 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from None
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"--set: expected section.key=value, got {override!r}")
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise InputError(f"--set {override}: {section!r} is a value, not a section")
-    try:
-        values[last] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        values[last] = text
 
 
 def _ordered(settings: Settings, low: str, high: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from pickcal.errors import InputError, MissingFileError
+from pickcal.job_file import load_job
 from pickcal.settings import (
     BlobSettings,
     CalibrateSettings,
@@ -14,7 +15,6 @@ from pickcal.settings import (
     SelectSettings,
     SimulateSettings,
     TemplateSettings,
-    load_job,
     validated,
 )
 

@@ -7,10 +7,8 @@ column at a time, so that memory holds the table once.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,13 @@ from scipy.spatial import KDTree
 
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, ProjectError
-from pickcal.formats.foreign import Column, ForeignPicks, rows_of
-from pickcal.formats.registry import PickFiles, pick_files
-from pickcal.names import NameIndex
+from pickcal.formats.foreign import Column
+from pickcal.formats.registry import pick_files
 from pickcal.project import Project
 from pickcal.schema import Status, Variable, score_variable
 from pickcal.settings import ImportPicksSettings
-from pickcal.stages.coordinates import Frame, check_inside, outside, pixels
+from pickcal.stages.coordinates import Frame, check_inside, outside
+from pickcal.stages.gathering import Gathered, gather, json_tables
 
 LABELS = {"ncc": "NCC score", "figure_of_merit": "figure of merit", "confidence": "confidence", "score": "score"}
 PROGRAMS = {
@@ -41,36 +39,11 @@ PROGRAMS = {
     "warp": "Warp",
 }
 OUR_SCORES = ("ncc", "power")
-OF_FILE = ("program", "path", "unit", "y_from", "stem", "box", "block", "tables")
 BLOCK = 500_000
 NEIGHBOURS = 20_000
 SOURCE_ROW = Variable(
     ("micrograph", "pick"), np.int64, "", "row of the source, over all files in order; -1 for none", -1
 )
-
-
-@dataclass
-class Gathered:
-    """Rows of all files, part by part, not yet ordered."""
-
-    index: list[NDArray[np.int32]] = field(default_factory=list)
-    x: list[NDArray[np.float64]] = field(default_factory=list)
-    y: list[NDArray[np.float64]] = field(default_factory=list)
-    values: dict[str, list[NDArray[Any] | None]] = field(default_factory=dict)
-    columns: list[dict[str, Column]] = field(default_factory=list)
-    program: str = ""
-    scores: tuple[str, ...] = ()
-    block: str = ""
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    boxes: list[float] = field(default_factory=list)
-    unknown: dict[str, int] = field(default_factory=dict)
-    endings: dict[str, str] = field(default_factory=dict)
-    dropped: int = 0
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return sum(len(part) for part in self.x)
 
 
 def import_picks(
@@ -111,7 +84,7 @@ def import_picks(
     began = time.monotonic()
     frame = Frame.of(project.table())
     reporter.start("import picks", len(files := pick_files(paths)))
-    gathered = _gather(files, frame, settings, reporter)
+    gathered = gather(files, frame, settings, reporter)
     reporter.finish()
     index, x, y = np.concatenate(gathered.index), np.concatenate(gathered.x), np.concatenate(gathered.y)
     what = str(paths[0])
@@ -161,136 +134,6 @@ def _note(
         )
 
 
-def _gather(files: Sequence[PickFiles], frame: Frame, settings: ImportPicksSettings, reporter: Reporter) -> Gathered:
-    """Read all files; names and coordinates are those of the project from here on."""
-    names = NameIndex([str(name) for name in frame.names])
-    out = Gathered()
-    for one in files:
-        for part in one.read():
-            _add(out, part, _micrographs(part, one, names, out, settings), frame, settings)
-        reporter.advance(1)
-    if out.unknown and not (settings.skip_unknown and out.count):
-        first = next(iter(out.unknown))
-        known = frame.names[0]
-        raise InputError(
-            f"{files[0].paths[0]}: {sum(out.unknown.values())} picks are on {len(out.unknown)} micrographs that the "
-            f"project does not hold, the first being {first!r} (the project's first is {known!r}); "
-            + ("--skip-unknown leaves them out" if out.count else "are these picks of another data set?")
-        )
-    if not out.count:
-        raise InputError(f"{files[0].paths[0]}: expected picks, found none in {len(files)} files")
-    return out
-
-
-def _micrographs(
-    part: ForeignPicks, one: PickFiles, names: NameIndex, out: Gathered, settings: ImportPicksSettings
-) -> NDArray[np.int32]:
-    """Micrograph of every row, -1 where the project does not hold it."""
-    what = str(part.path)
-    if part.micrograph is not None:
-        used = np.unique(part.micrograph.codes)
-        texts = part.micrograph.categories
-        places = np.full(len(texts), -1, dtype=np.int32)
-        for code in used:
-            places[code] = names.find(str(texts[code]).lstrip(">"), what)
-            if places[code] < 0:
-                before = out.unknown.get(str(texts[code]), 0)
-                out.unknown[str(texts[code])] = before + int((part.micrograph.codes == code).sum())
-        return np.asarray(places[part.micrograph.codes])
-    found = names.find(one.micrograph, what) if one.micrograph is not None else -1
-    if found < 0:
-        found, ending = names.find_file(part.path.with_name(part.stem) if part.stem else part.path, what)
-        if found >= 0:
-            _same_ending(out, what, ending)
-    if found < 0 and len(part.x):
-        out.unknown[str(part.path)] = out.unknown.get(str(part.path), 0) + len(part.x)
-    return np.full(len(part.x), found, dtype=np.int32)
-
-
-def _same_ending(out: Gathered, what: str, ending: str) -> None:
-    """Refuse a file whose name ends otherwise than the others': it would be laid on a micrograph it is not of."""
-    known = out.endings.setdefault(ending, what)
-    if len(out.endings) > 1:
-        other, first = next((key, value) for key, value in out.endings.items() if key != ending)
-        raise InputError(
-            f"{known}: the names of the files of picks end in {ending!r} here and in {other!r} in {first}; the "
-            "micrograph of one of them is not in the project, or these are two kinds of picks: import them apart"
-        )
-
-
-def _add(
-    out: Gathered, part: ForeignPicks, index: NDArray[np.int32], frame: Frame, settings: ImportPicksSettings
-) -> None:
-    if not len(part.x):
-        return
-    scores = _chosen_scores(part, settings)
-    if not out.program:
-        out.program, out.scores, out.block, out.tables = part.program, tuple(scores), part.block, part.tables
-    elif out.program != part.program:
-        raise InputError(f"{part.path}: expected picks of {out.program} as in the files before, found {part.program}")
-    elif set(out.scores) != set(scores):
-        raise InputError(
-            f"{part.path}: expected the scores {', '.join(out.scores) or 'none'} as in the files before, found "
-            f"{', '.join(scores) or 'none'}; import them under another name"
-        )
-    if _json_tables(out.tables) != _json_tables(part.tables):
-        raise InputError(
-            f"{part.path}: its optics groups differ from those of the files before; join the files first "
-            "(relion_star_handler --combine), or import them under two names"
-        )
-    known = index >= 0
-    if not known.all():
-        part = _only(part, known)
-        index, scores = index[known], {key: values[known] for key, values in scores.items()}
-    x, y = pixels(part, index, frame, settings)
-    optional = {"template": part.template, "angle": part.angle, "uid": part.uid}
-    for key, values in {**scores, **optional}.items():
-        before: list[NDArray[Any] | None] = [None] * len(out.x)
-        out.values.setdefault(key, before).append(values)
-    out.index.append(index)
-    out.x.append(x)
-    out.y.append(y)
-    out.columns.append(part.columns)
-    if np.isfinite(part.box):
-        out.boxes.append(float(part.box))
-
-
-def _only(part: ForeignPicks, rows: NDArray[np.bool_]) -> ForeignPicks:
-    def some(values: Any) -> Any:
-        return None if values is None else values[rows]
-
-    return ForeignPicks(
-        **{
-            **{
-                key: getattr(part, key)
-                for key in ("program", "path", "unit", "y_from", "stem", "box", "block", "tables")
-            },
-            **{key: some(getattr(part, key)) for key in ("x", "y", "micrograph", "template", "angle", "uid")},
-            "columns": rows_of(part.columns, rows),
-            "scores": {key: values[rows] for key, values in part.scores.items()},
-            "exposure": {key: values[rows] for key, values in part.exposure.items()},
-        }
-    )
-
-
-def _chosen_scores(part: ForeignPicks, settings: ImportPicksSettings) -> dict[str, NDArray[np.floating]]:
-    """Scores with the main one first; a column of the file if one was asked for."""
-    if settings.score is None:
-        return part.scores
-    if settings.score in part.scores:
-        return {settings.score: part.scores[settings.score], **part.scores}
-    column = part.columns.get(settings.score)
-    if column is None or isinstance(column, pd.Categorical) or column.ndim > 1:
-        usable = [key for key, c in part.columns.items() if not isinstance(c, pd.Categorical) and c.ndim == 1]
-        raise InputError(
-            f"{part.path}: --score: expected a column of numbers, found no {settings.score!r}; there are "
-            f"{', '.join(usable)}"
-        )
-    name = "".join(letter if letter.isalnum() else "_" for letter in settings.score).strip("_").lower()
-    others = {key: values for key, values in part.scores.items() if key != name}
-    return {name: np.asarray(column, dtype=np.float64), **others}
-
-
 def _joined(parts: list[NDArray[Any] | None]) -> Any:
     return None if any(part is None for part in parts) else np.concatenate([p for p in parts if p is not None])
 
@@ -324,14 +167,6 @@ def _usual_distance(x: NDArray[np.float64], y: NDArray[np.float64], index: NDArr
     return float(max(np.percentile(np.concatenate(found), 5), 20.0))
 
 
-def _json_tables(tables: dict[str, pd.DataFrame]) -> str:
-    plain = {
-        name: {str(label): [None if pd.isna(v) else v for v in table[label].tolist()] for label in table}
-        for name, table in tables.items()
-    }
-    return json.dumps(plain)
-
-
 def _identity(
     paths: Sequence[Path],
     settings: ImportPicksSettings,
@@ -363,7 +198,7 @@ def _identity(
         "power_label": f"{program} power".strip(),
         "scores": list(gathered.scores),
         "block": gathered.block,
-        "tables": _json_tables(gathered.tables),
+        "tables": json_tables(gathered.tables),
         "box": float(np.median(gathered.boxes)) if gathered.boxes else 0.0,
     }
     return identity, attributes

@@ -9,10 +9,11 @@ from typing import Any
 from pickcal.engine.executors import Executor
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError
+from pickcal.job_file import Job, SelectJob
 from pickcal.project import Project
 from pickcal.report import write_report
 from pickcal.selection import read_thresholds
-from pickcal.settings import CalibrateSettings, Job, SelectJob, SelectSettings
+from pickcal.settings import CalibrateSettings, SelectSettings
 from pickcal.simulation import simulate
 from pickcal.stages.calibrate import calibrate, summary
 from pickcal.stages.evaluate import evaluate_picks, evaluate_selection

@@ -380,6 +380,19 @@ def test_a_file_of_a_missing_micrograph_is_not_laid_on_another(tmp_path):
         take(project, tmp_path / "picks")
 
 
+def test_two_files_of_one_micrograph_are_refused(tmp_path):
+    """Two jobs' picks of the same micrograph are not mixed; a row without a name belongs to none."""
+    project = tables(tmp_path / "p.zarr", ["m1.mrc", "m2.mrc"])
+    autopick(tmp_path / "picks/job1", "m1", [(1, 2, 0.5)])
+    autopick(tmp_path / "picks/job2", "m1", [(3, 4, 0.5)])
+    with pytest.raises(InputError, match=r"job2.*its picks are of m1\.mrc, and so are those of .*job1"):
+        take(project, tmp_path / "picks")
+    csv = tmp_path / "picks.csv"
+    csv.write_text("micrograph,x_px,y_px,score\nm1,1,2,3\n,1,2,3\n")
+    with pytest.raises(InputError):
+        take(project, csv)
+
+
 def test_pixel_sizes_at_odds(tmp_path):
     """The file counts pixels of 4 Å and the micrographs have 2: told, and either reading can be asked for."""
     project = tables(tmp_path / "p.zarr", ["m1.mrc"], size=(2000, 3000))
