@@ -31,6 +31,8 @@ PICKS: tuple[ModuleType, ...] = (cryosparc, warp, gautomatch, cryolo, relion_pic
 EXPOSURES: tuple[ModuleType, ...] = (cryosparc, ctffind, gctf, tables)
 """Readers of tables of micrographs beside RELION's."""
 
+Known = dict[tuple[bytes, str, str], ModuleType | None]
+
 KNOWN = "RELION, cryoSPARC, Topaz, crYOLO, EMAN, Gautomatch, Warp, CSV or Parquet"
 
 
@@ -76,9 +78,10 @@ def pick_files(paths: Sequence[Path]) -> list[PickFiles]:
         several kinds.
     """
     listed: list[tuple[str | None, Path]] = []
+    known: Known = {}
     for path in paths:
         if path.is_dir():
-            listed += _of_folder(path)
+            listed += _of_folder(path, known)
         elif path.is_file() and relion_picks.recognise_index(path, head_of(path)):
             listed += relion_picks.read_index(path)
         else:
@@ -90,7 +93,7 @@ def pick_files(paths: Sequence[Path]) -> list[PickFiles]:
         if path.absolute() in seen:
             raise InputError(f"{path}: given twice")
         seen.add(path.absolute())
-        module = _reader(path, PICKS)
+        module = _picks_reader(path, known)
         if module is None:
             raise InputError(f"{path}: expected picks of {KNOWN}, found {_what(path)}")
         if module is cryosparc:
@@ -178,7 +181,19 @@ def _reader(path: Path, modules: Sequence[ModuleType], function: str = "recognis
     return None
 
 
-def _of_folder(folder: Path) -> list[tuple[str | None, Path]]:
+def _picks_reader(path: Path, known: Known) -> ModuleType | None:
+    """Find the reader of a file of picks; STAR files of one head and one ending are looked at once."""
+    head = head_of(path)
+    labels = head[: head.rfind(b"\n_") + 1] if head.count(b"data_") == 1 else b""
+    key = (labels, path.stem.rpartition("_")[2], path.suffix)
+    if not labels:
+        return _reader(path, PICKS)
+    if key not in known:
+        known[key] = _reader(path, PICKS)
+    return known[key]
+
+
+def _of_folder(folder: Path, known: Known) -> list[tuple[str | None, Path]]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     indices = [path for path in files if path.suffix == ".star" and relion_picks.recognise_index(path, head_of(path))]
     if indices:
@@ -187,7 +202,7 @@ def _of_folder(folder: Path) -> list[tuple[str | None, Path]]:
     kinds: dict[ModuleType, list[Path]] = {}
     for path in files:
         # Gautomatch leaves what it rejected beside what it accepted
-        module = None if gautomatch.is_leftover(path) else _reader(path, PICKS)
+        module = None if gautomatch.is_leftover(path) else _picks_reader(path, known)
         if module is not None:
             kinds.setdefault(module, []).append(path)
     if not kinds:

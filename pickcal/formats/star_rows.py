@@ -31,6 +31,8 @@ SKIP = re.compile(rb"(?:[ \t]*(?:#[^\r\n]*)?\r?\n)*")
 LOOP = re.compile(rb"[ \t]*loop_[^\r\n]*\r?\n")
 PADDED = re.compile(r"-?0\d+")
 SAMPLE = 16_384
+SMALL = 1_000_000
+"""Bytes up to which a table of numbers is read without pandas."""
 MISSING = ("nan", "NaN", "-nan", "<NA>")
 
 
@@ -81,6 +83,11 @@ class Loop:
                 yield self._strictly()
                 return
             text = [label for label in self.labels if TEXT_LABEL.search(label)] + self._padded(sample)
+            if not text and self.stop - self.start < SMALL:
+                numbers = _numbers(body.peek(SMALL), self.labels)
+                if numbers is not None and len(numbers[self.labels[0]]) <= count:
+                    yield numbers
+                    return
             names = [*self.labels, ""]
             given: list[dict[str, Column]] = []
             even = False  # whether all rows are known to have the same number of values
@@ -250,6 +257,24 @@ def _loops(path: Path, data: mmap.mmap) -> list[Loop]:
 def _after(pattern: re.Pattern[bytes], data: mmap.mmap, at: int, end: int) -> int:
     found = pattern.match(data, at, end)
     return at if found is None else found.end()
+
+
+def _numbers(body: bytes, labels: tuple[str, ...]) -> dict[str, Column] | None:
+    """Numbers of a small table, for which pandas needs ten times as long; None if it is not plain.
+
+    RELION writes a file per micrograph, and there are tens of thousands.
+    """
+    rows = [row for row in (line.split() for line in body.splitlines()) if row]
+    if not rows or any(len(row) != len(labels) for row in rows) or b"_" in body:
+        return None
+    out: dict[str, Column] = {}
+    try:
+        for label, column in zip(labels, zip(*rows, strict=True), strict=True):
+            whole = b"".join(column).replace(b"-", b"").isdigit()
+            out[label] = np.array([int(value) if whole else float(value) for value in column])
+    except (ValueError, OverflowError):
+        return None
+    return out if all(values.dtype.kind in "if" for values in out.values()) else None
 
 
 def _next(reader: Any) -> pd.DataFrame | None:

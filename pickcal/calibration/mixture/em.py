@@ -26,6 +26,10 @@ SPREAD_RIDGE = 0.6
 """Pull of the slopes of the logarithm of the spread towards zero, as a share of the particles' own say."""
 CORRELATION = 0.4
 """Largest correlation of particles' NCC score and log power; beyond, one Gaussian covers noise and particles."""
+TAIL_SCALE, LEAST_TAIL_SCALE = 2.0, 1.5
+"""Mean of the particles' tail in their deviations: to begin with, and at least."""
+MOST_TAIL = 0.2
+"""Share of the particles in their tail at most."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,11 @@ def expectation_maximisation(
         if free_noise or data.shadowed.any():
             noise = shadowed_noise(data, shares[NOISE], noise)
             fixed[NOISE] = noise.log_density(data)
-        particles = maximised(data, shares[PARTICLE], mixture.particles, noise)
+        if mixture.particles.tail_scale:
+            noise, particles = maximised_alone(data, shares, mixture.particles, noise)
+            fixed[NOISE] = noise.log_density(data)
+        else:
+            particles = maximised(data, shares[PARTICLE], mixture.particles, noise)
         mixture = Mixture(noise, particles, _scaled_junk(data, shares[JUNK], mixture), mean, fractions[-1])
         fixed[JUNK] = mixture.junk_log_density(data)
     return Fitted(mixture, fractions[:-1], last, step, False)
@@ -262,6 +270,34 @@ def maximised(data: Observations, weight: Floats, last: Particles, noise: Noise)
     rest = observed - (design @ power)[index] - slope * residual
     spread = float(np.sqrt((weight * rest**2).sum() / count))
     return Particles(ncc, power, deviation, slope, max(spread, LEAST_SPREAD * noise.power_deviation), found.offsets)
+
+
+def maximised_alone(data: Observations, shares: Floats, last: Particles, noise: Noise) -> tuple[Noise, Particles]:
+    """Noise and particles of picks that have one score and nothing else.
+
+    Particles have a tail above their mean, which else the wider component would have to hold; and noise is not wider
+    than particles at the reference, so that a higher score never makes a pick less of a particle. Where it would be,
+    both get the deviation that is likeliest for the two together.
+    """
+    weight = shares[PARTICLE]
+    log_deviation = (data.design @ last.deviation)[data.index]
+    z = last.residual(data, noise) * np.exp(-log_deviation)
+    core, beyond = last.parts(z)
+    of_tail = weight * np.exp(beyond - np.logaddexp(core, beyond))
+    found = maximised(data, weight - of_tail, last, noise)
+    total = float(of_tail.sum())
+    tail = (total + 1e-3) / (float(weight.sum()) + 1.0)
+    scale = (float((of_tail * z).sum()) + TAIL_SCALE) / (total + 1.0)
+    found = replace(
+        found, tail=float(np.clip(tail, 1e-4, MOST_TAIL)), tail_scale=float(np.clip(scale, LEAST_TAIL_SCALE, 20.0))
+    )
+    wide, narrow = noise.deviation[0], found.deviation[0]
+    if wide > narrow:
+        part = float(shares[NOISE].sum()) / max(float(shares[NOISE].sum() + (weight - of_tail).sum()), 1e-9)
+        both = 0.5 * np.log(part * np.exp(2 * wide) + (1 - part) * np.exp(2 * narrow))
+        noise = replace(noise, deviation=np.r_[both, noise.deviation[1:]])
+        found = replace(found, deviation=np.r_[both, found.deviation[1:]])
+    return noise, found
 
 
 def _offsets(data: Observations, weight: Floats, particles: Particles, noise: Noise) -> Floats:

@@ -15,9 +15,24 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from pickcal.calibration.mixture.apply import decoy_probabilities
-from pickcal.calibration.mixture.components import JUNK, PARTICLE, SEPARATION, Junk, Mixture, Particles
+from pickcal.calibration.mixture.components import (
+    GAIN,
+    JUNK,
+    LEAST_GAIN,
+    LEAST_PARTICLES,
+    PARTICLE,
+    SEPARATION,
+    Junk,
+    Mixture,
+    Particles,
+    Valley,
+    gain_over_one_hump,
+    score_limit,
+    valley,
+)
 from pickcal.calibration.mixture.em import (
     PRIOR,
+    TAIL_SCALE,
     Fitted,
     expectation_maximisation,
     micrograph_fractions,
@@ -45,6 +60,11 @@ ROUNDS = 3
 STARTS = (2.0, 3.0, 4.5)
 """Where particles may begin, in deviations of the noise above it."""
 START_FRACTIONS = (0.86, 0.12, 0.02)
+LEAST_START = 20
+"""Picks on either side of a start that its power scores are taken from."""
+
+STARTS_ALONE = ((0.02, 0.6), (0.1, 0.6), (0.25, 0.75), (0.4, 0.9), (0.5, 0.98))
+"""Where noise and particles may begin without decoys and power, as quantiles of the scores."""
 START_PICKS = 50_000
 VALIDATION_PICKS = 60_000
 FOLDS = 4
@@ -71,10 +91,18 @@ class Table:
     radius: float
     junk: bool
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is a score and nothing else: neither decoys nor power."""
+        return not self.decoys and not np.isfinite(self.level).any()
+
     def observed(self, trend: Trend, prefix: str = "") -> Observations:
-        """Give picks or decoys the design of a trend."""
+        """Give picks or decoys the design of a trend; scores alone up to their limit."""
         design = trend.design(self.micrographs)
-        return flattened(self.picks, design, self.level, prefix, self.with_template and not prefix)
+        found = flattened(self.picks, design, self.level, prefix, self.with_template and not prefix)
+        if not self.alone or not len(found.ncc):
+            return found
+        return replace(found, ncc=np.minimum(found.ncc, score_limit(found.ncc)))
 
 
 @dataclass(frozen=True)
@@ -86,6 +114,7 @@ class Found:
     shares: Floats
     decoys: Observations | None
     starts: list[dict[str, Any]]
+    between: Valley | None = None
 
 
 def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, settings: CalibrateSettings) -> Model:
@@ -106,7 +135,8 @@ def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, set
     Raises
     ------
     NotFitted
-        If there are too few picks to tell two populations apart; the message says how many.
+        If there are too few picks to tell two populations apart, or, without decoys and power, if their scores make
+        one hump; the message says so with numbers.
     """
     decoys = has_decoys(picks)
     table = Table(
@@ -130,6 +160,7 @@ def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, set
     if np.ptp(data.ncc) == 0:
         raise NotFitted(f"not fitted: all {count} picks have the NCC score {data.ncc[0]:g}")
     found, trend = _find(table, trends[0]), trends[0]
+    populations = _told_apart(found) if table.alone else {}
     validation: dict[str, Any] = {}
     if len(trends) == 2 and _may_bend(found, trends):
         validation = _validated(table, found, trends)
@@ -149,6 +180,8 @@ def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, set
         "junk": float(found.shares[JUNK].sum()),
         "slopes": _slopes(found, trend, settings),
     }
+    if populations:
+        report["populations"] = populations
     model = Model(found.fitted.mixture, trend, table.radius, decoys, verdict_of(found, report, decoys), report)
     known = table.level[np.isfinite(table.level)]
     level = float(np.median(known)) if len(known) else float("nan")
@@ -164,6 +197,7 @@ def _find(table: Table, trend: Trend) -> Found:
         # to begin with: what scores above 99 % of the decoys, the highest first
         certain = float(np.quantile(decoys.ncc, 0.99))
         likely = np.where(data.ncc > certain, 1 - np.exp(-data.ncc / certain), 0.0)
+    between = valley(data.ncc) if decoys is None else None
     fitted: Fitted | None = None
     starts: list[dict[str, Any]] = []
     for _ in range(ROUNDS):
@@ -171,14 +205,14 @@ def _find(table: Table, trend: Trend) -> Found:
         if decoys is not None:
             decoys = replace(decoys, weight=_enough(off_particles(decoys, data, likely, table.radius)))
         if fitted is None:
-            fitted, starts = _from_starts(table, data, decoys)
+            fitted, starts = _from_starts(table, data, decoys, between)
         else:
             fitted = expectation_maximisation(data, _with_noise(fitted.mixture, decoys), free_noise=decoys is None)
         cells = np.vstack([fitted.fractions, fitted.mixture.shadow])
         shares = shares_of(fitted.mixture.log_densities(data), cells[data.cell])[0]
         likely = shares[PARTICLE]
     assert fitted is not None
-    return Found(fitted, data, shares, decoys, starts)
+    return Found(fitted, data, shares, decoys, starts, between)
 
 
 def _enough(weight: Floats) -> Floats:
@@ -196,15 +230,15 @@ def _with_noise(mixture: Mixture, decoys: Observations | None) -> Mixture:
     return replace(mixture, noise=replace(fit_noise(decoys), **shadow))
 
 
-def _from_starts(table: Table, data: Observations, decoys: Observations | None) -> tuple[Fitted, list[dict[str, Any]]]:
+def _from_starts(
+    table: Table, data: Observations, decoys: Observations | None, between: Valley | None
+) -> tuple[Fitted, list[dict[str, Any]]]:
     """EM from several starts on some of the micrographs, and on from the best on all."""
+    if decoys is None:
+        return _from_quantiles(table, data, between)
     small = data.taken(_some(data, START_PICKS))
-    free = decoys is None
-    begin = _low_scores(data) if decoys is None else fit_noise(decoys)
-    found = []
-    for offset in STARTS:
-        start = _start(table, data, begin, offset)
-        found.append(expectation_maximisation(small, start, free_noise=free))
+    begin = fit_noise(decoys)
+    found = [expectation_maximisation(small, _start(table, data, begin, offset), free_noise=False) for offset in STARTS]
     best = max(found, key=lambda fit: fit.log_likelihood)
     starts = [
         {
@@ -215,7 +249,100 @@ def _from_starts(table: Table, data: Observations, decoys: Observations | None) 
         }
         for offset, fit in zip(STARTS, found, strict=True)
     ]
-    return expectation_maximisation(data, best.mixture, free_noise=free), starts
+    return expectation_maximisation(data, best.mixture, free_noise=False), starts
+
+
+def _from_quantiles(table: Table, data: Observations, between: Valley | None) -> tuple[Fitted, list[dict[str, Any]]]:
+    """EM without decoys from several pairs of quantiles, and on from the likeliest that respects the valley.
+
+    Two humps that are seen are the populations, even where a noise that covers both and particles in the upper tail
+    are likelier: real humps are no Gaussians.
+    """
+    small = data.taken(_some(data, START_PICKS))
+    found = [expectation_maximisation(small, _start_alone(table, data, at), free_noise=True) for at in STARTS_ALONE]
+    kept = [fit for fit in found if _astride(fit.mixture, between)] or found
+    best = max(kept, key=lambda fit: fit.log_likelihood)
+    starts = [
+        {
+            "quantiles": list(at),
+            "log_likelihood": fit.log_likelihood,
+            "iterations": fit.iterations,
+            "converged": fit.converged,
+            "astride": _astride(fit.mixture, between),
+        }
+        for at, fit in zip(STARTS_ALONE, found, strict=True)
+    ]
+    return expectation_maximisation(data, best.mixture, free_noise=True), starts
+
+
+def _start_alone(table: Table, data: Observations, at: tuple[float, float]) -> Mixture:
+    low, high = np.quantile(data.ncc, at)
+    spread = max(float(high - low) / 3, 0.1 * float(np.std(data.ncc)))
+    first = np.eye(data.design.shape[1])[0]
+    noise = replace(_low_scores(data), mean=first * float(low), deviation=first * np.log(spread), least=spread / 10)
+    start = _start(table, data, noise, float(high - low) / spread)
+    above = data.ncc > 0.5 * (low + high)
+    part = float(above.mean())
+    if data.power is None:
+        fractions = np.array([1 - part, part, 0.0])
+        particles = replace(start.particles, tail=0.02, tail_scale=TAIL_SCALE)
+        return replace(start, particles=particles, fractions=fractions, shadow=fractions)
+    parts = [data.power[chosen & np.isfinite(data.power)] for chosen in (~above, above)]
+    if min(map(len, parts)) < LEAST_START:
+        return start
+    (noise_power, width), (power, spread) = ((float(np.median(v)), 1.4826 * _deviation(v)) for v in parts)
+    noise = replace(noise, power_mean=noise_power, power_deviation=max(width, 1e-3))
+    particles = replace(start.particles, power=first * power, power_deviation=max(spread, 1e-3))
+    fractions = np.array([1 - part, part, 0.05 * (start.junk is not None)])
+    return replace(start, noise=noise, particles=particles, fractions=fractions / fractions.sum())
+
+
+def _deviation(values: Floats) -> float:
+    """Median distance from the median."""
+    return float(np.median(np.abs(values - np.median(values))))
+
+
+def _astride(mixture: Mixture, between: Valley | None) -> bool:
+    """Whether noise and particles at the reference lie on either side of a valley."""
+    return between is None or bool(mixture.noise.mean[0] < between.score < mixture.particles.ncc[0])
+
+
+def _told_apart(found: Found) -> dict[str, Any]:
+    """Numbers by which scores alone hold two populations.
+
+    Raises
+    ------
+    NotFitted
+        If they do not: no valley between two humps, and two populations explain hardly more than one skewed hump.
+    """
+    mixture, data, between = found.fitted.mixture, found.data, found.between
+    design, remedy = data.design, "thresholds on the calibrated score remain; 'pickcal score' adds a power score"
+    near = design @ mixture.particles.ncc < mixture.particles.mean(design, mixture.noise)
+    width = float(
+        np.sqrt(0.5 * np.exp(2 * np.array([mixture.noise.deviation[0], mixture.particles.deviation[0]])).sum())
+    )
+    apart = float(mixture.particles.ncc[0] - mixture.noise.mean[0]) / width
+    if apart < SEPARATION or near.mean() > 0.5:
+        raise NotFitted(
+            f"not fitted: one hump: two populations would lie {apart:.1f} deviations apart, less than {SEPARATION:g} "
+            f"or nearly so on {int(near.sum())} of {len(design)} micrographs, and cannot be told apart; {remedy}"
+        )
+    if between is not None and _astride(mixture, between):
+        return {"valley": between.score, "depth": between.depth, "errors": between.errors, "apart": apart}
+    part = float(found.shares[PARTICLE].mean())
+    if part < LEAST_PARTICLES:
+        raise NotFitted(
+            f"not fitted: one hump with a tail: no valley between two humps, and only {part:.1%} of the picks would be "
+            f"particles, which cannot be told from the tail of one population; {remedy}"
+        )
+    gain, least = gain_over_one_hump(data, mixture), max(GAIN, LEAST_GAIN / len(data.ncc))
+    if gain < least:
+        raise NotFitted(
+            "not fitted: one hump: noise and particles cannot be told apart, or too few low scores were kept to know "
+            f"the noise (two populations gain {gain:.4f} in log likelihood per pick over one skewed hump, "
+            f"{least:.4f} are needed); {remedy}"
+        )
+    return {"gain": gain, "apart": apart}
 
 
 def _start(table: Table, data: Observations, noise: Noise, offset: float) -> Mixture:
@@ -354,15 +481,18 @@ def verdict_of(found: Found, report: dict[str, Any], decoys: bool) -> str:
             f"on {int(held.sum())} of {len(design)} micrographs particles score less than {SEPARATION:g} deviations "
             "above the noise and are hard to tell from it"
         )
-    spread = max(start["log_likelihood"] for start in found.starts) - min(
-        start["log_likelihood"] for start in found.starts
-    )
-    if spread > 10:
-        words.append("not all starts led to one solution; the likeliest is taken")
+    reached = [start["log_likelihood"] for start in found.starts]
+    if max(reached) - min(reached) > 10:
+        taken = "the likeliest is taken"
+        if not all(start.get("astride", True) for start in found.starts):
+            taken += " that has noise and particles on either side of the valley between two humps"
+        words.append(f"not all starts led to one solution; {taken}")
     if not decoys:
         tied = float((found.data.ncc == found.data.ncc.min()).mean())
         if tied > 0.05:
             words.append(f"{tied:.0%} of the picks share the lowest score: the noise below it is unknown")
+        if found.data.power is None:
+            words.append("no power score: junk cannot be told from particles ('pickcal score' adds one)")
         words.append("no decoys: the noise is a Gaussian fitted to the low scores, false discovery rates are rough")
     return "; ".join(words) or "converged, all starts to one solution"
 

@@ -96,6 +96,8 @@ class Model:
             "verdict": self.verdict,
             "report": json.dumps(dict(self.report)),
         }
+        if particles.tail_scale:
+            values.attrs |= {"particle_tail": float(particles.tail), "particle_tail_scale": float(particles.tail_scale)}
         return values.merge(self.rates, combine_attrs="override")
 
     @classmethod
@@ -116,6 +118,8 @@ class Model:
             float(attrs["particle_slope"]),
             float(attrs["particle_power_deviation"]),
             value["template_offset"],
+            float(attrs.get("particle_tail", 0.0)),
+            float(attrs.get("particle_tail_scale", 0.0)),
         )
         junk = Junk(float(attrs["junk_scale"])) if attrs["junk_scale"] else None
         mixture = Mixture(noise, particles, junk, value["fractions"], value["shadow_fractions"])

@@ -140,7 +140,7 @@ def has_decoys(picks: xr.Dataset) -> bool:
 
 
 def power_levels(picks: xr.Dataset, decoys: bool, usual: float | None = None) -> Floats:
-    """Log power of the noise of every micrograph: of the lower-scoring half of its decoys, or of its picks.
+    """Log power of the noise of every micrograph: of the lower-scoring half of its decoys, or quarter of its picks.
 
     The median, of those not more than three deviations above it: what lies on ice and film is another population.
     The usual level, by default the median of the others, where a micrograph has no power scores; NaN where none has.
@@ -155,7 +155,8 @@ def power_levels(picks: xr.Dataset, decoys: bool, usual: float | None = None) ->
         scores = ncc[i, places]
         if not len(scores):
             continue
-        values = power[i, places][scores <= np.median(scores)]
+        # decoys are noise; of picks whose list was cut off above most of the noise, only the lowest are
+        values = power[i, places][scores <= np.quantile(scores, 0.5 if decoys else 0.25)]
         out[i] = _clipped_median(log_power(values[np.isfinite(values)]))
     known = np.isfinite(out)
     if usual is None:
