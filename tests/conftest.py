@@ -36,6 +36,15 @@ SMALL = {
 DIAMETER = 150.0
 
 
+LONGEST = ("test_whole_job.py", "test_cli.py", "test_fuzz.py", "test_report.py", "test_foreign_jobs.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest: two processes share the suite file by file, and would end far apart."""
+    last = len(LONGEST)
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else last)
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a `pickcal` process left."""

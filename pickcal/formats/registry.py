@@ -137,7 +137,7 @@ def read_exposures(paths: Sequence[Path], *, require_ctf: bool = True) -> pd.Dat
         frame: pd.DataFrame = module.read_exposures(list(paths))
     elif len(paths) > 1:
         raise InputError(f"{paths[1]}: expected one table of micrographs, got {len(paths)}; join them first")
-    elif relion.recognise(paths[0], head_of(paths[0])):
+    elif relion.recognise(paths[0], head := head_of(paths[0])) or (b"data_" in head and not _is_particles(paths[0])):
         frame = relion.read_micrographs_star(paths[0], require_ctf=require_ctf).table
     else:
         frame = _from_particles(paths, require_ctf)
@@ -220,6 +220,10 @@ def _what(path: Path) -> str:
     if b"\x00" in head:
         return f"a binary file that begins with {head[:8]!r}"
     return f"a text that begins with {head[:60].decode('utf-8', 'replace').splitlines()[0]!r}"
+
+
+def _is_particles(path: Path) -> bool:
+    return _reader(path, (cryosparc, relion_picks)) is not None
 
 
 def _from_particles(paths: Sequence[Path], require_ctf: bool) -> pd.DataFrame:

@@ -285,7 +285,7 @@ def numbers(where: str, table: pd.DataFrame, label: str) -> NDArray[np.float64]:
         text = str(table[label].iloc[row])
         if text.strip().lower() not in ("nan", "-nan", ""):
             name = f" ({table[NAME].iloc[row]})" if NAME in table else ""
-            raise InputError(f"{where}: column {label}: row {row + 1}{name}: expected a number, found {text!r}")
+            raise InputError(f"{where}: column {label}: row {row + 1}{name}: expected a number, found {text[:60]!r}")
     return np.asarray(values)
 
 

@@ -213,6 +213,6 @@ def numbers(
         bad |= ~np.isfinite(values)
     if bad.any():
         row = int(np.argmax(bad))
-        found = column[row]
+        found = str(column[row])[:60]
         raise InputError(f"{where}: column {label}: row {first + row + 1}: expected a finite number, found {found!r}")
     return np.asarray(values)

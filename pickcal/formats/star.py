@@ -190,7 +190,9 @@ def _count(where: str, line: str) -> int:
         if token.startswith("#"):
             break
         if token[0] not in "\"'" and ('"' in token or "'" in token):
-            raise InputError(f"{where}: expected no quotes inside a value, found {token}; rename the file it names")
+            raise InputError(
+                f"{where}: expected no quotes inside a value, found {token[:60]}; rename the file it names"
+            )
         count += 1
     return count
 

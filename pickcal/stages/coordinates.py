@@ -91,10 +91,12 @@ def pixels(part: ForeignPicks, index: Index, frame: Frame, settings: ImportPicks
     writes micrographs upside down relative to MotionCor's and RELION's, and then y = height x fraction.
     """
     x, y = (part.y, part.x) if settings.swap_xy else (part.x, part.y)
-    height, width = frame.height[index], frame.width[index]
+    height, width = (
+        _side(part, name, sizes[index]) for name, sizes in (("height", frame.height), ("width", frame.width))
+    )
     upward = part.y_from == "last row" and settings.flip_y
     if part.unit == "fraction" or upward:
-        _need_size(part, index, frame)
+        _need_size(part, index, frame, (height > 0) & (width > 0))
     if part.unit == "fraction":
         return x * width, (height * (1.0 - y) if upward else height * y)
     if part.unit == "angstrom":
@@ -107,10 +109,15 @@ def pixels(part: ForeignPicks, index: Index, frame: Frame, settings: ImportPicks
     return x, (height - y if upward else y)
 
 
-def _need_size(part: ForeignPicks, index: Index, frame: Frame) -> None:
-    unknown = (frame.height[index] <= 0) | (frame.width[index] <= 0)
-    if unknown.any():
-        name = frame.names[index[int(np.argmax(unknown))]]
+def _side(part: ForeignPicks, name: str, known: Floats) -> Floats:
+    """Size of every row's micrograph: the project's, else what the file itself tells (cryoSPARC's do)."""
+    told = part.exposure.get(f"source_{name}")
+    return known if told is None else np.where(known > 0, known, np.asarray(told, dtype=np.float64))
+
+
+def _need_size(part: ForeignPicks, index: Index, frame: Frame, known: NDArray[np.bool_]) -> None:
+    if not known.all():
+        name = frame.names[index[int(np.argmin(known))]]
         raise InputError(
             f"{part.path}: its coordinates need the size of micrograph {name}, which is not known; import the table "
             "of micrographs with --size ROWS COLUMNS, or with the images"

@@ -431,3 +431,19 @@ def test_another_column_as_the_main_score(tmp_path):
     assert found["score"].values[0].tolist() == [3, 4]
     with pytest.raises(InputError, match=r"--score: expected a column of numbers, found no 'micrograph'; there are"):
         take(project, csv, name="other", score="micrograph")
+
+
+def test_sizes_that_only_the_file_knows(tmp_path):
+    """Fractions need the micrographs' size: the project's, else that of the file, else the user is asked."""
+    project = tables(tmp_path / "p.zarr", ["m1.mrc"], source_pixel_size=5.0)
+    path = cs_picks(tmp_path / "p.cs", [(5, "m1.mrc", 0.5, 0.25, 0.1, 1.0)])
+    take(project, path, diameter=100.0)
+    found = project.picks("theirs")
+    assert [float(found[key].values[0, 0]) for key in ("x", "y")] == [150 * 5, 150 * 5]
+    bare = cs_picks(
+        tmp_path / "q.cs",
+        [(5, "m1.mrc", 0.5, 0.25, 0.1, 1.0)],
+        **{"location/micrograph_shape": np.zeros((1, 2), np.uint32)},
+    )
+    with pytest.raises(InputError, match=r"need the size of micrograph m1\.mrc.*--size ROWS COLUMNS"):
+        take(project, bare, name="bare")

@@ -15,31 +15,25 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from pickcal.calibration.mixture.apply import decoy_probabilities
-from pickcal.calibration.mixture.components import (
-    GAIN,
-    JUNK,
-    LEAST_GAIN,
-    LEAST_PARTICLES,
-    PARTICLE,
-    SEPARATION,
-    Junk,
-    Mixture,
-    Particles,
-    Valley,
-    gain_over_one_hump,
-    score_limit,
-    valley,
-)
+from pickcal.calibration.mixture.components import JUNK, PARTICLE, SEPARATION, Mixture
 from pickcal.calibration.mixture.em import (
     PRIOR,
-    TAIL_SCALE,
     Fitted,
     expectation_maximisation,
     micrograph_fractions,
     shares_of,
 )
+from pickcal.calibration.mixture.humps import (
+    GAIN,
+    LEAST_GAIN,
+    LEAST_PARTICLES,
+    Valley,
+    gain_over_one_hump,
+    score_limit,
+    valley,
+)
 from pickcal.calibration.mixture.model import NOISE_NUMBERS, Model
-from pickcal.calibration.mixture.noise import Noise, fit_noise, gaussian_shape
+from pickcal.calibration.mixture.noise import fit_noise
 from pickcal.calibration.mixture.observations import (
     SHADOW,
     Observations,
@@ -50,6 +44,7 @@ from pickcal.calibration.mixture.observations import (
     power_levels,
 )
 from pickcal.calibration.mixture.rates import false_discovery_rates
+from pickcal.calibration.mixture.starts import astride, from_starts, some_micrographs
 from pickcal.calibration.trends import Trend, mean_defocus
 from pickcal.settings import CalibrateSettings
 
@@ -57,15 +52,6 @@ Floats = NDArray[np.floating]
 
 LEAST_PICKS = 200
 ROUNDS = 3
-STARTS = (2.0, 3.0, 4.5)
-"""Where particles may begin, in deviations of the noise above it."""
-START_FRACTIONS = (0.86, 0.12, 0.02)
-LEAST_START = 20
-"""Picks on either side of a start that its power scores are taken from."""
-
-STARTS_ALONE = ((0.02, 0.6), (0.1, 0.6), (0.25, 0.75), (0.4, 0.9), (0.5, 0.98))
-"""Where noise and particles may begin without decoys and power, as quantiles of the scores."""
-START_PICKS = 50_000
 VALIDATION_PICKS = 60_000
 FOLDS = 4
 LEAST_FOR_SPLINE = 20
@@ -205,7 +191,7 @@ def _find(table: Table, trend: Trend) -> Found:
         if decoys is not None:
             decoys = replace(decoys, weight=_enough(off_particles(decoys, data, likely, table.radius)))
         if fitted is None:
-            fitted, starts = _from_starts(table, data, decoys, between)
+            fitted, starts = from_starts(table.junk, data, decoys, between)
         else:
             fitted = expectation_maximisation(data, _with_noise(fitted.mixture, decoys), free_noise=decoys is None)
         cells = np.vstack([fitted.fractions, fitted.mixture.shadow])
@@ -230,83 +216,6 @@ def _with_noise(mixture: Mixture, decoys: Observations | None) -> Mixture:
     return replace(mixture, noise=replace(fit_noise(decoys), **shadow))
 
 
-def _from_starts(
-    table: Table, data: Observations, decoys: Observations | None, between: Valley | None
-) -> tuple[Fitted, list[dict[str, Any]]]:
-    """EM from several starts on some of the micrographs, and on from the best on all."""
-    if decoys is None:
-        return _from_quantiles(table, data, between)
-    small = data.taken(_some(data, START_PICKS))
-    begin = fit_noise(decoys)
-    found = [expectation_maximisation(small, _start(table, data, begin, offset), free_noise=False) for offset in STARTS]
-    best = max(found, key=lambda fit: fit.log_likelihood)
-    starts = [
-        {
-            "offset": offset,
-            "log_likelihood": fit.log_likelihood,
-            "iterations": fit.iterations,
-            "converged": fit.converged,
-        }
-        for offset, fit in zip(STARTS, found, strict=True)
-    ]
-    return expectation_maximisation(data, best.mixture, free_noise=False), starts
-
-
-def _from_quantiles(table: Table, data: Observations, between: Valley | None) -> tuple[Fitted, list[dict[str, Any]]]:
-    """EM without decoys from several pairs of quantiles, and on from the likeliest that respects the valley.
-
-    Two humps that are seen are the populations, even where a noise that covers both and particles in the upper tail
-    are likelier: real humps are no Gaussians.
-    """
-    small = data.taken(_some(data, START_PICKS))
-    found = [expectation_maximisation(small, _start_alone(table, data, at), free_noise=True) for at in STARTS_ALONE]
-    kept = [fit for fit in found if _astride(fit.mixture, between)] or found
-    best = max(kept, key=lambda fit: fit.log_likelihood)
-    starts = [
-        {
-            "quantiles": list(at),
-            "log_likelihood": fit.log_likelihood,
-            "iterations": fit.iterations,
-            "converged": fit.converged,
-            "astride": _astride(fit.mixture, between),
-        }
-        for at, fit in zip(STARTS_ALONE, found, strict=True)
-    ]
-    return expectation_maximisation(data, best.mixture, free_noise=True), starts
-
-
-def _start_alone(table: Table, data: Observations, at: tuple[float, float]) -> Mixture:
-    low, high = np.quantile(data.ncc, at)
-    spread = max(float(high - low) / 3, 0.1 * float(np.std(data.ncc)))
-    first = np.eye(data.design.shape[1])[0]
-    noise = replace(_low_scores(data), mean=first * float(low), deviation=first * np.log(spread), least=spread / 10)
-    start = _start(table, data, noise, float(high - low) / spread)
-    above = data.ncc > 0.5 * (low + high)
-    part = float(above.mean())
-    if data.power is None:
-        fractions = np.array([1 - part, part, 0.0])
-        particles = replace(start.particles, tail=0.02, tail_scale=TAIL_SCALE)
-        return replace(start, particles=particles, fractions=fractions, shadow=fractions)
-    parts = [data.power[chosen & np.isfinite(data.power)] for chosen in (~above, above)]
-    if min(map(len, parts)) < LEAST_START:
-        return start
-    (noise_power, width), (power, spread) = ((float(np.median(v)), 1.4826 * _deviation(v)) for v in parts)
-    noise = replace(noise, power_mean=noise_power, power_deviation=max(width, 1e-3))
-    particles = replace(start.particles, power=first * power, power_deviation=max(spread, 1e-3))
-    fractions = np.array([1 - part, part, 0.05 * (start.junk is not None)])
-    return replace(start, noise=noise, particles=particles, fractions=fractions / fractions.sum())
-
-
-def _deviation(values: Floats) -> float:
-    """Median distance from the median."""
-    return float(np.median(np.abs(values - np.median(values))))
-
-
-def _astride(mixture: Mixture, between: Valley | None) -> bool:
-    """Whether noise and particles at the reference lie on either side of a valley."""
-    return between is None or bool(mixture.noise.mean[0] < between.score < mixture.particles.ncc[0])
-
-
 def _told_apart(found: Found) -> dict[str, Any]:
     """Numbers by which scores alone hold two populations.
 
@@ -327,7 +236,7 @@ def _told_apart(found: Found) -> dict[str, Any]:
             f"not fitted: one hump: two populations would lie {apart:.1f} deviations apart, less than {SEPARATION:g} "
             f"or nearly so on {int(near.sum())} of {len(design)} micrographs, and cannot be told apart; {remedy}"
         )
-    if between is not None and _astride(mixture, between):
+    if between is not None and astride(mixture, between):
         return {"valley": between.score, "depth": between.depth, "errors": between.errors, "apart": apart}
     part = float(found.shares[PARTICLE].mean())
     if part < LEAST_PARTICLES:
@@ -345,43 +254,6 @@ def _told_apart(found: Found) -> dict[str, Any]:
     return {"gain": gain, "apart": apart}
 
 
-def _start(table: Table, data: Observations, noise: Noise, offset: float) -> Mixture:
-    first = np.eye(data.design.shape[1])[0]
-    scale = float(np.exp(noise.deviation[0]))
-    offsets = np.zeros(int(data.template.max(initial=-1)) + 1 if data.template is not None else 0)
-    particles = Particles(
-        noise.mean + first * offset * scale,
-        first * (noise.power_mean + 0.5 * offset * noise.power_deviation),
-        noise.deviation * first,
-        0.0,
-        1.3 * noise.power_deviation,
-        offsets,
-    )
-    junk = Junk() if table.junk and data.power is not None else None
-    fractions = np.array(START_FRACTIONS) * [1, 1, junk is not None]
-    return Mixture(noise, particles, junk, fractions / fractions.sum(), fractions / fractions.sum())
-
-
-def _low_scores(data: Observations) -> Noise:
-    """Gaussian noise to begin with where there are no decoys: what the lower half of the scores looks like."""
-    middle, low = np.quantile(data.ncc, [0.4, 0.1])
-    first = np.eye(data.design.shape[1])[0]
-    spread = max(float(middle - low) / 1.03, 1e-9)  # of a Gaussian from its 10th to its 40th percentile
-    power = float(np.nanmedian(data.power)) if data.power is not None else 0.0
-    width = 1.4826 * float(np.nanmedian(np.abs(data.power - power))) if data.power is not None else 1.0
-    spread = max(spread, 0.1 * float(np.std(data.ncc)))  # where many picks share the lowest score
-    start = Noise(first * float(middle), first * np.log(spread), gaussian_shape(), power, 0.0, max(width, 1e-3))
-    return replace(start, floor=float(data.ncc.min()), least=spread / 3)
-
-
-def _some(data: Observations, picks: int, seed: int = 0) -> NDArray[np.intp]:
-    """Micrographs that hold about so many picks together, drawn at random, in order."""
-    counts = data.per_micrograph()
-    order = np.random.default_rng(seed).permutation(len(counts))
-    enough = int(np.searchsorted(np.cumsum(counts[order]), picks)) + 1
-    return np.sort(order[:enough])
-
-
 def _may_bend(found: Found, trends: list[Trend]) -> bool:
     filled = int((found.data.per_micrograph() > 0).sum())
     return bool(trends[1].knots) and filled >= LEAST_FOR_SPLINE
@@ -389,7 +261,7 @@ def _may_bend(found: Found, trends: list[Trend]) -> bool:
 
 def _validated(table: Table, found: Found, trends: list[Trend]) -> dict[str, Any]:
     """Hold line against spline on micrographs that neither has seen: gain in log likelihood per micrograph."""
-    rows = _some(found.data, VALIDATION_PICKS)
+    rows = some_micrographs(found.data, VALIDATION_PICKS)
     fold = np.random.default_rng(1).permutation(len(rows)) % FOLDS
     scores = []
     for trend in trends:
@@ -446,7 +318,7 @@ def _slopes(found: Found, trend: Trend, settings: CalibrateSettings) -> dict[str
     """Slope at the reference of both means of the particles, with intervals by bootstrap over micrographs."""
     particles, at = found.fitted.mixture.particles, trend.slope_at_reference()
     out: dict[str, Any] = {"ncc": {"slope": float(at @ particles.ncc)}, "power": {"slope": float(at @ particles.power)}}
-    rows = _some(found.data, RESAMPLE_PICKS)
+    rows = some_micrographs(found.data, RESAMPLE_PICKS)
     if not settings.bootstrap or len(rows) < 4:
         return out
     rng = np.random.default_rng(2)

@@ -11,14 +11,9 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from pickcal.calibration.mixture import Model, NotFitted, fit_mixture, mixture_columns, probabilities
-from pickcal.calibration.mixture.components import (
-    Mixture,
-    Particles,
-    gain_over_one_hump,
-    score_limit,
-    valley,
-)
+from pickcal.calibration.mixture.components import Mixture, Particles
 from pickcal.calibration.mixture.em import expectation_maximisation
+from pickcal.calibration.mixture.humps import gain_over_one_hump, score_limit, valley
 from pickcal.calibration.mixture.noise import Noise, gaussian_shape
 from pickcal.calibration.mixture.observations import Observations
 from pickcal.formats.star import read_star
