@@ -90,6 +90,7 @@ PicksName = Annotated[str, Parameter(help="Name of the picks.")]
 _DEFAULT_OUTPUT = Output()
 _DEFAULT_CLUSTER = ClusterSettings()
 _DEFAULT_CONTROL = ControlSettings()
+SERIAL = ClusterSettings(cluster="serial")
 
 
 @app.command
@@ -148,7 +149,7 @@ def import_(
     """
     from pickcal.stages.ingest import ingest
 
-    with _session(output) as (reporter, show), open_executor(cluster) as executor:
+    with _session(output) as (reporter, show), open_executor(SERIAL if settings.tables_only else cluster) as executor:
         show(ingest(sources, project, settings, executor, reporter).as_json())
 
 
@@ -457,7 +458,7 @@ def run(
     extra += [f"cluster.workers={workers}"] if workers else []
     with _session(output) as (reporter, show):
         loaded = load_job(job, (*set_, *extra))
-        with open_executor(loaded.cluster) as executor:
+        with open_executor(loaded.cluster if loaded.has_tasks else SERIAL) as executor:
             show(stage(loaded, executor, reporter))
 
 

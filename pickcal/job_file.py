@@ -92,6 +92,12 @@ class Job(Settings):
         return self.pick.method if self.pick else "imported" if self.import_picks else "template"
 
     @property
+    def has_tasks(self) -> bool:
+        """Whether there is work for worker processes: tables are read by the process that runs the job."""
+        images = self.import_ is not None and not self.import_.tables_only
+        return images or any(section is not None for section in (self.simulate, self.pick, self.score))
+
+    @property
     def scored_name(self) -> str:
         """Name of the picks that are calibrated: those scored anew, else those made or taken in."""
         if self.score is None:

@@ -42,6 +42,7 @@ class Project:
     def __init__(self, path: Path, root: zarr.Group) -> None:
         self.path = path
         self._root = root
+        self._loaded: dict[str, tuple[tuple[tuple[int, int], ...], xr.Dataset]] = {}
 
     @classmethod
     def create(
@@ -178,7 +179,8 @@ class Project:
 
     def table(self) -> xr.Dataset:
         """Load the table of micrographs, without images."""
-        return self.micrographs().drop_vars("image").load()
+        # the status is written last in every batch, and its folder tells when
+        return self._kept("micrographs", "zarr.json", "status/c", "status/zarr.json")
 
     def picks(self, name: str) -> xr.Dataset:
         """Open picks lazily, with their main score as `ncc`, whatever it is called in the store.
@@ -342,12 +344,22 @@ class Project:
 
     def calibration(self, picks: str) -> xr.Dataset | None:
         """Return the stored fit of some picks, or None if they were not calibrated."""
-        return self.dataset(f"calibration/{picks}").load() if picks in self.names("calibration") else None
+        return self._kept(f"calibration/{picks}") if picks in self.names("calibration") else None
 
     def mixture(self, picks: str) -> xr.Dataset | None:
         """Return the stored mixture of some picks, or None if their calibration holds none."""
         path = f"calibration/{picks}/mixture"
-        return self.dataset(path).load() if picks in self.names("calibration") and path in self._root else None
+        return self._kept(path) if picks in self.names("calibration") and path in self._root else None
+
+    def _kept(self, group: str, *marks: str) -> xr.Dataset:
+        """Load a group that is small, once, and again when one of its marks is a newer file or folder."""
+        places = [self.path / group / mark for mark in marks or ("zarr.json",)]
+        stats = [place.stat() for place in places if place.exists()]
+        stamp = tuple((stat.st_mtime_ns, stat.st_ino) for stat in stats)
+        if group not in self._loaded or self._loaded[group][0] != stamp:
+            found = self.dataset(group)
+            self._loaded[group] = (stamp, found.drop_vars("image", errors="ignore").load())
+        return self._loaded[group][1].copy(deep=True)
 
     def remove(self, group: str) -> None:
         """Delete a group if it exists."""

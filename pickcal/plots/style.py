@@ -107,7 +107,13 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
         Dots per inch, default 110.
     """
     out = io.BytesIO()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        # laid out once: savefig would draw everything twice, to lay it out and to render it
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     figure.savefig(out, format="png", dpi=dpi, metadata={"Software": "pickcal"})
+    figure.set_layout_engine(engine)
     return out.getvalue()
 
 
@@ -145,7 +151,11 @@ def label_points(axes: Any, x: Floats, y: Floats, names: Sequence[str], avoid: F
         Data coordinates `(n, 2)` of points that names should not cover.
     """
     figure = axes.figure
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    if engine is None:
+        figure.draw_without_rendering()
+    else:
+        engine.execute(figure)
     renderer = figure.canvas.get_renderer()
     inside = axes.get_window_extent(renderer)
     points = axes.transData.transform(avoid) if len(avoid) else np.empty((0, 2))
