@@ -39,7 +39,7 @@ SETS = {
     "crYOLO, cut off at 0.02": {**CRYOLO, "floor": 0.02},
     "crYOLO, cut off at 0.1": {**CRYOLO, "floor": 0.1},
     "crYOLO, cut off at 0.3": {**CRYOLO, "floor": 0.3, "noise": 400},
-    "particles alone, Topaz": {**TOPAZ, "noise": 0, "particles": 250},
+    "particles alone, Topaz": {**TOPAZ, "floor": -6.0, "noise": 0, "particles": 250},
     "particles alone, crYOLO": {**CRYOLO, "noise": 0, "particles": 250, "floor": 0.3},
     "noise alone, figure of merit": {**FOM, "noise": 500, "particles": 0},
 }
