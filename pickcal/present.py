@@ -15,6 +15,7 @@ FIGURES = (
     ("f1", "F1, one threshold for all"),
     ("average_precision", "average precision"),
 )
+FILES = ("files", "rejected_files")
 LABEL_WIDTH = 44
 MOST_NAMED = 10
 
@@ -132,6 +133,8 @@ def _lines(result: Result, indent: str = "") -> str:
         elif isinstance(value, list) and value and all(isinstance(item, dict) and "why" in item for item in value):
             lines.append(f"{label}:")
             lines += [f"{indent}  {item['name']}: {item['why']}" for item in value]
+        elif isinstance(value, (list, tuple)) and len(value) > MOST_NAMED and key in FILES:
+            lines.append(f"{label}: {len(value)}, the last {value[-1]}")
         elif isinstance(value, (list, tuple)):
             lines.append(f"{label}: {', '.join(_word(item) for item in value) or 'none'}")
         else:

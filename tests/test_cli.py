@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 import pickcal
 from pickcal.cli import main
+from pickcal.present import render
 
 JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.toml"))
 JOBS = [job for job in JOBS if not job.name.startswith("calibrate_")]  # those run in test_foreign_jobs.py
@@ -397,3 +398,10 @@ def test_ready_jobs_run(session, here, tmp_path, monkeypatch, job):
 
 def _toml(value):
     return json.dumps(value if isinstance(value, (int, list)) else str(value))
+
+
+def test_long_lists_of_files_are_counted():
+    """An export of thousands of micrographs names its last file, not all; what is few is listed."""
+    files = [f"out/m{i}.star" for i in range(500)]
+    assert render({"picks": 3, "files": files}) == "picks: 3\nfiles: 500, the last out/m499.star"
+    assert render({"files": files[:2]}) == "files: out/m0.star, out/m1.star"

@@ -158,7 +158,7 @@ class _Micrographs:
         if len(unknown):
             raise InputError(
                 f"{self.path}: micrograph {self.names[unknown[0]]}: its size is not known, and cryoSPARC counts places "
-                "in fractions of it; give the size of the micrographs at import"
+                "in fractions of it; import the table of micrographs with --size ROWS COLUMNS"
             )
         place, size = (self.block.x if axis == "x" else self.block.y), size[self.block.index]
         bad = np.flatnonzero(~np.isfinite(place))
