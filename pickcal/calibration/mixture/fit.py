@@ -225,7 +225,10 @@ def _told_apart(found: Found) -> dict[str, Any]:
         If they do not: no valley between two humps, and two populations explain hardly more than one skewed hump.
     """
     mixture, data, between = found.fitted.mixture, found.data, found.between
-    design, remedy = data.design, "thresholds on the calibrated score remain; 'pickcal score' adds a power score"
+    design, remedy = (
+        data.design,
+        "thresholds on the calibrated score remain; 'pickcal score' adds a power score, given the images",
+    )
     near = design @ mixture.particles.ncc < mixture.particles.mean(design, mixture.noise)
     width = float(
         np.sqrt(0.5 * np.exp(2 * np.array([mixture.noise.deviation[0], mixture.particles.deviation[0]])).sum())
@@ -364,7 +367,9 @@ def verdict_of(found: Found, report: dict[str, Any], decoys: bool) -> str:
         if tied > 0.05:
             words.append(f"{tied:.0%} of the picks share the lowest score: the noise below it is unknown")
         if found.data.power is None:
-            words.append("no power score: junk cannot be told from particles ('pickcal score' adds one)")
+            words.append(
+                "no power score: junk cannot be told from particles ('pickcal score' adds one, given the images)"
+            )
         words.append("no decoys: the noise is a Gaussian fitted to the low scores, false discovery rates are rough")
     return "; ".join(words) or "converged, all starts to one solution"
 

@@ -143,7 +143,7 @@ def test_one_hump_is_refused_with_a_reason(program, changes, seed):
     picks, micrographs, _ = scored(program, seed=seed, **changes)
     with pytest.raises(NotFitted, match=r"^not fitted: one hump.*thresholds on the calibrated score remain") as caught:
         judged(picks, micrographs)
-    assert "'pickcal score' adds a power score" in str(caught.value)
+    assert "'pickcal score' adds a power score, given the images" in str(caught.value)
 
 
 def test_the_tail_does_not_decide():
@@ -189,7 +189,10 @@ def test_rounded_scores():
 def test_the_verdict_says_what_is_not_known():
     picks, micrographs, _ = scored(topaz, floor=-6)
     verdict = judged(picks, micrographs)[0].verdict
-    assert "junk cannot be told from particles ('pickcal score' adds one)" in verdict and "no decoys" in verdict
+    assert (
+        "junk cannot be told from particles ('pickcal score' adds one, given the images)" in verdict
+        and "no decoys" in verdict
+    )
 
 
 def test_the_stored_model_gives_the_same_in_blocks():
