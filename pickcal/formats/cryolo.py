@@ -159,7 +159,7 @@ def _columns(block: ExportBlock, box_px: float | None) -> dict[str, Column]:
     none = np.full(len(block), np.nan)
     base: dict[str, Column] = dict.fromkeys(LABELS, none)
     base |= {X: x, Y: y, WIDTH: width, HEIGHT: height, "EstWidth": width, "EstHeight": height}
-    base[CONFIDENCE] = block.ours[block.main]
+    base[CONFIDENCE] = block.score
     source = dict(block.source)
     if block.source_program == "cryolo" and {X, Y, WIDTH, HEIGHT} <= set(source):
         base = base | source | {X: x, Y: y, WIDTH: width, HEIGHT: height}

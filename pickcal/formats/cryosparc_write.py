@@ -158,7 +158,7 @@ class _Micrographs:
         if len(unknown):
             raise InputError(
                 f"{self.path}: micrograph {self.names[unknown[0]]}: its size is not known, and cryoSPARC counts places "
-                "in fractions of it; import the table of micrographs with --size ROWS COLUMNS"
+                "in fractions of it; give it at import, with --size ROWS COLUMNS"
             )
         place, size = (self.block.x if axis == "x" else self.block.y), size[self.block.index]
         bad = np.flatnonzero(~np.isfinite(place))
@@ -226,7 +226,7 @@ def _pick_stats(path: Path, block: ExportBlock, flip: bool) -> dict[str, Values]
         raise InputError(f"{path}: template: expected an index below 2^32, found {template.max():g}")
     angle = np.nan_to_num(np.radians(np.asarray(ours.get("angle", none), dtype=np.float64)))
     numbers = {
-        "pick_stats/ncc_score": np.asarray(ours["ncc" if "ncc" in ours else block.main]),
+        "pick_stats/ncc_score": np.asarray(ours.get("ncc", block.score)),
         "pick_stats/power": np.asarray(ours.get("power", none)),
         "pick_stats/angle_rad": -angle if flip else angle,
     }

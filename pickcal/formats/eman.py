@@ -149,5 +149,5 @@ def _columns(block: ExportBlock, box_px: float | None, round_px: bool) -> dict[s
         columns = {name: np.rint(np.asarray(values, dtype=np.float64)) + 0.0 for name, values in columns.items()}
     if block.source_program in SOURCE_BOXES and set(BOX_COLUMNS[:4]) <= set(block.source):
         columns |= {name: values for name, values in block.source.items() if name not in columns}
-    columns["main"] = block.ours[block.main]
+    columns["main"] = block.score
     return columns

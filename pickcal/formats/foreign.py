@@ -122,7 +122,7 @@ class ExportBlock:
         What pickcal has to say of every pick, by name: raw scores, calibrated scores, "probability", "q_value",
         "reason" (text, object), "template" (from 0, -1 for none), "angle" (degrees from x towards y).
     main
-        Name in `ours` of the score that stands for the pick where a format has room for one.
+        Name in `ours` of the score that stands for the pick where a format has room for one; "" without any score.
     source
         Columns that came in with the picks, untouched; empty for our own picks.
     source_program
@@ -148,6 +148,11 @@ class ExportBlock:
     def __len__(self) -> int:
         """Count the picks."""
         return len(self.x)
+
+    @property
+    def score(self) -> Column:
+        """Score that stands for every pick; 0 for picks that came without any."""
+        return self.ours[self.main] if self.main else np.zeros(len(self))
 
 
 Blocks = Iterator[ExportBlock]

@@ -31,6 +31,9 @@ PICKS: tuple[ModuleType, ...] = (cryosparc, warp, gautomatch, cryolo, relion_pic
 EXPOSURES: tuple[ModuleType, ...] = (cryosparc, ctffind, gctf, tables)
 """Readers of tables of micrographs beside RELION's."""
 
+Listed = tuple[str | None, Path, ModuleType | None]
+"""Micrograph where an index names it, file of picks, and who reads it."""
+
 Known = dict[tuple[bytes, str, str], ModuleType | None]
 
 KNOWN = "RELION, cryoSPARC, Topaz, crYOLO, EMAN, Gautomatch, Warp, CSV or Parquet"
@@ -77,23 +80,22 @@ def pick_files(paths: Sequence[Path]) -> list[PickFiles]:
         If a path is not there, nobody knows a file, a file is given twice, or a folder holds no picks or picks of
         several kinds.
     """
-    listed: list[tuple[str | None, Path]] = []
+    listed: list[Listed] = []
     known: Known = {}
     for path in paths:
         if path.is_dir():
             listed += _of_folder(path, known)
         elif path.is_file() and relion_picks.recognise_index(path, head_of(path)):
-            listed += relion_picks.read_index(path)
+            listed += _of_index(path, known)
         else:
-            listed.append((None, path))
+            listed.append((None, path, _picks_reader(path, known)))
     seen: set[Path] = set()
     out: list[PickFiles] = []
     cs: list[Path] = []
-    for micrograph, path in listed:
+    for micrograph, path, module in listed:
         if path.absolute() in seen:
             raise InputError(f"{path}: given twice")
         seen.add(path.absolute())
-        module = _picks_reader(path, known)
         if module is None:
             raise InputError(f"{path}: expected picks of {KNOWN}, found {_what(path)}")
         if module is cryosparc:
@@ -193,12 +195,16 @@ def _picks_reader(path: Path, known: Known) -> ModuleType | None:
     return known[key]
 
 
-def _of_folder(folder: Path, known: Known) -> list[tuple[str | None, Path]]:
+def _of_index(path: Path, known: Known) -> list[Listed]:
+    return [(name, file, _picks_reader(file, known)) for name, file in relion_picks.read_index(path)]
+
+
+def _of_folder(folder: Path, known: Known) -> list[Listed]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     indices = [path for path in files if path.suffix == ".star" and relion_picks.recognise_index(path, head_of(path))]
     if indices:
         # RELION writes one index for its own version and one for older ones: they list the same files
-        return relion_picks.read_index(indices[0])
+        return _of_index(indices[0], known)
     kinds: dict[ModuleType, list[Path]] = {}
     for path in files:
         # Gautomatch leaves what it rejected beside what it accepted
@@ -210,7 +216,8 @@ def _of_folder(folder: Path, known: Known) -> list[tuple[str | None, Path]]:
     if len(kinds) > 1:
         examples = " and ".join(str(paths[0]) for paths in kinds.values())
         raise InputError(f"{folder}: holds picks of several kinds ({examples}); give the files of one kind")
-    return [(None, path) for path in next(iter(kinds.values()))]
+    module, found = next(iter(kinds.items()))
+    return [(None, path, module) for path in found]
 
 
 def _what(path: Path) -> str:

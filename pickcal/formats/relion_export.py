@@ -251,12 +251,11 @@ def _pick_columns(block: ExportBlock) -> dict[str, Column]:
     zeros = np.zeros(len(block))
     template = np.asarray(block.ours["template"], dtype=float) + 1 if "template" in block.ours else zeros
     angle = np.mod(-np.asarray(block.ours["angle"], dtype=float), 360.0) if "angle" in block.ours else zeros
-    main = np.asarray(block.ours[block.main], dtype=float) if block.main in block.ours else zeros
     return {
         X: block.x,
         Y: block.y,
         "rlnClassNumber": np.nan_to_num(template).astype(int),
-        "rlnAutopickFigureOfMerit": main,
+        "rlnAutopickFigureOfMerit": np.asarray(block.score, dtype=float),
         "rlnAnglePsi": np.nan_to_num(angle),
         **ours,
     }

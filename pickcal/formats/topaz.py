@@ -102,7 +102,7 @@ def write_picks(out: Path, blocks: Iterable[ExportBlock]) -> list[Path]:
 def _columns(block: ExportBlock, stems: Stems) -> dict[str, Column]:
     names = categorical([stems.of(str(name)) for name in block.micrographs["name"]])
     columns: dict[str, Column] = {NAME: names[block.index], X: _whole(block.x), Y: _whole(block.y)}
-    columns[SCORE] = block.ours[block.main]
+    columns[SCORE] = block.score
     source = dict(block.source)
     if block.source_program == "topaz" and {NAME, X, Y} <= set(source):
         columns[NAME] = source[NAME]

@@ -27,7 +27,6 @@ from pickcal.plots.style import (
 from pickcal.schema import Status
 
 MOST_POINTS = 500_000
-VARIABLES = ("ncc", "power", "decoy_ncc", "decoy_power")
 
 
 def scores_figure(picks: xr.Dataset, calibration: xr.Dataset) -> Figure:

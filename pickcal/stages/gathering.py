@@ -151,10 +151,7 @@ def _only(part: ForeignPicks, rows: NDArray[np.bool_]) -> ForeignPicks:
 
     return ForeignPicks(
         **{
-            **{
-                key: getattr(part, key)
-                for key in ("program", "path", "unit", "y_from", "stem", "box", "block", "tables")
-            },
+            **{key: getattr(part, key) for key in OF_FILE},
             **{key: some(getattr(part, key)) for key in ("x", "y", "micrograph", "template", "angle", "uid")},
             "columns": rows_of(part.columns, rows),
             "scores": {key: values[rows] for key, values in part.scores.items()},

@@ -447,3 +447,21 @@ def test_sizes_that_only_the_file_knows(tmp_path):
     )
     with pytest.raises(InputError, match=r"need the size of micrograph m1\.mrc.*--size ROWS COLUMNS"):
         take(project, bare, name="bare")
+
+
+@pytest.mark.parametrize("form", ["relion", "cryosparc", "topaz", "cryolo", "eman", "csv", "parquet"])
+def test_picks_without_a_score_go_out_in_every_form(tmp_path, form):
+    """Hand picks have none: both picks are written, and where a form must hold a score it is 0."""
+    project = tables(tmp_path / "p.zarr", ["m1.mrc"], size=(2000, 3000))
+    csv = tmp_path / "picks.csv"
+    csv.write_text("micrograph,x_px,y_px\nm1,1,2\nm1,100,200\n")
+    assert take(project, csv)["score"] == "none"
+    assert everything_out(project, tmp_path / "out", format=form)["picks"] == 2
+    if form == "topaz":
+        assert [row.split("\t")[1:4] for row in (tmp_path / "out").read_text().splitlines()[1:]] == [
+            ["1", "2", "0"],
+            ["100", "200", "0"],
+        ]
+    if form == "relion":
+        labels, rows = tokens(tmp_path / "out/m1_autopick.star")
+        assert [float(row[labels.index("rlnAutopickFigureOfMerit")]) for row in rows] == [0, 0]
