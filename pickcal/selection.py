@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pickcal.calibration import calibrated_scores
 from pickcal.errors import InputError
 from pickcal.formats.atomic import atomic_path
 from pickcal.schema import Status
-from pickcal.settings import SelectSettings, read_toml, validated
+from pickcal.settings import HandPick, SelectSettings, read_toml, validated
 
 ACCEPTED = 0
 REASONS = (
@@ -25,8 +26,12 @@ REASONS = (
     "high power",
     "probability",
     "false discovery rate",
+    "by hand",
 )
 NO_PICK = -1
+BY_HAND = REASONS.index("by hand")
+REACH = 0.1
+"""Farthest that a pick may be from where a decision by hand was made, in particle diameters."""
 NCC_LABEL = "NCC score"
 MOST_NCC = 2.0
 
@@ -57,11 +62,13 @@ def rejection_reasons(
     -------
     ndarray
         int8 (micrograph, pick): index into `REASONS`, -1 where there is no pick. The first reason that applies counts.
+        Decisions by hand come before all thresholds; of an excluded micrograph nothing is accepted.
 
     Raises
     ------
     InputError
-        If a micrograph to exclude does not exist, or a threshold is on probabilities that there are not.
+        If a micrograph to exclude does not exist, a threshold is on probabilities that there are not, or there is no
+        pick where one was decided on by hand.
     """
     if likelihood is None and (settings.probability is not None or settings.fdr is not None):
         reason = (
@@ -98,7 +105,58 @@ def rejection_reasons(
         checks.append(("false discovery rate", _below(-likelihood["q_value"].values, rate, unknown=True)))
     for name, fails in checks:
         reason[(reason == ACCEPTED) & fails] = REASONS.index(name)
+    rejected, accepted = (hand_places(picks, names, hands) for hands in (settings.reject, settings.accept))
+    for row, place in sorted(rejected & accepted):
+        raise InputError(f"accept, reject: pick {place} of {names[row]!r} is in both; take it out of one")
+    for places, value in ((rejected, BY_HAND), (accepted, ACCEPTED)):
+        for row, place in places:
+            if valid[row, place] and names[row] not in settings.exclude:
+                reason[row, place] = value
     return reason
+
+
+def hand_places(picks: xr.Dataset, names: Sequence[str], hands: Sequence[HandPick]) -> set[tuple[int, int]]:
+    """Find the picks that were decided on by hand.
+
+    Parameters
+    ----------
+    picks
+        `x`, `y`, `count`, and the attribute `diameter`.
+    names
+        Names of their micrographs.
+    hands
+        Decisions; each is on the nearest pick, which may be a tenth of a diameter away.
+
+    Returns
+    -------
+    set of (int, int)
+        Micrograph and place of each.
+
+    Raises
+    ------
+    InputError
+        If there is no such micrograph, or no pick near one of the places.
+    """
+    if not hands:
+        return set()
+    rows = {name: row for row, name in enumerate(names)}
+    reach, counts, found = REACH * float(picks.attrs["diameter"]), picks["count"].values, set()
+    x, y = picks["x"].values, picks["y"].values
+    for hand in hands:
+        row = rows.get(hand.micrograph)
+        if row is None:
+            raise InputError(f"accept, reject: no micrograph named {hand.micrograph!r} in this project")
+        count = int(counts[row])
+        away = np.hypot(x[row, :count] - hand.x, y[row, :count] - hand.y)
+        place = int(np.argmin(away)) if count else -1
+        if place < 0 or not away[place] <= reach:
+            nearest = f"the nearest is {away[place]:.1f} Å away" if place >= 0 else "it has none"
+            raise InputError(
+                f"accept, reject: no pick of {hand.micrograph!r} within {reach:.1f} Å of x {hand.x:g}, y {hand.y:g} Å "
+                f"({nearest}); these decisions by hand were made on other picks"
+            )
+        found.add((row, place))
+    return found
 
 
 def _below(values: NDArray[np.floating], least: float | None, unknown: bool = False) -> NDArray[np.bool_]:

@@ -298,8 +298,16 @@ class CalibrateSettings(Settings):
     junk: bool = Field(True, description="Give the mixture a component of high power: ice, film, aggregates.")
 
 
+class HandPick(Settings):
+    """A pick that somebody decided on by hand: the nearest one to this place."""
+
+    micrograph: str = Field(description="Name of the micrograph.")
+    x: float = Field(description="Position along columns from the centre of the first pixel, Å.")
+    y: float = Field(description="Position along rows, Å.")
+
+
 class SelectSettings(Settings):
-    """Thresholds on calibrated scores; what is not given does not reject."""
+    """Thresholds on calibrated scores; what is not given does not reject. Picks decided by hand come before them."""
 
     min_ncc: Annotated[float | None, Parameter(alias="--min-score")] = Field(
         None,
@@ -317,6 +325,15 @@ class SelectSettings(Settings):
     edge: float | None = Field(None, ge=0, description="Least distance from the micrograph's border, Å.")
     exclude: tuple[str, ...] = Field((), description="Micrographs of which nothing is accepted, by name.")
     raw: bool = Field(False, description="Thresholds are on raw scores instead of calibrated ones.")
+    accept: Annotated[tuple[HandPick, ...], Parameter(parse=False)] = Field(
+        (), description="Picks accepted by hand, whatever their scores."
+    )
+    reject: Annotated[tuple[HandPick, ...], Parameter(parse=False)] = Field((), description="Picks rejected by hand.")
+
+    def stored(self) -> dict[str, Any]:
+        """Plain values as of all settings; without what was decided by hand where nothing was."""
+        values = super().stored()
+        return {key: value for key, value in values.items() if value or key not in ("accept", "reject")}
 
     @model_validator(mode="after")
     def _ranges(self) -> SelectSettings:

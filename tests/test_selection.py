@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pickcal.errors import InputError, MissingFileError
 from pickcal.schema import Status
 from pickcal.selection import REASONS, read_thresholds, reason_counts, rejection_reasons, write_thresholds
-from pickcal.settings import SelectSettings
+from pickcal.settings import HandPick, SelectSettings
 
 MICROGRAPHS = xr.Dataset(
     {
@@ -83,7 +83,55 @@ def test_the_first_reason_that_applies_counts():
         "high power": [0, 0, 0],
         "probability": [0, 0, 0],
         "false discovery rate": [0, 0, 0],
+        "by hand": [0, 0, 0],
     }
+
+
+def hand(micrograph, x, y):
+    return HandPick(micrograph=micrograph, x=x, y=y)
+
+
+WITH_DIAMETER = PICKS.assign_attrs(diameter=100.0)
+
+
+def decided(**settings):
+    found = rejection_reasons(WITH_DIAMETER, None, MICROGRAPHS, SelectSettings(**settings))
+    return [[REASONS[i] if i >= 0 else None for i in row] for row in found]
+
+
+def test_decisions_by_hand_come_before_thresholds():
+    settings = {"min_ncc": 0.3, "accept": [hand("a.mrc", 474, 496)], "reject": [hand("a.mrc", 40, 500)]}
+    assert decided(**settings)[0] == [OK, "by hand", OK, "low score", OK]
+    assert decided(**settings, exclude=("a.mrc",))[0] == ["micrograph"] * 5
+
+
+def test_a_decision_is_on_the_nearest_pick():
+    # picks 0, 1, 2 are at x 470, 250, 250 and y 250, 460, 250
+    assert decided(reject=[hand("b.mrc", 250, 455)])[1] == [OK, "by hand", OK, None, None]
+    assert decided(reject=[hand("b.mrc", 247, 257)])[1] == [OK, OK, "by hand", None, None]
+
+
+def test_decisions_by_hand_without_a_pick_are_refused():
+    with pytest.raises(
+        InputError, match=r"no pick of 'b\.mrc' within 10\.0 Å of x 300, y 460 Å \(the nearest is 50\.0 Å"
+    ):
+        decided(accept=[hand("b.mrc", 300, 460)])
+    with pytest.raises(InputError, match=r"no micrograph named 'z\.mrc'"):
+        decided(reject=[hand("z.mrc", 300, 460)])
+    with pytest.raises(InputError, match=r"pick 1 of 'a\.mrc' is in both"):
+        decided(accept=[hand("a.mrc", 40, 500)], reject=[hand("a.mrc", 41, 500)])
+
+
+def test_nothing_of_a_failed_micrograph_is_accepted_by_hand():
+    assert decided(accept=[hand("c.mrc", 250, 250)])[2] == NOTHING
+
+
+def test_decisions_by_hand_survive_the_thresholds_file(tmp_path):
+    settings = SelectSettings(
+        min_ncc=0.1, accept=[hand("a.mrc", float(np.float32(0.1)), 1 / 3)], reject=[hand("b", 1, 2)]
+    )
+    write_thresholds(tmp_path / "t.toml", settings, "template")
+    assert read_thresholds(tmp_path / "t.toml") == settings
 
 
 _PROBABILITY = [[0.99, 0.9, 0.5, 0.1, 0.0], [1.0, 0.7, 0.3, np.nan, np.nan], [1.0] * 5]

@@ -106,6 +106,9 @@ def selection_counts(project: Project, counts: Any, name: str) -> dict[str, Any]
         for key, value in thresholds_of(project, name).stored().items()
         if value is not None and value not in ([], False)
     }
+    for key in ("accept", "reject"):
+        if key in thresholds:
+            thresholds[key] = f"{len(thresholds[key])} by hand"
     return {
         "selection": name,
         "picks": counts.attrs["picks"],

@@ -128,9 +128,11 @@ class Judge:
         self.calibration, self.mixture = project.calibration(picks), project.mixture(picks)
         self.micrographs = project.table()
         self.names = np.array([str(name) for name in self.micrographs["name"].values], dtype=object)
-        unknown = sorted(set(settings.exclude) - set(self.names))
-        if unknown:
-            raise InputError(f"exclude: no micrograph named {unknown[0]!r} in this project")
+        hands = {hand.micrograph for hand in (*settings.accept, *settings.reject)}
+        for what, wanted in (("exclude", set(settings.exclude)), ("accept, reject", hands)):
+            unknown = sorted(wanted - set(self.names))
+            if unknown:
+                raise InputError(f"{what}: no micrograph named {unknown[0]!r} in this project")
         self._picks = project.picks(picks)
 
     def blocks(self) -> list[tuple[int, int]]:
@@ -154,12 +156,18 @@ class Judge:
         likelihood = None
         if self.mixture is not None:
             likelihood = probabilities(picks, micrographs, self.mixture.isel(micrograph=rows))
-        here = set(self.names[rows])
-        settings = self.settings.model_copy(
-            update={"exclude": tuple(name for name in self.settings.exclude if name in here)}
-        )
+        settings = settings_of(self.settings, set(self.names[rows]))
         reasons = rejection_reasons(picks, calibration, micrographs, settings, likelihood)
         return Judged(picks, calibration, reasons, likelihood)
+
+
+def settings_of(settings: SelectSettings, names: set[str]) -> SelectSettings:
+    """Leave out what settings say of other micrographs than these."""
+    hands = {
+        key: tuple(hand for hand in getattr(settings, key) if hand.micrograph in names) for key in ("accept", "reject")
+    }
+    exclude = tuple(name for name in settings.exclude if name in names)
+    return settings.model_copy(update={"exclude": exclude, **hands})
 
 
 def judge(project: Project, picks: str, settings: SelectSettings) -> NDArray[np.int8]:
