@@ -6,10 +6,16 @@ batch belongs to one task, so that no two processes ever write one chunk.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import shutil
+import threading
+import time
+import uuid
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +36,14 @@ from pickcal.storage import array_of, create_arrays, new_array, plain, storable
 Kind = Literal["picks", "calibration", "selection", "control"]
 KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection", "control")
 Block = tuple[int, Mapping[str, xr.Dataset]]
+UNLISTED = Path("drafts", "files")
+LONGEST_WAIT = 30.0
+"""Seconds to wait for another process that saves."""
+FORGOTTEN = 60.0
+"""Seconds after which a lock folder, on systems without file locks, counts as left behind."""
+NEW, OLD = "new", "old"
+
+_held = threading.local()
 
 
 class Project:
@@ -249,7 +263,7 @@ class Project:
 
     def finish(self, group: str, settings: Mapping[str, Any]) -> None:
         """Write the settings of a group, with which it counts as there."""
-        self._group(group).attrs.update({"settings": dict(settings), "pickcal_version": pickcal.__version__})
+        _finish(self._group(group), settings)
 
     def write_columns(self, picks: str, columns: Iterable[tuple[str, Column]]) -> None:
         """Keep the columns that came in with some picks, in the order of the stored picks; see `pickcal.columns`."""
@@ -298,7 +312,11 @@ class Project:
         parts: Mapping[str, xr.Dataset] | None = None,
         blocks: Iterable[Block] = (),
     ) -> None:
-        """Write a small result as one group, replacing one of the same name; settings go last.
+        """Write a small result as one group; settings go last.
+
+        One of the same name is replaced. Selections appear complete or not at all, and take the place of an old one in
+        one step where the system can; what is of another kind is gone from the start, so that none outlives an attempt
+        to make it anew.
 
         Parameters
         ----------
@@ -315,22 +333,47 @@ class Project:
             each block its first micrograph, and datasets for the group itself (named "") and for its parts.
         """
         check_name(kind, name)
-        path = f"{kind}/{name}"
-        self.remove(path)
         groups = {"": dataset, **(parts or {})}
-        for part, values in groups.items():
-            group = self._root.create_group(f"{path}/{part}".rstrip("/"))
-            group.attrs.update(plain(values.attrs))
+        place = self.path / kind / name
+        if kind != "selection":
+            self.remove(f"{kind}/{name}")
+            self._fill(self._root.create_group(f"{kind}/{name}"), groups, blocks, settings)
+            return
+        with self.locked():
+            self._settle()
+            staged = self.unlisted() / f"{NEW}.{uuid.uuid4().hex[:12]}.{kind}.{name}"
+            try:
+                self._fill(zarr.open_group(staged, mode="w", zarr_format=3), groups, blocks, settings)
+                _take_place(staged, place)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
+
+    def _fill(
+        self, group: zarr.Group, parts: Mapping[str, xr.Dataset], blocks: Iterable[Block], settings: Mapping[str, Any]
+    ) -> None:
+        """Write a new group, its parts, and its settings last."""
+        made = {part: group.create_group(part) if part else group for part in parts}
+        for part, values in parts.items():
+            made[part].attrs.update(plain(values.attrs))
             for key, variable in values.variables.items():
-                new_array(group, str(key), variable, variable.shape)[...] = storable(variable)
+                new_array(made[part], str(key), variable, variable.shape)[...] = storable(variable)
         for start, columns in blocks:
             for part, values in columns.items():
-                self._write_rows(f"{path}/{part}".rstrip("/"), start, values)
-        self.finish(path, settings)
+                self._write_rows(made[part], start, values)
+        _finish(group, settings)
 
-    def _write_rows(self, path: str, start: int, values: xr.Dataset) -> None:
+    def _settle(self) -> None:
+        """Clear away what a process left that was killed while it replaced a group, and put back what it took away."""
+        for folder in self.unlisted().glob("*.*.*.*"):
+            state, _, kind, name = folder.name.split(".", 3)
+            place = self.path / kind / name
+            if state == OLD and not place.exists():
+                folder.rename(place)
+            elif state in (NEW, OLD):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _write_rows(self, group: zarr.Group, start: int, values: xr.Dataset) -> None:
         """Write what belongs to a block of micrographs; the arrays are made with the first block."""
-        group = self._group(path)
         for name, variable in values.variables.items():
             key = str(name)
             if "micrograph" not in variable.dims:
@@ -377,6 +420,49 @@ class Project:
         """Status of every micrograph in a group."""
         return self.read(group, "status")
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all others, threads and processes, from saving until the block ends; may be nested in one thread.
+
+        The lock goes away with the process that holds it.
+
+        Raises
+        ------
+        ProjectError
+            If another one holds it for longer than half a minute.
+        """
+        held: set[Path] = _held.__dict__.setdefault("paths", set())
+        path = self.path.resolve()
+        if path in held:
+            yield
+            return
+        with _file_lock(path):
+            held.add(path)
+            try:
+                yield
+            finally:
+                held.discard(path)
+
+    def unlisted(self) -> Path:
+        """Folder within the project for files that Zarr and xarray never list: that of an array; made if missing.
+
+        Drafts of the dashboard are there, and results that are about to take the place of older ones.
+        """
+        folder = self.path / UNLISTED
+        if not (folder / "zarr.json").is_file():
+            with self.locked():
+                if not (folder / "zarr.json").is_file():
+                    self._make_unlisted()
+        return folder
+
+    def _make_unlisted(self) -> None:
+        """Make the group and its array elsewhere out of sight, and rename: zarr warns of what is half made."""
+        made = self.path / "micrographs" / "status" / f".{UNLISTED.parent}"
+        shutil.rmtree(made, ignore_errors=True)
+        group = zarr.open_group(made, mode="w", zarr_format=3)
+        group.create_array(UNLISTED.name, shape=(), dtype="i1", dimension_names=())
+        made.rename(self.path / UNLISTED.parent)
+
     def _group(self, path: str) -> zarr.Group:
         found = self._root[path]
         assert isinstance(found, zarr.Group)
@@ -389,15 +475,109 @@ class Project:
         return self._group(path).attrs.asdict()
 
 
+def _finish(group: zarr.Group, settings: Mapping[str, Any]) -> None:
+    group.attrs.update({"settings": dict(settings), "pickcal_version": pickcal.__version__})
+
+
+def _take_place(staged: Path, place: Path) -> None:
+    """Put a folder in its place; what was there is where `staged` was, or gone."""
+    if not place.exists():
+        staged.rename(place)
+        return
+    if _exchanged(staged, place):
+        return
+    aside = staged.with_name(OLD + staged.name.removeprefix(NEW))
+    place.rename(aside)
+    try:
+        staged.rename(place)
+    except OSError:
+        aside.rename(place)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where the system or the file system cannot."""
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    rename.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a project: on its zarr.json, or where files cannot be locked by making a folder beside it."""
+    try:
+        import fcntl
+    except ImportError:
+        with _lock_folder(path):
+            yield
+        return
+    try:
+        handle = os.open(path / "zarr.json", os.O_RDWR)  # network file systems lock only what is open for writing
+    except OSError:
+        handle = os.open(path / "zarr.json", os.O_RDONLY)
+    try:
+        end = time.monotonic() + LONGEST_WAIT
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                _wait(path, end)
+            except OSError:
+                with _lock_folder(path):
+                    yield
+                return
+        try:
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a process forked meanwhile holds the file open too
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _lock_folder(path: Path) -> Iterator[None]:
+    folder = path.with_name(f".{path.name}.lock")
+    end = time.monotonic() + LONGEST_WAIT
+    while True:
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:
+            with suppress(OSError):
+                if time.time() - folder.stat().st_mtime > FORGOTTEN:
+                    folder.rmdir()
+            _wait(path, end)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _wait(path: Path, end: float) -> None:
+    if time.monotonic() > end:
+        raise ProjectError(
+            f"{path}: another process has been saving in this project for {LONGEST_WAIT:g} s; try again, and look for "
+            "a process that hangs if that goes on"
+        )
+    time.sleep(0.01)
+
+
 def check_name(kind: Kind, name: str) -> None:
     """Refuse a name that could be mistaken for a path in the store.
 
     Raises
     ------
     InputError
-        Unless the name is one word as `settings.NAME_PATTERN` allows.
+        Unless the name is one word as `settings.NAME_PATTERN` allows, and not that of Zarr's own file.
     """
-    if not re.match(NAME_PATTERN, name):
+    if not re.match(NAME_PATTERN, name) or name.endswith("\n") or name == "zarr.json":
         raise InputError(
             f"{kind}: expected a name of letters, digits, '.', '-' and '_' that begins with a letter or digit, "
             f"got {name!r}"

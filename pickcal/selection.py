@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -15,6 +19,9 @@ from pickcal.errors import InputError
 from pickcal.formats.atomic import atomic_path
 from pickcal.schema import Status
 from pickcal.settings import HandPick, SelectSettings, read_toml, validated
+
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
 
 ACCEPTED = 0
 REASONS = (
@@ -70,49 +77,149 @@ def rejection_reasons(
         If a micrograph to exclude does not exist, a threshold is on probabilities that there are not, or there is no
         pick where one was decided on by hand.
     """
-    if likelihood is None and (settings.probability is not None or settings.fdr is not None):
-        reason = (
-            "they are not calibrated" if calibration is None else calibration.attrs.get("probability", "no mixture")
+    return Columns.of(picks, calibration, micrographs, likelihood, settings.raw).judge(settings)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Picks of some micrographs as judging takes them: plain arrays, made once and judged again at every move.
+
+    Attributes
+    ----------
+    names
+        Names of the micrographs, shape `(micrograph,)`.
+    counts
+        Number of picks, shape `(micrograph,)`.
+    valid
+        Where there is a pick of a finished micrograph, shape `(micrograph, pick)`.
+    ncc, power
+        Scores that the thresholds are on, calibrated or raw, same shape.
+    x, y
+        Positions, Å, same shape.
+    far
+        Positions of the centre of the last pixel, columns and rows, Å, shape `(2, micrograph, 1)`.
+    sized
+        Whether the size of every micrograph that has picks is known.
+    probability, q_value
+        Of being a particle, same shape as the scores; None where there are none.
+    why
+        Why there are no probabilities.
+    attributes
+        Of the picks: `diameter` (Å), `score_label`, `scores`.
+    """
+
+    names: tuple[str, ...]
+    counts: NDArray[np.integer]
+    valid: Bools
+    ncc: Floats
+    power: Floats
+    x: Floats
+    y: Floats
+    far: Floats
+    sized: bool
+    probability: Floats | None
+    q_value: Floats | None
+    why: str
+    attributes: Mapping[Hashable, Any]
+    _places: dict[HandPick, tuple[int, int]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        picks: xr.Dataset,
+        calibration: xr.Dataset | None,
+        micrographs: xr.Dataset,
+        likelihood: xr.Dataset | None,
+        raw: bool = False,
+    ) -> Columns:
+        """Take the columns from datasets as `rejection_reasons` gets them; `raw` leaves the scores as they are."""
+        scores = calibrated_scores(picks, None if raw else calibration)
+        counts, pixel = picks["count"].values, micrographs["pixel_size"].values
+        valid = np.arange(picks.sizes["pick"])[None, :] < counts[:, None]
+        valid &= (picks["status"].values == Status.DONE)[:, None]
+        last = np.stack([(micrographs[side].values - 1) * pixel for side in ("width", "height")])
+        return cls(
+            tuple(str(name) for name in micrographs["name"].values),
+            counts,
+            valid,
+            scores["ncc"].values,
+            scores["power"].values,
+            picks["x"].values,
+            picks["y"].values,
+            last[:, :, None],
+            bool(((micrographs["width"].values > 0) | (counts == 0)).all()),
+            None if likelihood is None else likelihood["probability"].values,
+            None if likelihood is None else likelihood["q_value"].values,
+            "they are not calibrated"
+            if calibration is None
+            else str(calibration.attrs.get("probability", "no mixture")),
+            picks.attrs,
         )
-        raise InputError(
-            f"probability, fdr: these picks have no probabilities ({reason}); run 'pickcal calibrate' first"
-        )
-    label = picks.attrs.get("score_label", NCC_LABEL)
-    if settings.min_ncc is not None and abs(settings.min_ncc) > MOST_NCC and label == NCC_LABEL:
-        raise InputError(f"min_ncc: expected an NCC score between -2 and 2, got {settings.min_ncc:g}")
-    if (settings.min_power, settings.max_power) != (None, None) and "power" not in picks.attrs.get("scores", ["power"]):
-        raise InputError("min_power, max_power: these picks have no power score; 'pickcal score' gives them one")
-    scores = calibrated_scores(picks, None if settings.raw else calibration)
-    ncc, power = scores["ncc"].values, scores["power"].values
-    valid = np.arange(ncc.shape[1])[None, :] < picks["count"].values[:, None]
-    valid &= (picks["status"].values == Status.DONE)[:, None]
-    names = [str(name) for name in micrographs["name"].values]
-    unknown = sorted(set(settings.exclude) - set(names))
-    if unknown:
-        raise InputError(f"exclude: no micrograph named {unknown[0]!r} in this project")
-    reason = np.where(valid, ACCEPTED, NO_PICK).astype(np.int8)
-    excluded = np.array([name in settings.exclude for name in names])[:, None]
-    checks = [
-        ("micrograph", np.broadcast_to(excluded, ncc.shape)),
-        ("edge", _nearer_than(picks, micrographs, settings.edge)),
-        ("low score", _below(ncc, settings.min_ncc, unknown=True)),
-        ("low power", _below(power, settings.min_power)),
-        ("high power", _below(-power, None if settings.max_power is None else -settings.max_power)),
-    ]
-    if likelihood is not None:
-        checks.append(("probability", _below(likelihood["probability"].values, settings.probability, unknown=True)))
-        rate = None if settings.fdr is None else -settings.fdr
-        checks.append(("false discovery rate", _below(-likelihood["q_value"].values, rate, unknown=True)))
-    for name, fails in checks:
-        reason[(reason == ACCEPTED) & fails] = REASONS.index(name)
-    rejected, accepted = (hand_places(picks, names, hands) for hands in (settings.reject, settings.accept))
-    for row, place in sorted(rejected & accepted):
-        raise InputError(f"accept, reject: pick {place} of {names[row]!r} is in both; take it out of one")
-    for places, value in ((rejected, BY_HAND), (accepted, ACCEPTED)):
-        for row, place in places:
-            if valid[row, place] and names[row] not in settings.exclude:
-                reason[row, place] = value
-    return reason
+
+    @cached_property
+    def border(self) -> Floats:
+        """Distance of every pick from the nearest border: the centre of the first or last pixel, Å."""
+        right, bottom = self.far
+        return np.asarray(np.minimum(np.minimum(self.x, self.y), np.minimum(right - self.x, bottom - self.y)))
+
+    def judge(self, settings: SelectSettings) -> NDArray[np.int8]:
+        """Give the reasons under some thresholds, as `rejection_reasons` does; `settings.raw` must be as these are."""
+        self._check(settings)
+        reason = np.where(self.valid, np.int8(ACCEPTED), np.int8(NO_PICK))
+        for name, fails in self._failures(settings):
+            np.copyto(reason, np.int8(REASONS.index(name)), where=fails & (reason == ACCEPTED))
+        rejected, accepted = (self._decided(hands) for hands in (settings.reject, settings.accept))
+        for row, place in sorted(rejected & accepted):
+            raise InputError(f"accept, reject: pick {place} of {self.names[row]!r} is in both; take it out of one")
+        for places, value in ((rejected, BY_HAND), (accepted, ACCEPTED)):
+            for row, place in places:
+                if self.valid[row, place] and self.names[row] not in settings.exclude:
+                    reason[row, place] = value
+        return reason
+
+    def _check(self, settings: SelectSettings) -> None:
+        if self.probability is None and (settings.probability is not None or settings.fdr is not None):
+            raise InputError(
+                f"probability, fdr: these picks have no probabilities ({self.why}); run 'pickcal calibrate' first"
+            )
+        label = self.attributes.get("score_label", NCC_LABEL)
+        if settings.min_ncc is not None and abs(settings.min_ncc) > MOST_NCC and label == NCC_LABEL:
+            raise InputError(f"min_ncc: expected an NCC score between -2 and 2, got {settings.min_ncc:g}")
+        has_power = "power" in self.attributes.get("scores", ["power"])
+        if (settings.min_power, settings.max_power) != (None, None) and not has_power:
+            raise InputError("min_power, max_power: these picks have no power score; 'pickcal score' gives them one")
+        unknown = sorted(set(settings.exclude) - set(self.names))
+        if unknown:
+            raise InputError(f"exclude: no micrograph named {unknown[0]!r} in this project")
+        if settings.edge is not None and not self.sized:
+            raise InputError(
+                "edge: the size of some micrographs is not known; import the table with --size ROWS COLUMNS"
+            )
+
+    def _failures(self, settings: SelectSettings) -> Iterator[tuple[str, Bools]]:
+        """Which picks fail a threshold, in the order in which reasons count; NaN fails a score, not power or border."""
+        if settings.exclude:
+            yield "micrograph", np.array([name in settings.exclude for name in self.names])[:, None]
+        if settings.edge is not None:
+            yield "edge", self.border < settings.edge
+        if settings.min_ncc is not None:
+            yield "low score", ~(self.ncc >= settings.min_ncc)
+        if settings.min_power is not None:
+            yield "low power", self.power < settings.min_power
+        if settings.max_power is not None:
+            yield "high power", self.power > settings.max_power
+        if settings.probability is not None and self.probability is not None:
+            yield "probability", ~(self.probability >= settings.probability)
+        if settings.fdr is not None and self.q_value is not None:
+            yield "false discovery rate", ~(self.q_value <= settings.fdr)
+
+    def _decided(self, hands: Sequence[HandPick]) -> set[tuple[int, int]]:
+        new = [hand for hand in hands if hand not in self._places]
+        if new:
+            rows = {name: row for row, name in enumerate(self.names)}
+            reach = REACH * float(self.attributes["diameter"])
+            self._places.update({hand: _place(hand, rows, self.x, self.y, self.counts, reach) for hand in new})
+        return {self._places[hand] for hand in hands}
 
 
 def hand_places(picks: xr.Dataset, names: Sequence[str], hands: Sequence[HandPick]) -> set[tuple[int, int]]:
@@ -140,42 +247,36 @@ def hand_places(picks: xr.Dataset, names: Sequence[str], hands: Sequence[HandPic
     if not hands:
         return set()
     rows = {name: row for row, name in enumerate(names)}
-    reach, counts, found = REACH * float(picks.attrs["diameter"]), picks["count"].values, set()
+    reach, counts = REACH * float(picks.attrs["diameter"]), picks["count"].values
     x, y = picks["x"].values, picks["y"].values
-    for hand in hands:
-        row = rows.get(hand.micrograph)
-        if row is None:
-            raise InputError(f"accept, reject: no micrograph named {hand.micrograph!r} in this project")
-        count = int(counts[row])
-        away = np.hypot(x[row, :count] - hand.x, y[row, :count] - hand.y)
-        place = int(np.argmin(away)) if count else -1
-        if place < 0 or not away[place] <= reach:
-            nearest = f"the nearest is {away[place]:.1f} Å away" if place >= 0 else "it has none"
-            raise InputError(
-                f"accept, reject: no pick of {hand.micrograph!r} within {reach:.1f} Å of x {hand.x:g}, y {hand.y:g} Å "
-                f"({nearest}); these decisions by hand were made on other picks"
-            )
-        found.add((row, place))
-    return found
+    return {_place(hand, rows, x, y, counts, reach) for hand in hands}
 
 
-def _below(values: NDArray[np.floating], least: float | None, unknown: bool = False) -> NDArray[np.bool_]:
-    """Which values are below a threshold; `unknown` is whether NaN counts as below."""
-    if least is None:
-        return np.zeros(values.shape, dtype=bool)
-    return np.asarray((values < least) | (np.isnan(values) & unknown))
+def _place(
+    hand: HandPick, rows: Mapping[str, int], x: Floats, y: Floats, counts: NDArray[np.integer], reach: float
+) -> tuple[int, int]:
+    row = rows.get(hand.micrograph)
+    if row is None:
+        raise InputError(f"accept, reject: no micrograph named {hand.micrograph!r} in this project")
+    count = int(counts[row])
+    away = np.hypot(x[row, :count] - hand.x, y[row, :count] - hand.y)
+    place = int(np.argmin(away)) if count else -1
+    if place < 0 or not away[place] <= reach:
+        nearest = f"the nearest is {away[place]:.1f} Å away" if place >= 0 else "it has none"
+        raise InputError(
+            f"accept, reject: no pick of {hand.micrograph!r} within {reach:.1f} Å of x {hand.x:g}, y {hand.y:g} Å "
+            f"({nearest}); these decisions by hand were made on other picks"
+        )
+    return row, place
 
 
-def _nearer_than(picks: xr.Dataset, micrographs: xr.Dataset, edge: float | None) -> NDArray[np.bool_]:
-    x, y = picks["x"].values, picks["y"].values
-    if edge is None:
-        return np.zeros(x.shape, dtype=bool)
-    if not ((micrographs["width"].values > 0) | (picks["count"].values == 0)).all():
-        raise InputError("edge: the size of some micrographs is not known; import the table with --size ROWS COLUMNS")
-    pixel = micrographs["pixel_size"].values
-    right = ((micrographs["width"].values - 1) * pixel)[:, None]
-    bottom = ((micrographs["height"].values - 1) * pixel)[:, None]
-    return np.asarray((x < edge) | (y < edge) | (x > right - edge) | (y > bottom - edge))
+def settings_of(settings: SelectSettings, names: set[str]) -> SelectSettings:
+    """Leave out what settings say of other micrographs than these."""
+    hands = {
+        key: tuple(hand for hand in getattr(settings, key) if hand.micrograph in names) for key in ("accept", "reject")
+    }
+    exclude = tuple(name for name in settings.exclude if name in names)
+    return settings.model_copy(update={"exclude": exclude, **hands})
 
 
 def reason_counts(reasons: NDArray[np.int8]) -> NDArray[np.int32]:
@@ -183,11 +284,16 @@ def reason_counts(reasons: NDArray[np.int8]) -> NDArray[np.int32]:
     return np.stack([(reasons == i).sum(axis=1) for i in range(len(REASONS))]).astype(np.int32)
 
 
+def thresholds_text(settings: SelectSettings, picks: str) -> str:
+    """Thresholds as the TOML text that `pickcal select --thresholds` replays."""
+    values = {key: value for key, value in settings.stored().items() if value is not None}
+    return tomli_w.dumps({"picks": picks, "thresholds": values})
+
+
 def write_thresholds(path: Path, settings: SelectSettings, picks: str) -> None:
     """Write thresholds as a TOML file that `pickcal select --thresholds` replays."""
-    values = {key: value for key, value in settings.stored().items() if value is not None}
     with atomic_path(path) as temporary:
-        temporary.write_bytes(tomli_w.dumps({"picks": picks, "thresholds": values}).encode())
+        temporary.write_bytes(thresholds_text(settings, picks).encode())
 
 
 def read_thresholds(path: Path) -> SelectSettings:
@@ -198,7 +304,32 @@ def read_thresholds(path: Path) -> SelectSettings:
     MissingFileError, InputError
         If it is not there, is not TOML, has no `[thresholds]` table or holds a wrong setting.
     """
-    values = read_toml(path, "thresholds file")
+    return _thresholds(read_toml(path, "thresholds file"), str(path))
+
+
+def read_thresholds_text(text: str | bytes, where: str) -> SelectSettings:
+    """Read the content of a thresholds file.
+
+    Parameters
+    ----------
+    text
+        TOML; bytes are UTF-8.
+    where
+        What it comes from, for messages.
+
+    Raises
+    ------
+    InputError
+        If it is not TOML, has no `[thresholds]` table or holds a wrong setting.
+    """
+    try:
+        values = tomllib.loads(text.decode() if isinstance(text, bytes) else text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{where}: not a TOML file: {error}") from None
+    return _thresholds(values, where)
+
+
+def _thresholds(values: dict[str, Any], where: str) -> SelectSettings:
     if not isinstance(values.get("thresholds"), dict):
-        raise InputError(f"{path}: expected a [thresholds] table, found {', '.join(values) or 'nothing'}")
-    return validated(SelectSettings, values["thresholds"], str(path))
+        raise InputError(f"{where}: expected a [thresholds] table, found {', '.join(values) or 'nothing'}")
+    return validated(SelectSettings, values["thresholds"], where)

@@ -17,7 +17,7 @@ from pickcal.calibration.mixture import probabilities
 from pickcal.plots.style import ORANGE, SKY, UM, Floats, new_figure, nothing_figure, short_names
 from pickcal.project import Project
 from pickcal.schema import Status
-from pickcal.selection import ACCEPTED, REASONS, rejection_reasons
+from pickcal.selection import ACCEPTED, REASONS, rejection_reasons, settings_of
 from pickcal.settings import SelectSettings
 
 SMOOTHING = 1.5
@@ -102,9 +102,9 @@ def _judge(
 ) -> NDArray[np.int8]:
     fit = None if calibration is None else calibration.isel(micrograph=chosen)
     if settings is not None:
-        # a selection may exclude micrographs that are not among these three
-        known = tuple(name for name in settings.exclude if name in set(table["name"].values))
-        return rejection_reasons(picks, fit, table, settings.model_copy(update={"exclude": known}), likelihood)
+        # a selection may speak of micrographs that are not among these three
+        here = settings_of(settings, {str(name) for name in table["name"].values})
+        return rejection_reasons(picks, fit, table, here, likelihood)
     ncc = calibrated_scores(picks, fit)["ncc"].values
     reasons = np.full(ncc.shape, -1, dtype=np.int8)
     for k, count in enumerate(picks["count"].values):

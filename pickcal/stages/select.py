@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from pickcal.calibration.mixture import power_limit, probabilities
 from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
-from pickcal.selection import ACCEPTED, REASONS, reason_counts, rejection_reasons, write_thresholds
+from pickcal.selection import ACCEPTED, REASONS, reason_counts, rejection_reasons, settings_of, write_thresholds
 from pickcal.settings import SelectSettings, validated
 from pickcal.stages.calibrate import blocks_of, fingerprint
 
@@ -27,8 +29,12 @@ def select(
     settings: SelectSettings,
     save: Path | None = None,
     overwrite: bool = False,
+    by: str = "",
+    check: Callable[[], None] | None = None,
 ) -> xr.Dataset:
     """Store a selection: thresholds and counts per rejection reason; picks are judged again on reading.
+
+    Attributes tell when it was stored (`saved`, ISO time), by whom (`by`), and give it a `stamp` that no other has.
 
     Parameters
     ----------
@@ -42,6 +48,11 @@ def select(
         Thresholds file to write as well.
     overwrite
         Replace a selection of this name that holds other thresholds.
+    by
+        Who stores it; default: not known.
+    check
+        Raises what speaks against storing it; called before the picks are judged, and again while nobody else can
+        store anything.
 
     Raises
     ------
@@ -50,8 +61,27 @@ def select(
     """
     project.require("picks", picks)
     stored = {"picks": picks, **settings.stored()}
-    if name in project.names("selection") and not overwrite:
-        project.check_same(f"selection/{name}", stored, "choose another --name, or give --overwrite to replace it")
+
+    def allowed() -> None:
+        if check is not None:
+            check()
+        if name in project.names("selection") and not overwrite:
+            project.check_same(f"selection/{name}", stored, "choose another --name, or give --overwrite to replace it")
+
+    allowed()
+    dataset = _counted(project, picks, settings)
+    with project.locked():
+        allowed()
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        dataset = dataset.assign_attrs(stamp=secrets.token_hex(8), saved=now, by=by)
+        project.write_whole("selection", name, dataset, stored)
+    if save is not None:
+        write_thresholds(save, settings, picks)
+    return dataset
+
+
+def _counted(project: Project, picks: str, settings: SelectSettings) -> xr.Dataset:
+    """Count picks per reason and micrograph, and the false ones to expect."""
     judge = Judge(project, picks, settings)
     counts, noise, junk = [], 0.0, 0.0
     for start, stop in judge.blocks():
@@ -60,7 +90,7 @@ def select(
         more = found.expected_false()
         noise, junk = noise + more[0], junk + more[1]
     expected = {"expected_noise": noise, "expected_junk": junk} if judge.mixture is not None else {}
-    dataset = xr.Dataset(
+    return xr.Dataset(
         {"counts": (("reason", "micrograph"), np.concatenate(counts, axis=1))},
         coords={"reason": list(REASONS)},
         attrs={
@@ -70,10 +100,6 @@ def select(
             **expected,
         },
     )
-    project.write_whole("selection", name, dataset, stored)
-    if save is not None:
-        write_thresholds(save, settings, picks)
-    return dataset
 
 
 @dataclass(frozen=True)
@@ -159,15 +185,6 @@ class Judge:
         settings = settings_of(self.settings, set(self.names[rows]))
         reasons = rejection_reasons(picks, calibration, micrographs, settings, likelihood)
         return Judged(picks, calibration, reasons, likelihood)
-
-
-def settings_of(settings: SelectSettings, names: set[str]) -> SelectSettings:
-    """Leave out what settings say of other micrographs than these."""
-    hands = {
-        key: tuple(hand for hand in getattr(settings, key) if hand.micrograph in names) for key in ("accept", "reject")
-    }
-    exclude = tuple(name for name in settings.exclude if name in names)
-    return settings.model_copy(update={"exclude": exclude, **hands})
 
 
 def judge(project: Project, picks: str, settings: SelectSettings) -> NDArray[np.int8]:
