@@ -1,9 +1,13 @@
-"""Target of `panel serve dashboards/inspect_picks.py --args PROJECT.zarr`."""
+"""Target of `panel serve dashboards/inspect_picks.py --args PROJECT.zarr [--truth FILE] [--read-only]`."""
 
-import sys
+import argparse
+from pathlib import Path
 
-from pickcal.dashboard.views import inspect_page
+from pickcal.dashboard.views.page import inspect_page
 
-if len(sys.argv) != 2:
-    raise SystemExit("expected one project: panel serve dashboards/inspect_picks.py --args PROJECT.zarr")
-inspect_page(sys.argv[1]).servable()
+parser = argparse.ArgumentParser(prog="panel serve dashboards/inspect_picks.py --args", description=__doc__)
+parser.add_argument("project", type=Path)
+parser.add_argument("--truth", type=Path)
+parser.add_argument("--read-only", action="store_true")
+given = parser.parse_args()
+inspect_page(given.project, given.truth, given.read_only).servable()

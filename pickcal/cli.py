@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 import pickcal
+from pickcal.dashboard.serving.settings import ServeSettings
 from pickcal.engine.executors import open_executor
 from pickcal.engine.progress import TerminalReporter
 from pickcal.errors import PickcalError
@@ -81,6 +82,7 @@ ImportPicks = Annotated[ImportPicksSettings, Parameter(name="*")]
 Score = Annotated[ScoreSettings, Parameter(name="*")]
 Calibrate = Annotated[CalibrateSettings, Parameter(name="*")]
 Select = Annotated[SelectSettings, Parameter(name="*")]
+Serve = Annotated[ServeSettings, Parameter(name="*")]
 Control = Annotated[ControlSettings, Parameter(name="*")]
 Export = Annotated[ExportSettings, Parameter(name="*")]
 Evaluate = Annotated[EvaluateSettings, Parameter(name="*")]
@@ -466,18 +468,27 @@ def run(
 def inspect(
     project: PROJECT,
     *,
-    port: Annotated[int, Parameter(help="Port; 0 takes a free one.")] = 0,
-    show: Annotated[bool, Parameter(help="Open a browser.")] = True,
+    truth: Annotated[
+        Path | None, Parameter(help="STAR file of true particles or hand picks, for precision and recall.")
+    ] = None,
+    settings: Serve = ServeSettings(),
     output: Output = _DEFAULT_OUTPUT,
 ) -> None:
-    """Open the dashboard in the browser; it listens on 127.0.0.1 only.
+    """Choose thresholds in the browser, once for every defocus.
 
-    Example: pickcal inspect p.zarr
+    Examples: pickcal inspect p.zarr; pickcal inspect p.zarr --truth hand_picks.star --read-only
     """
-    from pickcal.dashboard.views import serve
+    from pickcal.dashboard.serving.server import serve
+    from pickcal.dashboard.views.page import inspect_page
 
-    with _session(output) as (_, say):
-        serve(project, port=port, show=show, on_start=lambda url: say({"dashboard": url}))
+    with _session(output) as (reporter, say):
+        serve(
+            lambda: inspect_page(project, truth, settings.read_only),
+            project,
+            settings,
+            on_start=lambda url: say({"dashboard": url}),
+            note=reporter.note,
+        )
 
 
 class _Exit(Exception):

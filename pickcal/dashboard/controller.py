@@ -1,58 +1,95 @@
-"""What the dashboard shows, without any GUI: names, verdicts, counts under a threshold, figures."""
+"""What the visitors of one project share: facts, binned picks, pictures, and the thread that prepares them."""
 
 from __future__ import annotations
 
+import os
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pickcal.calibration.verdicts import ScoreWords
-from pickcal.dashboard.counting import Likely, SortedScores
+from pickcal.dashboard.address import View
+from pickcal.dashboard.background import Background
+from pickcal.dashboard.binning import Binning
+from pickcal.dashboard.cube import Cube
+from pickcal.dashboard.drafts import Draft, Drafts
+from pickcal.dashboard.images import Images
+from pickcal.dashboard.methods import METHODS, Method
+from pickcal.dashboard.montage import Montage, montage_job
+from pickcal.dashboard.shown import Shown
+from pickcal.dashboard.tally import Tally, sorted_rows, tally_job
+from pickcal.dashboard.truth import LiveTruth
 from pickcal.errors import InputError
 from pickcal.plots.fits import medians_figure, residuals_figure, scores_of
 from pickcal.plots.project import MIXTURE_FIGURES, MixtureData, mixture_figures, thinned_scores
 from pickcal.plots.scores import scores_figure, threshold_figure
-from pickcal.plots.style import UM, png, robust_limits
+from pickcal.plots.style import UM, png
 from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
-from pickcal.stages.expected import SortedProbabilities, sorted_probabilities
-from pickcal.stages.select import selections_of, thresholds_of
+from pickcal.settings import SelectSettings
+from pickcal.stages.select import Judge, selections_of, thresholds_of
 
 Floats = NDArray[np.floating]
+Key = tuple[str, Method, SelectSettings]
 
 FIGURES = ("medians", "residuals", "scores", "thresholds")
-START_PROBABILITY = 0.5
+MOST_CUBES = 3
+POLL = 1.5
+"""Least time between two looks at the disk, seconds: all visitors share them."""
+
+
+class Visitor(Protocol):
+    """Who is told when more picks are binned."""
+
+    def binned(self, key: Key) -> None:
+        """Take note that the cube of this key has changed."""
 
 
 class Inspector:
-    """One project as the first page of the dashboard sees it; never writes.
+    """One project as all visitors of the dashboard see it.
 
     Parameters
     ----------
     path
         The project store.
+    truth
+        STAR file of true particles or hand picks to compare with; default None.
+    read_only
+        Nothing is written into the project; default no.
 
     Raises
     ------
-    MissingFileError, ProjectError
-        If there is no project at `path`.
+    MissingFileError, ProjectError, InputError
+        If there is no project at `path`, or the truth is of other micrographs.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, truth: Path | None = None, read_only: bool = False) -> None:
         self.project = Project.open(path)
-        self._sorted: dict[str, SortedScores] = {}
-        self._words: dict[str, ScoreWords] = {}
-        self._ranges: dict[str, tuple[float, float]] = {}
-        self._fits: dict[str, xr.Dataset | None] = {}
-        self._likely: dict[str, SortedProbabilities | None] = {}
-        self._mixed: dict[str, bool] = {}
+        self.made = _made(self.project.path)
+        self.read_only = read_only
+        self.background = Background()
+        self.drafts = Drafts(self.project.path, read_only)
+        self.frozen: set[str] = set()
+        self.images = Images(self.project)
+        self.truth = None if truth is None else LiveTruth(self.project, truth)
+        self._visitors: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._binnings: OrderedDict[Key, Binning] = OrderedDict()
+        self._progress: dict[Key, float] = {}
+        self._failures: dict[Key, str] = {}
+        self._stamps: dict[str, tuple[float, dict[str, tuple[object, ...]]]] = {}
+        self._attributes: dict[str, tuple[object, dict[Hashable, Any]]] = {}
+        self._lock = RLock()
         self._pictures: dict[tuple[str, str], bytes] = {}
 
     @cached_property
@@ -77,17 +114,27 @@ class Inspector:
 
     def words(self, picks: str) -> ScoreWords:
         """Give what the scores of some picks are called."""
-        if picks not in self._words:
-            self.project.require("picks", picks)
-            self._words[picks] = ScoreWords.of(self.project.picks(picks).attrs)
-        return self._words[picks]
+        return ScoreWords.of(self.attributes(picks))
+
+    def attributes(self, picks: str) -> dict[Hashable, Any]:
+        """Attributes of some picks; read once for every time they were written."""
+        stamp = self.stamps(picks)["picks"]
+        if self._attributes.get(picks, (None, None))[0] != stamp:
+            self._attributes[picks] = (stamp, dict(self.project.picks(picks).attrs))
+        return self._attributes[picks][1]
+
+    def diameter(self, picks: str) -> float:
+        """Diameter of the particles, Å."""
+        return float(self.attributes(picks)["diameter"])
+
+    def require(self, picks: str) -> None:
+        """Raise a `ProjectError` unless there are such picks."""
+        self.project.require("picks", picks)
 
     def calibration(self, picks: str) -> xr.Dataset | None:
         """Fit of some picks, None where they were not calibrated."""
         self.project.require("picks", picks)
-        if picks not in self._fits:
-            self._fits[picks] = self.project.calibration(picks)
-        return self._fits[picks]
+        return self.project.calibration(picks)
 
     def verdicts(self, picks: str) -> list[tuple[str, str]]:
         """Verdict in words per score and group, that of the power score on its logarithm, and on probabilities."""
@@ -103,9 +150,7 @@ class Inspector:
 
     def has_probabilities(self, picks: str) -> bool:
         """Tell whether the calibration of some picks holds a mixture."""
-        if picks not in self._mixed:
-            self._mixed[picks] = self.calibration(picks) is not None and self.project.mixture(picks) is not None
-        return self._mixed[picks]
+        return self.calibration(picks) is not None and self.project.mixture(picks) is not None
 
     def probability_verdict(self, picks: str) -> str:
         """How the mixture of calibrated picks went, or why there is none."""
@@ -133,139 +178,213 @@ class Inspector:
         """Tell which micrographs were picked."""
         return np.asarray(self.project.done(f"picks/{picks}") == Status.DONE)
 
-    def scores(self, picks: str) -> SortedScores:
-        """Give the main scores of some picks, sorted; read once."""
-        if picks not in self._sorted:
-            self._sorted[picks] = self._read_scores(picks)
-        return self._sorted[picks]
+    def methods(self, picks: str) -> tuple[Method, ...]:
+        """List what the main threshold of some picks can be on."""
+        if self.calibration(picks) is None:
+            return METHODS[:1]
+        return METHODS if self.has_probabilities(picks) else METHODS[:2]
 
-    def _read_scores(self, picks: str) -> SortedScores:
-        fit, group = self.calibration(picks), f"picks/{picks}"
-        ncc = self.project.picks(picks)["ncc"].values
-        count = np.where(self.finished(picks), self.project.read(group, "count"), 0)
-        ncc = np.where(np.arange(ncc.shape[1]) < count[:, None], ncc, np.nan)
-        count = np.isfinite(ncc).sum(axis=1)
-        inside = np.arange(1, ncc.shape[1]) < count[:, None]
-        if not np.all((np.diff(ncc, axis=1) <= 0) | ~inside):
-            ncc = -np.sort(-ncc, axis=1)
-        shift, gain, pivot = np.zeros(len(count)), np.ones(len(count)), 0.0
-        if fit is not None:
-            shift = np.nan_to_num(fit["shift"].sel(score="ncc").values)
-            gain = np.nan_to_num(fit["gain"].values, nan=1.0)
-            pivot = float(fit.attrs["pivot"])
-        return SortedScores(ncc, count, shift, gain, pivot)
+    def selections(self, picks: str) -> list[str]:
+        """Names of the stored selections of some picks."""
+        return selections_of(self.project, picks)
 
-    def accepted(self, picks: str, min_ncc: float) -> NDArray[np.int64]:
-        """Count accepted picks per micrograph under a least calibrated main score."""
-        return self.scores(picks).accepted(min_ncc)
+    def check(self, picks: str, settings: SelectSettings) -> None:
+        """Raise an `InputError` if settings name micrographs or picks that are not here, or need what there is not."""
+        judge = Judge(self.project, picks, settings)
+        named = {*settings.exclude, *(hand.micrograph for hand in (*settings.accept, *settings.reject))}
+        rows = [row for row, name in enumerate(self.micrographs) if name in named] or [0]
+        for row in rows:
+            judge.block(row, row + 1)
 
-    def threshold_range(self, picks: str) -> tuple[float, float]:
-        """Find the lowest and highest calibrated main score; of scores with a few far out the middle 99 %.
+    # binned picks
 
-        0 and 1 where there are none.
-        """
-        if picks not in self._ranges:
-            self._ranges[picks] = robust_limits(self.scores(picks).sample())
-        return self._ranges[picks]
+    def join(self, visitor: Visitor) -> None:
+        """Tell a visitor from now on when more picks are binned."""
+        self._visitors.add(visitor)
 
-    def has_scores(self, picks: str) -> bool:
-        """Tell whether any pick of a finished micrograph has a score."""
-        return bool(self.scores(picks).count.any())
+    def leave(self, visitor: Visitor) -> None:
+        """End what runs for a visitor."""
+        self._visitors.discard(visitor)
+        for what in ("tally", "montage"):
+            self.background.cancel((what, id(visitor)))
 
-    def starting_threshold(self, picks: str) -> float:
-        """Least score of the first selection of these picks that has one on calibrated scores, else a proposal.
+    def cube(self, picks: str, method: Method, fixed: SelectSettings) -> Cube | None:
+        """Binned picks for a method; None until the first of them are binned."""
+        with self._lock:
+            found = self._binnings.get((picks, method, fixed))
+        return None if found is None else found.cube
 
-        The proposal is the score above which there are as many picks as particles were estimated, from decoys or, where
-        there are none, by the mixture; else the middle of the range.
-        """
-        for name in selections_of(self.project, picks):
+    def progress(self, picks: str, method: Method, fixed: SelectSettings) -> float:
+        """How many of the picks are binned, 0 to 1."""
+        return self._progress.get((picks, method, fixed), 0.0)
+
+    def failure(self, picks: str, method: Method, fixed: SelectSettings) -> str:
+        """Why the picks could not be binned; "" if they could."""
+        return self._failures.get((picks, method, fixed), "")
+
+    def bin(self, picks: str, method: Method, fixed: SelectSettings) -> None:
+        """Have picks binned in the background, or those of micrographs that were finished since."""
+        key = (picks, method, fixed)
+        with self._lock:
+            known = self._binnings.get(key)
+            if known is None:
+                truth = None if self.truth is None else self.truth.of(picks)
+                known = Binning(self.project, picks, method, fixed, self._extra(picks, method), truth)
+                self._binnings[key] = known
+                while len(self._binnings) > MOST_CUBES:
+                    old, _ = self._binnings.popitem(last=False)
+                    self.background.cancel(("bin", old))
+            self._binnings.move_to_end(key)
+        if self.background.running(("bin", key)) or (known.cube is not None and known.up_to_date):
+            return
+        folder = cache_folder()
+        self._failures.pop(key, None)
+
+        def progress(part: float) -> None:
+            self._progress[key] = part
+            self._tell(key)
+
+        def done(_: object) -> None:
+            progress(1.0)
+
+        def failed(error: Exception) -> None:
+            self._failures[key] = str(error)
+            self._tell(key)
+
+        self.background.submit(("bin", key), lambda: known.job(folder), done, progress, failed, priority=2)
+
+    def _tell(self, key: Key) -> None:
+        for visitor in list(self._visitors):
+            visitor.binned(key)
+
+    def _extra(self, picks: str, method: Method) -> dict[str, tuple[float, ...]]:
+        """Thresholds of the stored selections, which are to be counted exactly."""
+        found: dict[str, set[float]] = {}
+        for name in self.selections(picks):
             settings = thresholds_of(self.project, name)
-            if settings.min_ncc is not None and not settings.raw:
-                return settings.min_ncc
-        fit = self.calibration(picks)
-        low, high = self.threshold_range(picks)
-        wanted = 0.0
-        if fit is not None and self.has_decoys(picks):
-            wanted = float(np.nansum(fit["particles"].values))
-        elif self.has_probabilities(picks):
-            mixture = self.project.mixture(picks)
-            assert mixture is not None
-            wanted = float(mixture["expected"].sel(component="particle").sum())
-        if not wanted:
-            return 0.5 * (low + high)
-        for _ in range(40):
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if self.accepted(picks, middle).sum() > wanted else (low, middle)
-        return low
+            if settings.raw == (method == "raw"):
+                for field in ("min_ncc", "probability", "fdr", "min_power", "max_power", "edge"):
+                    value = getattr(settings, field)
+                    if value is not None:
+                        found.setdefault(field, set()).add(float(value))
+        return {field: tuple(sorted(values)) for field, values in found.items()}
 
-    def probabilities(self, picks: str) -> SortedProbabilities | None:
-        """Probabilities of some picks, sorted; read once. None where there is no mixture."""
-        if picks not in self._likely:
-            self._likely[picks] = sorted_probabilities(self.project, picks)
-        return self._likely[picks]
+    # micrographs
 
-    def likely(self, picks: str, probability: float, fdr: float | None = None) -> Likely:
-        """Count accepted picks per micrograph under a least probability and a largest false discovery rate.
+    def shown(self, picks: str, rows: NDArray[np.intp]) -> Shown:
+        """Take the picks of a few micrographs, to be judged again and again."""
+        return Shown(self.project, picks, [int(row) for row in rows])
+
+    def trio(self, picks: str, turn: int) -> NDArray[np.intp]:
+        """Find finished, preferably not outlying micrographs of low, middle and high defocus.
 
         Parameters
         ----------
         picks
             Name of the picks.
-        probability
-            In [0, 1].
-        fdr
-            Fraction; default None, no limit.
-
-        Raises
-        ------
-        InputError
-            If the picks have no probabilities.
+        turn
+            0 the lowest, the middle and the highest defocus; 1 those next to them, and so on, in turn.
         """
-        found = self.probabilities(picks)
-        if found is None:
-            raise InputError(f"{self.project.path}: picks {picks!r} have no probabilities; run 'pickcal calibrate'")
-        accepted = found.accepted(probability, fdr)
-        return Likely(accepted, *found.false_picks(accepted))
-
-    def starting_probability(self, picks: str) -> float:
-        """Least probability of the first selection of these picks that has one, else 0.5."""
-        for name in selections_of(self.project, picks):
-            probability = thresholds_of(self.project, name).probability
-            if probability is not None:
-                return probability
-        return START_PROBABILITY
-
-    def table(self, picks: str, min_ncc: float) -> pd.DataFrame:
-        """One row per micrograph: name, defocus, picks, accepted, estimated particles, medians, status."""
-        return self._table(picks, {"accepted": self.accepted(picks, min_ncc)})
-
-    def likely_table(self, picks: str, likely: Likely) -> pd.DataFrame:
-        """One row per micrograph as in `table`, with the expected false picks among the accepted ones."""
-        false = {"expected noise": likely.noise, "expected junk": likely.junk}
-        if not self.has_power(picks):
-            del false["expected junk"]
-        columns: dict[str, Any] = {name: np.round(values, 2) for name, values in false.items()}
-        return self._table(picks, {"accepted": likely.accepted, **columns})
-
-    def _table(self, picks: str, counts: dict[str, Any]) -> pd.DataFrame:
-        fit = self.calibration(picks)
-        group = f"picks/{picks}"
-        status = [Status(int(value)).name.lower() for value in self.project.done(group)]
-        columns = {
-            "micrograph": self.micrographs,
-            "defocus (µm)": np.round(self.defocus, 3),
-            "picks": self.project.read(group, "count"),
-            **counts,
-        }
+        usable, fit = self.finished(picks), self.calibration(picks)
         if fit is not None:
-            if self.has_decoys(picks):
-                columns["particles (estimate)"] = np.round(fit["particles"].values)
-            for score in scores_of(fit):
-                median = np.round(fit["median"].sel(score=score).values, 4 if score == "ncc" else 3)
-                columns[f"median {self.words(picks).of_score(score)}"] = median
-            outlying = (fit["outlier"].values == 1).any(axis=0)
-            status = [f"{word}, outlying" if out else word for word, out in zip(status, outlying, strict=True)]
-        return pd.DataFrame({**columns, "status": status})
+            ordinary = usable & (fit["outlier"].values == 0).all(axis=0) & np.isfinite(fit["median"].values).all(axis=0)
+            usable = ordinary if ordinary.sum() >= 3 else usable
+        rows = np.flatnonzero(usable)
+        rows = rows[np.argsort(self.defocus[rows], kind="stable")]
+        known = rows[np.isfinite(self.defocus[rows])]
+        rows = known if len(known) >= 3 else rows
+        if len(rows) <= 3:
+            return np.asarray(rows)
+        turn %= max(1, len(rows) // 3)
+        middle = len(rows) // 2 + (turn + 1) // 2 * (1 if turn % 2 else -1)
+        return np.asarray(rows[[turn, middle, len(rows) - 1 - turn]])
+
+    def order(self, picks: str, view: View, tally: Tally) -> NDArray[np.intp]:
+        """Rows of the list of all micrographs, in the order in which a visitor has them."""
+        return sorted_rows(self.project, picks, tally, view.sort, view.descending, view.search)
+
+    # what visitors have done in the background
+
+    def count(
+        self,
+        visitor: Visitor,
+        picks: str,
+        settings: SelectSettings,
+        tally: Tally,
+        first: NDArray[np.intp],
+        counted: Callable[[float], None],
+    ) -> None:
+        """Have the picks of every micrograph counted exactly, into a tally."""
+        last = [0.0]
+
+        def progress(part: float) -> None:
+            # a table of many micrographs is not sent for every block
+            if part >= 1 or time.monotonic() - last[0] > 1:
+                last[0] = time.monotonic()
+                counted(part)
+
+        self.background.submit(
+            ("tally", id(visitor)),
+            lambda: tally_job(self.project, picks, settings, first, tally),
+            lambda _: counted(1.0),
+            progress,
+            priority=3,
+        )
+
+    def draw_montage(
+        self,
+        visitor: Visitor,
+        picks: str,
+        settings: SelectSettings,
+        lowpass: float,
+        drawn: Callable[[Montage], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Have cutouts of the picks around the threshold and of the highest power made."""
+        self.background.submit(
+            ("montage", id(visitor)),
+            lambda: montage_job(self.project, self.images, picks, settings, lowpass or None),
+            drawn,
+            failed=failed,
+            priority=1,
+        )
+
+    def keep(self, key: str, draft: Draft, failed: Callable[[Exception], None]) -> None:
+        """Keep the decisions of a visitor, in the background."""
+
+        def write() -> Any:
+            self.drafts.write(key, draft)
+            yield 1.0
+
+        self.background.submit(("draft", key), write, failed=failed)
+
+    # changes on the disk
+
+    def stamps(self, picks: str) -> dict[str, tuple[object, ...]]:
+        """When "picks", "finished" (the status of their micrographs) and "saved" (selections) were written last.
+
+        Visitors compare it with what they saw before; they share one look at the disk. What was binned of picks that
+        have changed is forgotten.
+        """
+        with self._lock:
+            when, before = self._stamps.get(picks, (0.0, {}))
+            now = time.monotonic()
+            if before and now - when < POLL:
+                return before
+            found = stamps(self.project.path, picks)
+            self._stamps[picks] = (now, found)
+            if before and before["picks"] != found["picks"]:
+                self._forget(picks)
+            return found
+
+    def _forget(self, picks: str) -> None:
+        with self._lock:
+            for key in [key for key in self._binnings if key[0] == picks]:
+                self.background.cancel(("bin", key))
+                del self._binnings[key]
+            self._pictures = {key: value for key, value in self._pictures.items() if key[0] != picks}
+
+    # plots
 
     def figures(self, picks: str) -> tuple[str, ...]:
         """List the plots that some picks support."""
@@ -309,29 +428,61 @@ class Inspector:
 _TOTALS = (("picks", "count"), ("decoys", "decoy_count"))
 
 
-_SHARED: dict[str, tuple[tuple[object, ...], Inspector]] = {}
+def stamps(path: Path, picks: str) -> dict[str, tuple[object, ...]]:
+    """When the picks and their calibration, the status of their micrographs, and the selections were written last."""
+    places = {
+        "picks": [
+            f"picks/{picks}/zarr.json",
+            f"calibration/{picks}/zarr.json",
+            f"calibration/{picks}/mixture/zarr.json",
+        ],
+        "finished": [f"picks/{picks}/status/c", f"picks/{picks}/status/zarr.json"],
+        "saved": ["selection/*/zarr.json"],
+    }
+    out: dict[str, tuple[object, ...]] = {}
+    for what, patterns in places.items():
+        found: list[object] = []
+        for place in sorted(place for pattern in patterns for place in path.glob(pattern)):
+            with suppress(FileNotFoundError):  # a group that is being replaced
+                stat = place.stat()
+                found.append((str(place), stat.st_mtime_ns, stat.st_ino))
+        out[what] = tuple(found)
+    return out
 
 
-def shared_inspector(path: Path | str) -> Inspector:
-    """Give all visitors of one server the same inspector, and a new one when the project has changed.
+def cache_folder() -> Path | None:
+    """Folder for binned picks of large projects, so that they open at once; None where there is no home folder."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return home / "pickcal" / "binned"
+
+
+_SHARED: dict[tuple[str, str, bool], Inspector] = {}
+
+
+def shared_inspector(path: Path | str, truth: Path | None = None, read_only: bool = False) -> Inspector:
+    """Give all visitors of one server the same inspector, and a new one when the project was made anew.
 
     Raises
     ------
-    MissingFileError, ProjectError
-        If there is no project at `path`.
+    MissingFileError, ProjectError, InputError
+        As `Inspector`.
     """
-    key = str(Path(path).resolve())
-    state = _state(Path(path))
-    if key not in _SHARED or _SHARED[key][0] != state:
-        _SHARED[key] = (state, Inspector(path))
-    return _SHARED[key][1]
+    key = (str(Path(path).resolve()), str(truth or ""), read_only)
+    found = _SHARED.get(key)
+    if found is None or found.made != _made(Path(path)):
+        if found is not None:
+            found.background.close()
+        _SHARED[key] = found = Inspector(path, truth, read_only)
+    return found
 
 
-def _state(path: Path) -> tuple[object, ...]:
-    """When something was last written: groups as wholes, and, while picking goes on, the status of batches."""
-    places = ["zarr.json", "*/zarr.json", "*/*/zarr.json", "micrographs/status/c", "picks/*/status/c"]
-    found = []
-    for place in sorted(place for pattern in places for place in path.glob(pattern)):
-        with suppress(FileNotFoundError):  # a group that is being replaced
-            found.append((str(place), place.stat().st_mtime_ns))
-    return tuple(found)
+def _made(path: Path) -> tuple[int, int] | None:
+    """Which project it is: one that was imported anew is another."""
+    try:
+        stat = (path / "micrographs" / "zarr.json").stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns

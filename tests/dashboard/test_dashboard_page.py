@@ -1,19 +1,26 @@
-"""The page in a real browser: it loads, asks nobody else, and its slider counts."""
+"""The whole page in a real browser, served by `pickcal inspect`: on real micrographs, and against the command line."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlparse
+from types import SimpleNamespace
+from urllib.parse import parse_qs, urlparse
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
+from small_project import make_project
 
-from pickcal.dashboard.controller import Inspector
-from pickcal.dashboard.views import serve
-from pickcal.errors import InputError, MissingFileError
+from pickcal.project import Project
+from pickcal.schema import Status
+from pickcal.selection import ACCEPTED, read_thresholds, reason_counts
+from pickcal.settings import SelectSettings
+from pickcal.stages.select import judge, thresholds_of
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -24,13 +31,14 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
 ROOT = Path(__file__).parents[2]
-SERVE = "import sys; from pickcal.dashboard.views import serve; serve(sys.argv[1], show=False)"
+PICTURES = Path(os.environ["PICKCAL_SCREENSHOTS"]) if "PICKCAL_SCREENSHOTS" in os.environ else None
+TABS = ("Low, middle and high defocus", "All micrographs", "Montage", "Calibration", "Save and export")
 
 
 @contextmanager
-def running(command, pattern):
+def running(command, pattern=r"(http://127\.0\.0\.1:\d+\S*)"):
     """Run a server until the block ends; yields the address that it prints."""
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -54,22 +62,18 @@ def running(command, pattern):
         process.stdout.close()
 
 
-@contextmanager
-def browsing(address, width=1280):
-    """Open the page; yields it with the lists of console errors and of requests to other hosts."""
+def inspecting(path, *options):
+    return running([sys.executable, "-m", "pickcal", "inspect", str(path), "--no-show", *map(str, options)])
+
+
+@pytest.fixture(scope="module")
+def browser():
     from playwright.sync_api import sync_playwright
 
-    errors, strangers = [], []
     with sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: strangers.append(request.url) if foreign(request.url) else None)
-        page.goto(address)
-        page.get_by_text("picks accepted on").wait_for(timeout=60_000)
-        yield page, errors, strangers
-        browser.close()
+        launched = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield launched
+        launched.close()
 
 
 def foreign(url):
@@ -77,132 +81,382 @@ def foreign(url):
     return not url.startswith("data:") and urlparse(url).hostname != "127.0.0.1"
 
 
-@pytest.fixture(scope="module")
-def address(project):
-    with running([sys.executable, "-c", SERVE, str(project.path)], r"(http://127\.0\.0\.1:\d+/)") as found:
-        yield found
+class Seen:
+    """A page and what is on it."""
+
+    def __init__(self, page):
+        self.page = page
+        self.errors, self.strangers = [], []
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.strangers.append(request.url) if foreign(request.url) else None)
+
+    def go(self, address):
+        self.page.goto(address)
+        self.page.locator(".counts").get_by_text("picks accepted").wait_for(timeout=60_000)
+        assert self.eventually(lambda: "sample" not in self.text())
+        return self
+
+    def text(self):
+        return self.page.locator(".counts").inner_text()
+
+    def accepted(self):
+        found = re.search(r"^([\d,]+) of ([\d,]+) picks accepted", self.text(), re.M)
+        return int(found[1].replace(",", "")) if found else None
+
+    def drawn(self, count=3):
+        plates = self.page.locator(".plate[data-painted]")
+        return [plates.nth(i).evaluate("plate => [plate.drawn.accepted, plate.drawn.rejected]") for i in range(count)]
+
+    def range(self, name):
+        return self.page.locator(f"[data-threshold={name}] input[type=range]")
+
+    def number(self, name):
+        return self.page.locator(f"[data-threshold={name}] input[type=number]")
+
+    def query(self):
+        return {name: values[0] for name, values in parse_qs(urlparse(self.page.url).query).items()}
+
+    def tab(self, name):
+        self.page.locator(".bk-tab").get_by_text(name, exact=True).click()
+
+    def button(self, name):
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def eventually(self, condition):
+        for _ in range(200):
+            if condition():
+                return True
+            self.page.wait_for_timeout(50)
+        return False
 
 
-def accepted(page):
-    """Number that the page shows; None while a tab is being drawn."""
-    shown = re.search(r"(\d+) picks accepted", page.get_by_text("picks accepted on").inner_text())
-    return int(shown[1]) if shown else None
+@contextmanager
+def visiting(browser, address, width=1280, height=1000, **options):
+    page = browser.new_page(viewport={"width": width, "height": height}, **options)
+    seen = Seen(page)
+    try:
+        yield seen.go(address)
+        assert (seen.errors, seen.strangers) == ([], [])
+    finally:
+        page.close()
 
 
-@needs_chromium
-@pytest.mark.parametrize("width", [1280, 700])
-def test_the_page_loads_without_errors_and_without_other_hosts(address, width):
-    with browsing(address, width) as (page, errors, strangers):
-        page.get_by_alt_text("Medians of picks template").wait_for(timeout=30_000)
-        page.get_by_text("mics/stack_01.mrc").wait_for(timeout=30_000)
-        assert page.get_by_text("NCC score: slope +").is_visible()
-        page.get_by_text("Scores", exact=True).click()
-        page.get_by_alt_text("Scores of picks template").wait_for(timeout=30_000)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert errors == []
-    assert strangers == []
+@pytest.fixture
+def own(tmp_path):
+    """A project of one's own, calibrated, with a selection."""
+    return make_project(tmp_path / "p.zarr")
 
 
-@needs_chromium
-def test_moving_the_slider_changes_the_count_to_that_of_the_controller(address, project):
-    inspector = Inspector(project.path)
-    with browsing(address) as (page, errors, _):
-        assert accepted(page) == inspector.accepted("template", 0.3).sum()
-        before = accepted(page)
-        handle = page.locator(".noUi-handle")
-        handle.focus()
-        for _ in range(12):
-            handle.press("ArrowLeft")
-
-        def agrees():
-            shown = float(re.search(r"score: (-?[\d.]+)", page.get_by_text("Least calibrated").inner_text())[1])
-            fewest, most = (inspector.accepted("template", shown + d).sum() for d in (1e-4, -1e-4))
-            return shown < 0.3 and before < fewest <= accepted(page) <= most
-
-        assert eventually(page, agrees)
-        assert errors == []
+def judged(project, settings):
+    reasons = judge(project, "template", settings)
+    return reason_counts(reasons).sum(axis=1), reasons
 
 
-def false_picks(page):
-    shown = re.search(r"expected false picks: ([\d.]+)", page.get_by_text("picks accepted on").inner_text())
-    return float(shown[1]) if shown else None
+def rows_of(project):
+    """Rows of the lowest, the middle and the highest defocus, as the page chooses them."""
+    from pickcal.dashboard.controller import Inspector
+
+    return Inspector(project.path).trio("template", 0)
 
 
-@needs_chromium
-def test_moving_the_probability_slider_changes_accepted_and_expected_false_picks(address, project):
-    inspector = Inspector(project.path)
+def test_a_threshold_changes_counts_and_colours_and_all_of_it_is_saved(browser, own, tmp_path, cli):
+    rows = rows_of(own)
+    with inspecting(own.path) as address:
+        with visiting(browser, address) as seen:
 
-    def agrees(likely):
-        total = likely.accepted.sum(), likely.noise.sum() + likely.junk.sum()
-        return lambda: (accepted(page), false_picks(page)) == (total[0], pytest.approx(total[1], abs=0.06))
+            def agrees(settings):
+                counts, reasons = judged(own, settings)
+                circles = [[int((r == ACCEPTED).sum()), int((r > ACCEPTED).sum())] for r in reasons[rows]]
+                return lambda: seen.accepted() == counts[ACCEPTED] and seen.drawn() == circles
 
-    with browsing(address) as (page, errors, _):
-        assert "expected false picks" not in page.get_by_text("picks accepted on").inner_text()
-        page.get_by_text("By probability", exact=True).click()
-        page.get_by_text("expected false picks").wait_for(timeout=30_000)
-        start = inspector.likely("template", 0.5)
-        assert eventually(page, agrees(start))
-        handle = page.locator(".noUi-handle")
-        handle.focus()
-        handle.press("Home")
-        everything = inspector.likely("template", 0.0)
-        assert everything.accepted.sum() > start.accepted.sum() + 500
-        assert eventually(page, agrees(everything))
-        rate = page.get_by_placeholder("no limit")
-        rate.fill("0.05")
-        rate.press("Enter")
-        limited = inspector.likely("template", 0.0, 0.05)
-        assert limited.accepted.sum() < everything.accepted.sum() - 500
-        assert eventually(page, agrees(limited))
-        rate.fill("")
-        rate.press("Enter")
-        assert eventually(page, agrees(everything))
-        page.get_by_text("By NCC score", exact=True).click()
-        assert eventually(page, lambda: accepted(page) == inspector.accepted("template", 0.3).sum())
-        assert errors == []
+            start = thresholds_of(own, "strict")
+            assert seen.eventually(agrees(start))
+            # the middle of the range's grip is taken and moved, as with a mouse
+            box = seen.range("min_ncc").bounding_box()
+            part = seen.range("min_ncc").evaluate("r => (r.value - r.min) / (r.max - r.min)")
+            at = box["x"] + 8 + (box["width"] - 16) * part
+            seen.page.mouse.move(at, box["y"] + box["height"] / 2)
+            seen.page.mouse.down()
+            for step in range(1, 9):
+                seen.page.mouse.move(at + 4 * step, box["y"] + box["height"] / 2)
+            seen.page.mouse.up()
+            assert seen.eventually(lambda: float(seen.query().get("min_ncc", 0)) > 0.31)
+            moved = start.model_copy(update={"min_ncc": float(seen.query()["min_ncc"])})
+            assert seen.eventually(agrees(moved))
+            assert judged(own, moved)[0][ACCEPTED] < judged(own, start)[0][ACCEPTED]
+            # a pick by hand and an excluded micrograph
+            plate = seen.page.locator(".plate[data-painted]").nth(1)
+            place = int(np.flatnonzero(judged(own, moved)[1][rows[1]] == ACCEPTED)[0])
+            where = plate.evaluate("(plate, place) => plate.where(place)", place)
+            seen.page.mouse.click(where["x"], where["y"])
+            assert seen.eventually(lambda: "draft" in seen.query())
+            seen.page.get_by_role("button", name=re.compile("Exclude")).nth(2).click()
+            seen.page.keyboard.press("5")
+            seen.page.get_by_label("Save as").fill("mine")
+            seen.button("Save").click()
+            assert seen.eventually(lambda: "mine" in own.names("selection"))
+            saved = thresholds_of(own, "mine")
+            assert saved.min_ncc == moved.min_ncc and len(saved.reject) == 1 and len(saved.exclude) == 1
+            assert saved.exclude == (str(own.read("micrographs", "name")[rows[2]]),)
+            assert seen.eventually(lambda: seen.accepted() == judged(own, saved)[0][ACCEPTED])
+            seen.page.keyboard.press("Escape")
+            with seen.page.expect_download() as download:
+                seen.button("Download thresholds file").click()
+            file = tmp_path / "t.toml"
+            download.value.save_as(file)
+            assert read_thresholds(file) == saved
+            url = seen.page.url
+        with visiting(browser, url) as again:
+            # a reload, or the link in other hands, shows the same
+            assert again.eventually(lambda: again.accepted() == judged(own, saved)[0][ACCEPTED])
+            assert again.query() == {**again.query(), **dict(min_ncc=repr(saved.min_ncc), selection="mine")}
+            again.tab(TABS[4])
+            again.page.get_by_text("selection mine, saved").wait_for()
+            export_everything(again, own, tmp_path, file, cli)
 
 
-@needs_chromium
-def test_plots_of_the_mixture_are_beside_the_others(address):
-    with browsing(address, 700) as (page, errors, _):
-        for title in ("Components", "Score plane", "False picks", "Trends"):
-            button = page.get_by_text(title, exact=True)
-            box = button.bounding_box()
-            assert box["x"] >= 0 and box["x"] + box["width"] <= 700
-            button.click()
-            page.get_by_alt_text(f"{title} of picks template").wait_for(timeout=30_000)
-        assert errors == []
+def export_everything(seen, own, tmp_path, file, cli):
+    """Files exported by the page are those of the command line with the thresholds file, byte for byte."""
+    other = shutil.copytree(own.path, tmp_path / "other" / "p.zarr")
+    cli("select", other, "--picks", "template", "--thresholds", file, "--name", "again", code=0)
+    for label, name, out in (
+        ("RELION (STAR)", "relion", "r"),
+        ("CSV table", "csv", "p.csv"),
+        ("cryoSPARC (.cs)", "cryosparc", "p.cs"),
+    ):
+        seen.page.get_by_label("Format").select_option(label=label)
+        seen.page.get_by_label("Write to").fill(out)
+        seen.page.get_by_label("Write to").press("Tab")
+        seen.button("Export").click()
+        ours = own.path.parent / out
+        assert seen.eventually(ours.exists), label
+        # paths in RELION's files are relative to the folder in which the command is given
+        theirs = other.parent / out
+        cli("export", "p.zarr", out, "--selection", "again", "--format", name, cwd=other.parent, code=0)
+        pairs = (
+            [(ours, theirs)] if ours.is_file() else [(ours / p.relative_to(theirs), p) for p in theirs.rglob("*.star")]
+        )
+        assert pairs
+        for mine, its in pairs:
+            assert seen.eventually(
+                lambda mine=mine, its=its: mine.is_file() and mine.read_bytes() == its.read_bytes()
+            ), mine
 
 
-def eventually(page, condition):
-    for _ in range(100):
-        if condition():
-            return True
-        page.wait_for_timeout(100)
-    return False
+def test_the_keyboard_does_all_of_it(browser, own):
+    rows = rows_of(own)
+    names = own.read("micrographs", "name")
+    with inspecting(own.path) as address, visiting(browser, address) as seen:
+        press = seen.page.keyboard.press
+        start = seen.accepted()
+        for _ in range(3):
+            press("]")
+        assert seen.eventually(lambda: seen.accepted() < start)
+        for _ in range(3):
+            press("u")
+        assert seen.eventually(lambda: seen.accepted() == start)
+        press("r")
+        assert seen.eventually(lambda: seen.accepted() < start)
+        press("Control+z")
+        assert seen.eventually(lambda: seen.accepted() == start)
+        press("2")
+        assert seen.eventually(lambda: seen.query().get("tab") == "all")
+        first = seen.query()["micrograph"]
+        press("n")
+        assert seen.eventually(lambda: seen.query()["micrograph"] != first)
+        press("p")
+        assert seen.eventually(lambda: seen.query()["micrograph"] == first == names[rows[0]])
+        press(".")
+        press("a")
+        assert seen.eventually(lambda: abs(seen.accepted() - start) == 1)
+        press("x")
+        count = int((judged(own, thresholds_of(own, "strict"))[1][rows[0]] == ACCEPTED).sum())
+        assert seen.eventually(lambda: start - count - 1 <= seen.accepted() <= start - count + 1)
+        press("x")
+        press("v")
+        assert seen.eventually(lambda: seen.query().get("rejected") == "0")
+        press("c")
+        assert seen.eventually(lambda: seen.query()["method"] == "raw")
+        press("c")
+        assert seen.eventually(lambda: seen.query()["method"] == "line")
+        for key, tab in (("3", "montage"), ("4", "calibration"), ("5", "save"), ("1", None)):
+            press(key)
+            assert seen.eventually(lambda tab=tab: seen.query().get("tab") == tab)
+        press("?")
+        seen.page.get_by_role("dialog", name="Keyboard").wait_for()
+        press("Escape")
+        # Tab reaches controls, and what has the focus is framed
+        press("Tab")
+        press("Tab")
+        framed = seen.page.evaluate(
+            """() => { let e = document.activeElement
+              while (e.shadowRoot && e.shadowRoot.activeElement) e = e.shadowRoot.activeElement
+              return [e.tagName, getComputedStyle(e).outlineStyle, parseFloat(getComputedStyle(e).outlineWidth)] }"""
+        )
+        assert framed[0] in ("BUTTON", "SELECT", "INPUT") and framed[1] == "solid" and framed[2] >= 2
 
 
-@needs_chromium
-def test_the_panel_serve_target_shows_the_same_page(project):
+def test_two_people_do_not_overwrite_each_other(browser, own):
+    with inspecting(own.path) as address, visiting(browser, address) as one, visiting(browser, address) as two:
+        for seen, key in ((one, "]"), (two, "[")):
+            seen.page.keyboard.press(key)
+            seen.page.keyboard.press("5")
+            seen.button("Save").wait_for()
+        one.button("Save").click()
+        one.page.get_by_text("selection strict, saved").wait_for()
+        mine = thresholds_of(own, "strict")
+        two.button("Save").click()
+        two.page.get_by_text(re.compile("was saved by")).first.wait_for()
+        assert thresholds_of(own, "strict") == mine
+        two.page.get_by_role("button", name=re.compile("[Rr]eplace")).last.click()
+        assert two.eventually(lambda: thresholds_of(own, "strict") != mine)
+
+
+def test_a_running_job_is_seen(browser, tmp_path):
+    project = make_project(tmp_path / "p.zarr", calibrate=False)
+    status = project.done("picks/template")
+    places = project._array("picks/template", "status")
+    places[: 2 * project.batch] = np.int8(Status.PENDING)
+    with inspecting(project.path) as address, visiting(browser, address) as seen:
+        header = seen.page.locator("header")
+        assert seen.eventually(lambda: f"of {project.count} micrographs picked" in header.inner_text())
+        seen.page.locator("header progress").wait_for()
+        few = int(re.search(r"([\d,]+) picks accepted", seen.text().replace("of ", ""))[1].replace(",", ""))
+        places[:] = status
+        total = int(project.read("picks/template", "count")[status == Status.DONE].sum())
+        assert seen.eventually(lambda: f"{total:,} picks accepted" in seen.text().replace("of ", "")) and few < total
+        assert seen.eventually(lambda: "of 12 micrographs picked" not in header.inner_text())
+
+
+def test_a_lost_connection_comes_back_as_it_was(browser, own):
+    port = "5199"
+    with inspecting(own.path, "--port", port) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        seen = Seen(page).go(address)
+        seen.page.keyboard.press("]")
+        seen.page.keyboard.press("2")
+        seen.page.keyboard.press(".")
+        seen.page.keyboard.press("a")
+        assert seen.eventually(lambda: "draft" in seen.query())
+        accepted = seen.accepted()
+    page.locator("#pickcal-connection").wait_for(timeout=20_000)
+    with inspecting(own.path, "--port", port):
+        # the server is another one: the page loads anew by itself, with all that was decided
+        page.locator("#pickcal-connection").wait_for(state="detached", timeout=120_000)
+        page.locator(".counts").get_by_text("picks accepted").wait_for(timeout=60_000)
+        assert seen.eventually(lambda: seen.accepted() == accepted)
+        page.close()
+
+
+def test_read_only_saves_nothing(browser, own):
+    before = {path: path.stat().st_mtime_ns for path in own.path.rglob("*")}
+    with inspecting(own.path, "--read-only") as address, visiting(browser, address) as seen:
+        start = seen.accepted()
+        seen.page.keyboard.press("]")
+        assert seen.eventually(lambda: seen.accepted() != start)
+        assert "read-only" in seen.page.locator("header").inner_text()
+        seen.page.keyboard.press("5")
+        seen.button("Download thresholds file").wait_for()
+        assert seen.button("Save").count() == 0 or seen.button("Save").is_disabled()
+    assert {path: path.stat().st_mtime_ns for path in own.path.rglob("*")} == before
+
+
+def test_tables_without_images_are_inspected_too(browser, tmp_path, data, cli):
+    cli(
+        "import",
+        data / "relion_10204" / "micrographs_ctf.star",
+        "--tables-only",
+        "--project",
+        tmp_path / "q.zarr",
+        code=0,
+    )
+    cli(
+        "import-picks",
+        tmp_path / "q.zarr",
+        data / "relion_10204" / "AutoPick_template",
+        "--name",
+        "relion",
+        "--diameter",
+        150,
+        code=0,
+    )
+    cli("calibrate", tmp_path / "q.zarr", "--picks", "relion", code=0)
+    project = Project.open(tmp_path / "q.zarr")
+    with inspecting(project.path) as address, visiting(browser, address) as seen:
+        seen.number("min_ncc").fill("0.6")
+        seen.number("min_ncc").press("Tab")
+        assert seen.eventually(lambda: seen.query().get("min_ncc") == "0.6")
+        settings = SelectSettings(
+            **{k: float(v) for k, v in seen.query().items() if k in ("min_ncc", "probability", "max_power")}
+        )
+        count = int((judge(project, "relion", settings) == ACCEPTED).sum())
+        assert seen.eventually(lambda: seen.accepted() == count)
+        seen.page.get_by_text("tables only").first.wait_for()
+        for key in "2345":
+            seen.page.keyboard.press(key)
+            seen.page.wait_for_timeout(500)
+
+
+def test_the_panel_serve_target_shows_the_same_page(browser, own):
     target = [sys.executable, "-m", "panel", "serve", "dashboards/inspect_picks.py", "--port", "0"]
-    target += ["--address", "127.0.0.1", "--args", str(project.path)]
+    target += ["--address", "127.0.0.1", "--args", str(own.path)]
     with running(target, r"(http://(?:127\.0\.0\.1|localhost):\d+/inspect_picks)") as address:
-        with browsing(address.replace("localhost", "127.0.0.1")) as (page, errors, strangers):
-            assert accepted(page) > 0
-        assert (errors, strangers) == ([], [])
+        with visiting(browser, address.replace("localhost", "127.0.0.1")) as seen:
+            assert seen.accepted() == judged(own, thresholds_of(own, "strict"))[0][ACCEPTED]
 
 
-def test_it_listens_on_this_machine_only(project):
-    with pytest.raises(InputError, match=r"expected 127\.0\.0\.1 or localhost, got '0\.0\.0\.0'"):
-        serve(project.path, address="0.0.0.0", show=False)
+def test_a_project_without_picks_waits_for_them(browser, tmp_path, imported):
+    own = shutil.copytree(imported, tmp_path / "p.zarr")
+    with inspecting(own) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_text("This project has no picks yet").wait_for(timeout=30_000)
+        page.close()
 
 
-def test_a_missing_project_is_said_before_anything_is_served(tmp_path):
-    with pytest.raises(MissingFileError, match=r"none\.zarr"):
-        serve(tmp_path / "none.zarr", show=False)
+@pytest.fixture(scope="module")
+def apoferritin(tmp_path_factory, data, cli):
+    """Real micrographs of EMPIAR-10146 with hand labels, picked with blobs."""
+    folder = tmp_path_factory.mktemp("apoferritin")
+    source = data / "apoferritin_10146"
+    path = folder / "apoferritin.zarr"
+    cli("import", source / "micrographs_ctf.star", "--project", path, code=0)
+    cli("pick", "blob", path, "--diameter-min", 130, "--diameter-max", 130, code=0)
+    cli("calibrate", path, "--picks", "blob", code=0)
+    cli("select", path, "--picks", "blob", "--auto", "--name", "auto", code=0)
+    truth = source / "truth_particles.star"
+    figures = cli("evaluate", path, "--selection", "auto", "--truth", truth, "--json", code=0).json
+    with inspecting(path, "--truth", truth) as address:
+        yield SimpleNamespace(path=path, address=address, figures=figures)
 
 
-def test_a_port_in_use_is_named(address, project):
-    port = urlparse(address).port
-    with pytest.raises(InputError, match=f"port: {port} cannot be listened on"):
-        serve(project.path, port=port, show=False)
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 2200), ("dark", 800)])
+def test_the_page_on_real_data_light_and_dark_narrow_and_wide(browser, apoferritin, tmp_path, theme, width):
+    with visiting(browser, f"{apoferritin.address}?theme={theme}", width) as seen:
+        for key, tab in zip("12345", ("micrographs", "all", "montage", "calibration", "save"), strict=True):
+            seen.page.keyboard.press(key)
+            seen.page.wait_for_timeout(2500)
+            assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), tab
+            keep(seen.page, tmp_path, f"{tab}_{theme}_{width}")
+        ground = seen.page.evaluate(
+            "getComputedStyle(document.querySelector('[data-root-id]') || document.body).backgroundColor"
+        )
+        assert ground is not None
+
+
+def test_precision_and_recall_follow_the_thresholds(browser, apoferritin):
+    with visiting(browser, apoferritin.address) as seen:
+        found = {key: apoferritin.figures[key] for key in ("precision", "recall", "f1")}
+        text = seen.text()
+        for word, key in (("Precision", "precision"), ("Recall", "recall"), ("F1", "f1")):
+            shown = re.search(rf"{word}\s+([\d.]+)", text, re.I)
+            assert shown and float(shown[1]) == pytest.approx(found[key], abs=6e-4), (word, text)
+        seen.page.keyboard.press("}")
+        assert seen.eventually(lambda: seen.text() != text)
+
+
+def keep(page, folder, name):
+    """Take a screenshot; with PICKCAL_SCREENSHOTS=FOLDER it stays."""
+    page.mouse.move(2, 2)
+    page.screenshot(path=(PICTURES or folder) / f"inspect_{name}.png")

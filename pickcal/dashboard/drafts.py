@@ -1,0 +1,193 @@
+"""Drafts: what a visitor has not saved yet, kept in the project so that a lost connection or process costs nothing.
+
+A draft is one file in `Project.unlisted`, the folder of an array: neither Zarr nor xarray lists files there, not even
+while they are written. A file is written beside its place and renamed, so that a reader finds the old or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pickcal.errors import InputError, PickcalError
+from pickcal.formats.atomic import atomic_path
+from pickcal.project import UNLISTED, Project
+from pickcal.settings import SelectSettings
+
+VERSION = 1
+DAY = 86_400.0
+KEY = re.compile(r"[0-9a-f]{12}")
+OURS = re.compile(r"(\.[0-9a-f]{12}\.)?[0-9a-f]{12}\.json")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a visitor has not saved yet.
+
+    Attributes
+    ----------
+    picks
+        Name of the picks.
+    base, stamp
+        Selection that it began with and the stamp that this had then, see `saving.load`; "" and None for none.
+    settings
+        Thresholds and decisions by hand.
+    view
+        What the page shows, plain values by name.
+    saved
+        ISO time of writing; set by `Drafts.read`.
+    """
+
+    picks: str
+    base: str
+    stamp: str | None
+    settings: SelectSettings
+    view: Mapping[str, Any] = field(default_factory=dict)
+    saved: str = ""
+
+
+class Drafts:
+    """Drafts of one project.
+
+    Any number of threads and processes may use them at once; those of one key, the last one written counts.
+
+    Parameters
+    ----------
+    project_path
+        The project store.
+    read_only
+        Never write; default False.
+    """
+
+    def __init__(self, project_path: Path | str, read_only: bool = False) -> None:
+        self.path = Path(project_path)
+        self.read_only = read_only
+
+    @staticmethod
+    def new_key() -> str:
+        """Make a key that nobody guesses: 12 hexadecimal digits."""
+        return secrets.token_hex(6)
+
+    def write(self, key: str, draft: Draft) -> str:
+        """Keep a draft in the place of an older one of this key.
+
+        Parameters
+        ----------
+        key
+            From `new_key`.
+        draft
+            What to keep; `saved` is set anew.
+
+        Returns
+        -------
+        str
+            "" where it was kept, else why not, for the visitor; the page goes on without.
+
+        Raises
+        ------
+        InputError
+            If the key is none.
+        """
+        if self.read_only:
+            return "read-only: changes are not kept"
+        file = self._file(key)
+        if file is None:
+            raise InputError(f"draft: expected a key of 12 hexadecimal digits, got {key!r}")
+        head = {
+            "version": VERSION,
+            "picks": draft.picks,
+            "base": draft.base,
+            "stamp": draft.stamp,
+            "view": dict(draft.view),
+            "saved": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        content = f"{json.dumps(head)}\n{draft.settings.model_dump_json()}\n"
+        try:
+            if not (file.parent / "zarr.json").is_file():
+                Project.open(self.path, mode="r+").unlisted()
+            with atomic_path(file) as temporary:
+                temporary.write_text(content, encoding="utf-8")
+        except (PickcalError, OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            return f"changes are not kept until they are saved: {self.path} cannot be written ({reason})"
+        return ""
+
+    def read(self, key: str) -> Draft | None:
+        """Read a draft; None where there is none, it is damaged, or its picks are gone."""
+        file = self._file(key)
+        if file is None:
+            return None
+        try:
+            first, second = file.read_text(encoding="utf-8").splitlines()
+            head = json.loads(first)
+            draft = Draft(
+                _text(head["picks"]),
+                _text(head["base"]),
+                None if head["stamp"] is None else _text(head["stamp"]),
+                SelectSettings.model_validate_json(second),
+                dict(head["view"]),
+                _text(head["saved"]),
+            )
+            there = head["version"] == VERSION and draft.picks in Project.open(self.path).names("picks")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, PickcalError):
+            return None
+        return draft if there else None
+
+    def remove(self, key: str) -> None:
+        """Forget a draft, once it is saved or given up."""
+        file = self._file(key)
+        if file is not None and not self.read_only:
+            _unlinked(file)
+
+    def prune(self, days: float = 30.0) -> int:
+        """Forget drafts that nobody has written to for so many days.
+
+        Parameters
+        ----------
+        days
+            Age; default 30.
+
+        Returns
+        -------
+        int
+            Number of files removed; what a killed process left half-written counts too.
+        """
+        if self.read_only:
+            return 0
+        oldest, count = time.time() - days * DAY, 0
+        try:
+            files = [file for file in (self.path / UNLISTED).iterdir() if OURS.fullmatch(file.name)]
+        except OSError:
+            return 0
+        for file in files:
+            try:
+                old = file.stat().st_mtime < oldest
+            except OSError:
+                continue
+            count += old and _unlinked(file)
+        return count
+
+    def _file(self, key: str) -> Path | None:
+        return self.path / UNLISTED / f"{key}.json" if KEY.fullmatch(key) else None
+
+
+def _unlinked(file: Path) -> bool:
+    """Remove a file if that can be done, and tell."""
+    try:
+        file.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, found {value!r}")
+    return value

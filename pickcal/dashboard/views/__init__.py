@@ -1,0 +1,1 @@
+"""Thin Panel views: layout and widgets; what they show and what they change is the session's."""
