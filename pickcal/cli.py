@@ -478,17 +478,22 @@ def inspect(
 
     Examples: pickcal inspect p.zarr; pickcal inspect p.zarr --truth hand_picks.star --read-only
     """
+    from pickcal.dashboard.controller import close_shared
     from pickcal.dashboard.serving.server import serve
-    from pickcal.dashboard.views.page import inspect_page
+    from pickcal.dashboard.views.page import inspect_page, prepare
 
     with _session(output) as (reporter, say):
-        serve(
-            lambda: inspect_page(project, truth, settings.read_only),
-            project,
-            settings,
-            on_start=lambda url: say({"dashboard": url}),
-            note=reporter.note,
-        )
+        try:
+            prepare(project, truth, settings.read_only)
+            serve(
+                lambda: inspect_page(project, truth, settings.read_only),
+                project,
+                settings,
+                on_start=lambda url: say({"dashboard": url}),
+                note=reporter.note,
+            )
+        finally:
+            close_shared()
 
 
 class _Exit(Exception):

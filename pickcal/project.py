@@ -6,16 +6,11 @@ batch belongs to one task, so that no two processes ever write one chunk.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
 import shutil
-import threading
-import time
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +24,7 @@ import pickcal
 from pickcal.columns import read_columns, write_columns
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.formats.foreign import Column
+from pickcal.locking import locked, replaced
 from pickcal.schema import BANK, FORMAT_VERSION, MICROGRAPHS, PICKS, Status, Variable
 from pickcal.settings import NAME_PATTERN
 from pickcal.storage import array_of, create_arrays, new_array, plain, storable
@@ -37,13 +33,6 @@ Kind = Literal["picks", "calibration", "selection", "control"]
 KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection", "control")
 Block = tuple[int, Mapping[str, xr.Dataset]]
 UNLISTED = Path("drafts", "files")
-LONGEST_WAIT = 30.0
-"""Seconds to wait for another process that saves."""
-FORGOTTEN = 60.0
-"""Seconds after which a lock folder, on systems without file locks, counts as left behind."""
-NEW, OLD = "new", "old"
-
-_held = threading.local()
 
 
 class Project:
@@ -334,19 +323,12 @@ class Project:
         """
         check_name(kind, name)
         groups = {"": dataset, **(parts or {})}
-        place = self.path / kind / name
         if kind != "selection":
             self.remove(f"{kind}/{name}")
             self._fill(self._root.create_group(f"{kind}/{name}"), groups, blocks, settings)
             return
-        with self.locked():
-            self._settle()
-            staged = self.unlisted() / f"{NEW}.{uuid.uuid4().hex[:12]}.{kind}.{name}"
-            try:
-                self._fill(zarr.open_group(staged, mode="w", zarr_format=3), groups, blocks, settings)
-                _take_place(staged, place)
-            finally:
-                shutil.rmtree(staged, ignore_errors=True)
+        with self.locked(), replaced(self.path / kind / name, self.unlisted()) as staged:
+            self._fill(zarr.open_group(staged, mode="w", zarr_format=3), groups, blocks, settings)
 
     def _fill(
         self, group: zarr.Group, parts: Mapping[str, xr.Dataset], blocks: Iterable[Block], settings: Mapping[str, Any]
@@ -361,16 +343,6 @@ class Project:
             for part, values in columns.items():
                 self._write_rows(made[part], start, values)
         _finish(group, settings)
-
-    def _settle(self) -> None:
-        """Clear away what a process left that was killed while it replaced a group, and put back what it took away."""
-        for folder in self.unlisted().glob("*.*.*.*"):
-            state, _, kind, name = folder.name.split(".", 3)
-            place = self.path / kind / name
-            if state == OLD and not place.exists():
-                folder.rename(place)
-            elif state in (NEW, OLD):
-                shutil.rmtree(folder, ignore_errors=True)
 
     def _write_rows(self, group: zarr.Group, start: int, values: xr.Dataset) -> None:
         """Write what belongs to a block of micrographs; the arrays are made with the first block."""
@@ -431,17 +403,8 @@ class Project:
         ProjectError
             If another one holds it for longer than half a minute.
         """
-        held: set[Path] = _held.__dict__.setdefault("paths", set())
-        path = self.path.resolve()
-        if path in held:
+        with locked(self.path):
             yield
-            return
-        with _file_lock(path):
-            held.add(path)
-            try:
-                yield
-            finally:
-                held.discard(path)
 
     def unlisted(self) -> Path:
         """Folder within the project for files that Zarr and xarray never list: that of an array; made if missing.
@@ -477,96 +440,6 @@ class Project:
 
 def _finish(group: zarr.Group, settings: Mapping[str, Any]) -> None:
     group.attrs.update({"settings": dict(settings), "pickcal_version": pickcal.__version__})
-
-
-def _take_place(staged: Path, place: Path) -> None:
-    """Put a folder in its place; what was there is where `staged` was, or gone."""
-    if not place.exists():
-        staged.rename(place)
-        return
-    if _exchanged(staged, place):
-        return
-    aside = staged.with_name(OLD + staged.name.removeprefix(NEW))
-    place.rename(aside)
-    try:
-        staged.rename(place)
-    except OSError:
-        aside.rename(place)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step; False where the system or the file system cannot."""
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
-    try:
-        rename = ctypes.CDLL(None).renameat2
-    except (OSError, AttributeError, TypeError):
-        return False
-    rename.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
-    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
-
-
-@contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a project: on its zarr.json, or where files cannot be locked by making a folder beside it."""
-    try:
-        import fcntl
-    except ImportError:
-        with _lock_folder(path):
-            yield
-        return
-    try:
-        handle = os.open(path / "zarr.json", os.O_RDWR)  # network file systems lock only what is open for writing
-    except OSError:
-        handle = os.open(path / "zarr.json", os.O_RDONLY)
-    try:
-        end = time.monotonic() + LONGEST_WAIT
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                _wait(path, end)
-            except OSError:
-                with _lock_folder(path):
-                    yield
-                return
-        try:
-            yield
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)  # a process forked meanwhile holds the file open too
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _lock_folder(path: Path) -> Iterator[None]:
-    folder = path.with_name(f".{path.name}.lock")
-    end = time.monotonic() + LONGEST_WAIT
-    while True:
-        try:
-            folder.mkdir()
-            break
-        except FileExistsError:
-            with suppress(OSError):
-                if time.time() - folder.stat().st_mtime > FORGOTTEN:
-                    folder.rmdir()
-            _wait(path, end)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _wait(path: Path, end: float) -> None:
-    if time.monotonic() > end:
-        raise ProjectError(
-            f"{path}: another process has been saving in this project for {LONGEST_WAIT:g} s; try again, and look for "
-            "a process that hangs if that goes on"
-        )
-    time.sleep(0.01)
 
 
 def check_name(kind: Kind, name: str) -> None:

@@ -192,6 +192,8 @@ class Background:
             return current
 
     def _failed(self, task: _Task, error: Exception) -> None:
+        if not threading.main_thread().is_alive():
+            return  # the program ends, and takes what jobs need away from them
         if task.failed is None:
             LOGGER.error("job %r failed", task.key, exc_info=error)
             return

@@ -123,13 +123,14 @@ class Binning:
         float
             Progress, 0 to 1, after every step of some 100 ms.
         """
-        finished, counts = self._reader.finished(), self._reader.counts()
+        finished = self._reader.finished()
+        counts = self._reader.counts(finished)
         rows = self._sample_rows(counts)
         sample: list[Values] = []
         for values in self._reader.read(np.flatnonzero(rows)):
             sample.append(values)
             yield 0.0
-        axes = self._axes(Values.joined(sample))
+        axes = self._axes(Values.joined(sample), counts)
         yield 0.0
         filling = Filling(axes, len(self._bins[0]), self._reader.mixed, self._truth is not None)
         for values in sample:
@@ -172,7 +173,8 @@ class Binning:
         if before is None:
             yield from self.steps()
             return
-        finished, counts = self._reader.finished(), self._reader.counts()
+        finished = self._reader.finished()
+        counts = self._reader.counts(finished)
         wanted = finished & ~before.rows
         if not wanted.any():
             yield 1.0
@@ -203,7 +205,9 @@ class Binning:
         return True
 
     def _cache_name(self) -> str:
-        return cache_name(self._project, self._picks, self._method, self._fixed, self._reader.counts())
+        finished = self._reader.finished()
+        counts = self._reader.counts(finished)
+        return cache_name(self._project, self._picks, self._method, self._fixed, finished, counts)
 
     @cached_property
     def _extra(self) -> dict[str, tuple[float, ...]]:
@@ -233,7 +237,7 @@ class Binning:
             rows[some[:enough]] = True
         return rows
 
-    def _axes(self, sample: Values) -> Axes:
+    def _axes(self, sample: Values, counts: NDArray[np.int64]) -> Axes:
         extra = self._extra
         powers = (*extra.get("min_power", ()), *extra.get("max_power", ()))
         scores = score_grid(sample.ncc, extra.get("min_ncc", ()), coarse=PLANE_STEPS)
@@ -251,7 +255,7 @@ class Binning:
             border_grid(self._reader.diameter, extra.get("edge", ())),
             ncc,
             self._bins[1],
-            self._reader.sized(),
+            self._reader.sized(counts),
         )
 
     def _frames(self, sample: Values, axes: Axes, total: int) -> Generator[float, None, NDArray[np.float32] | None]:

@@ -25,12 +25,12 @@ from pickcal.dashboard.binning import Binning
 from pickcal.dashboard.cube import Cube
 from pickcal.dashboard.drafts import Draft, Drafts
 from pickcal.dashboard.images import Images
-from pickcal.dashboard.methods import METHODS, Method
+from pickcal.dashboard.methods import METHODS, THRESHOLDS, Method
 from pickcal.dashboard.montage import Montage, montage_job
 from pickcal.dashboard.shown import Shown
 from pickcal.dashboard.tally import Tally, sorted_rows, tally_job
 from pickcal.dashboard.truth import LiveTruth
-from pickcal.errors import InputError
+from pickcal.errors import InputError, ProjectError
 from pickcal.plots.fits import medians_figure, residuals_figure, scores_of
 from pickcal.plots.project import MIXTURE_FIGURES, MixtureData, mixture_figures, thinned_scores
 from pickcal.plots.scores import scores_figure, threshold_figure
@@ -88,6 +88,7 @@ class Inspector:
         self._progress: dict[Key, float] = {}
         self._failures: dict[Key, str] = {}
         self._stamps: dict[str, tuple[float, dict[str, tuple[object, ...]]]] = {}
+        self._methods: dict[str, tuple[object, tuple[Method, ...]]] = {}
         self._attributes: dict[str, tuple[object, dict[Hashable, Any]]] = {}
         self._lock = RLock()
         self._pictures: dict[tuple[str, str], bytes] = {}
@@ -180,9 +181,11 @@ class Inspector:
 
     def methods(self, picks: str) -> tuple[Method, ...]:
         """List what the main threshold of some picks can be on."""
-        if self.calibration(picks) is None:
-            return METHODS[:1]
-        return METHODS if self.has_probabilities(picks) else METHODS[:2]
+        stamp = self.stamps(picks)["picks"]
+        if self._methods.get(picks, (None, ()))[0] != stamp:
+            fitted, likely = self.calibration(picks) is not None, self.has_probabilities(picks)
+            self._methods[picks] = (stamp, METHODS if likely else METHODS[: 2 if fitted else 1])
+        return self._methods[picks][1]
 
     def selections(self, picks: str) -> list[str]:
         """Names of the stored selections of some picks."""
@@ -205,7 +208,7 @@ class Inspector:
     def leave(self, visitor: Visitor) -> None:
         """End what runs for a visitor."""
         self._visitors.discard(visitor)
-        for what in ("tally", "montage"):
+        for what in ("tally", "montage", "prepare"):
             self.background.cancel((what, id(visitor)))
 
     def cube(self, picks: str, method: Method, fixed: SelectSettings) -> Cube | None:
@@ -262,11 +265,11 @@ class Inspector:
         found: dict[str, set[float]] = {}
         for name in self.selections(picks):
             settings = thresholds_of(self.project, name)
-            if settings.raw == (method == "raw"):
-                for field in ("min_ncc", "probability", "fdr", "min_power", "max_power", "edge"):
-                    value = getattr(settings, field)
-                    if value is not None:
-                        found.setdefault(field, set()).add(float(value))
+            # distances from the border are the same for raw and calibrated scores
+            for field in THRESHOLDS if settings.raw == (method == "raw") else ("edge",):
+                value = getattr(settings, field)
+                if value is not None:
+                    found.setdefault(field, set()).add(float(value))
         return {field: tuple(sorted(values)) for field, values in found.items()}
 
     # micrographs
@@ -331,6 +334,10 @@ class Inspector:
             priority=3,
         )
 
+    def prepare(self, visitor: Visitor, cube: Cube, settings: SelectSettings, done: Callable[[], None]) -> None:
+        """Have a cube read the micrographs of which settings speak."""
+        self.background.submit(("prepare", id(visitor)), lambda: cube.prepare(settings), lambda _: done())
+
     def draw_montage(
         self,
         visitor: Visitor,
@@ -353,7 +360,9 @@ class Inspector:
         """Keep the decisions of a visitor, in the background."""
 
         def write() -> Any:
-            self.drafts.write(key, draft)
+            refused = self.drafts.write(key, draft)
+            if refused:
+                raise ProjectError(refused)
             yield 1.0
 
         self.background.submit(("draft", key), write, failed=failed)
@@ -368,11 +377,16 @@ class Inspector:
         """
         with self._lock:
             when, before = self._stamps.get(picks, (0.0, {}))
-            now = time.monotonic()
-            if before and now - when < POLL:
+            if before and time.monotonic() - when < POLL:
                 return before
+        return self.look(picks)
+
+    def look(self, picks: str) -> dict[str, tuple[object, ...]]:
+        """As `stamps`, but look at the disk now."""
+        with self._lock:
+            before = self._stamps.get(picks, (0.0, {}))[1]
             found = stamps(self.project.path, picks)
-            self._stamps[picks] = (now, found)
+            self._stamps[picks] = (time.monotonic(), found)
             if before and before["picks"] != found["picks"]:
                 self._forget(picks)
             return found
@@ -477,6 +491,12 @@ def shared_inspector(path: Path | str, truth: Path | None = None, read_only: boo
             found.background.close()
         _SHARED[key] = found = Inspector(path, truth, read_only)
     return found
+
+
+def close_shared() -> None:
+    """Stop what runs in the background for all projects: the server ends."""
+    while _SHARED:
+        _SHARED.popitem()[1].background.close()
 
 
 def _made(path: Path) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ excluded micrographs are put right exactly, from lists of the picks concerned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -297,7 +297,7 @@ class Cube:
         """Count micrographs, excluded or with decisions by hand, that `prepare` is to read for exact counts."""
         return len(self._changes.missing(settings))
 
-    def prepare(self, settings: SelectSettings) -> Iterator[float]:
+    def prepare(self, settings: SelectSettings) -> Generator[float, None, None]:
         """Read the picks of excluded micrographs and of those with decisions by hand, step by step.
 
         A few are read when they are first counted; the counts leave out more than that, until they are prepared.

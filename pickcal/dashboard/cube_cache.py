@@ -31,7 +31,14 @@ LAYOUT = 1
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-def cache_name(project: Project, picks: str, method: Method, fixed: SelectSettings, counts: NDArray[np.int64]) -> str:
+def cache_name(
+    project: Project,
+    picks: str,
+    method: Method,
+    fixed: SelectSettings,
+    finished: NDArray[np.bool_],
+    counts: NDArray[np.int64],
+) -> str:
     """File name for what was binned of some picks: another one when anything that counts has changed.
 
     Parameters
@@ -40,14 +47,14 @@ def cache_name(project: Project, picks: str, method: Method, fixed: SelectSettin
         Where the picks are.
     method, fixed
         What the main threshold is on, and the fixed thresholds.
-    counts
-        Picks of every finished micrograph, 0 for the others.
+    finished, counts
+        Which micrographs are finished, and their picks, 0 for the others.
     """
     made = hashlib.sha256(f"{LAYOUT} {pickcal.__version__} {method} {picks}".encode())
     made.update(json.dumps(fixed.stored(), sort_keys=True).encode())
     made.update(fingerprint(project, picks).encode())
     made.update(counts.tobytes())
-    made.update(project.done(f"picks/{picks}").tobytes())
+    made.update(finished.tobytes())
     return f"cube_{method}_{made.hexdigest()[:24]}.npz"
 
 

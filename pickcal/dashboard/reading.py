@@ -131,13 +131,13 @@ class Reader:
         """Which micrographs are picked by now."""
         return np.asarray(self._project.done(self._group) == Status.DONE)
 
-    def counts(self) -> NDArray[np.int64]:
-        """Count the picks of every micrograph; 0 where it is not finished."""
-        return np.where(self.finished(), self._project.read(self._group, "count"), 0).astype(np.int64)
+    def counts(self, finished: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Count the picks of every finished micrograph; 0 for the others."""
+        return np.where(finished, self._project.read(self._group, "count"), 0).astype(np.int64)
 
-    def sized(self) -> bool:
-        """Whether the size of every micrograph is known."""
-        return bool((self._judge.micrographs["width"].values[self.counts() > 0] > 0).all())
+    def sized(self, counts: NDArray[np.int64]) -> bool:
+        """Whether the size of every micrograph that has picks is known."""
+        return bool((self._judge.micrographs["width"].values[counts > 0] > 0).all())
 
     def pieces(self) -> list[tuple[int, int]]:
         """Cut all micrographs into pieces that are read at once: whole batches, unless these are very large."""

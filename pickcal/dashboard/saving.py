@@ -5,28 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import tempfile
-import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os.path import commonpath
 from pathlib import Path
 
+from pickcal.dashboard.zipping import zipped as zipped
 from pickcal.errors import InputError, PickcalError, ProjectError
-from pickcal.formats import relion_export
-from pickcal.formats.atomic import atomic_path
 from pickcal.project import Project, check_name
 from pickcal.selection import read_thresholds_text as read_thresholds_text
 from pickcal.selection import thresholds_text as thresholds_text
 from pickcal.settings import ExportSettings, SelectSettings, validated
-from pickcal.stages.export import Outgoing, export, micrograph_table
-from pickcal.stages.select import Judge, is_stale, select, stored_selection
+from pickcal.stages.export import export
+from pickcal.stages.select import is_stale, select
 
 LONGEST_NAME = 64
 SUFFIXES = {"cryosparc": ".cs", "topaz": ".txt", "csv": ".csv", "parquet": ".parquet"}
 """Of the formats that are one file; the others are folders."""
-LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 
 class Conflict(ProjectError):
@@ -295,9 +289,7 @@ def export_selection(
         If the selection is not there or is stale, the format needs what is not known, or the files cannot be written.
     """
     try:
-        if settings.format == "relion" and root is not None:
-            return _relion_files(project, selection, settings, path, root)
-        done = export(project, selection, settings, path)
+        done = export(project, selection, settings, path, root)
     except PickcalError:
         raise
     except OSError as error:
@@ -305,20 +297,6 @@ def export_selection(
             f"{path}: cannot be written ({error.strerror or error}); make room, or choose another place"
         ) from None
     return [Path(file) for file in (*done["files"], *done.get("rejected_files", ()))]
-
-
-def _relion_files(project: Project, selection: str, settings: ExportSettings, path: Path, root: Path) -> list[Path]:
-    """Write as `stages.export.export`, with paths relative to another folder than that of this process."""
-    picks, thresholds = stored_selection(project, selection)
-    table = micrograph_table(project)
-    source = Outgoing.of(project, picks, Judge(project, picks, thresholds), table)
-    out: list[Path] = []
-    for rejected in (False, True)[: 1 + settings.rejected]:
-        place = path.with_name(f"{path.stem}_rejected{path.suffix}") if rejected else path
-        out += relion_export.write_picks(
-            place, source.blocks(rejected), table, suffix=settings.suffix, layout=settings.layout, root=root
-        )
-    return out
 
 
 def packed(project: Project, selection: str, settings: ExportSettings, out: Path) -> Path:
@@ -345,44 +323,3 @@ def packed(project: Project, selection: str, settings: ExportSettings, out: Path
         root = Path(folder)
         files = export_selection(project, selection, settings, root / suggested(selection, settings.format), root)
         return zipped(files, out, root)
-
-
-def zipped(paths: Sequence[Path], out: Path, root: Path | None = None) -> Path:
-    """Pack files; the same files always give the same bytes.
-
-    Parameters
-    ----------
-    paths
-        Files.
-    out
-        The ZIP file; it appears whole or not at all.
-    root
-        Folder to which names within it are relative; default: the folder that all files share.
-
-    Returns
-    -------
-    Path
-        `out`.
-
-    Raises
-    ------
-    InputError
-        If there is no file to pack, or the ZIP file cannot be written.
-    """
-    if not paths:
-        raise InputError(f"{out}: expected files to pack, found none; no pick is accepted")
-    folder = Path(commonpath([path.parent for path in paths])) if root is None else root
-    names = sorted((path.relative_to(folder).as_posix(), path) for path in paths)
-    try:
-        with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for name, path in names:
-                entry = zipfile.ZipInfo(name, LONG_AGO)
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = 0o644 << 16
-                entry.create_system = 3
-                entry.file_size = path.stat().st_size
-                with path.open("rb") as source, archive.open(entry, "w") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror or error}); make room and try again") from None
-    return out

@@ -94,6 +94,7 @@ class Session:
         self._counts: tuple[object, SelectSettings, Counts] | None = None
         self._stamps: dict[str, tuple[object, ...]] = {}
         self._warned = ""
+        self._saving = False
         inspector.join(self)
 
     # what is to be seen
@@ -242,6 +243,7 @@ class Session:
 
     def _show_binned(self, key: Key) -> None:
         if key == self.key:
+            self._prepare()
             self.tell("cube", "progress")
 
     def set_method(self, method: Method) -> None:
@@ -307,6 +309,7 @@ class Session:
         if low is not None and high is not None and low > high:
             values["max_power" if name == "min_power" else "min_power"] = value
         settings = validated(SelectSettings, values, "thresholds")
+        self.trio.judge(settings)  # refuses what no score of these picks can be
         # a threshold that is not the method's own is applied while binning
         refix = fixed_of(settings, self.method) != fixed_of(self.settings, self.method)
         self._change(Decisions(self.method, settings), "thresholds", final=final)
@@ -478,7 +481,7 @@ class Session:
         self.tell("saved", "thresholds", "decisions")
 
     def save(self, name: str, overwrite: bool = False) -> None:
-        """Save the selection in the project.
+        """Save the selection in the project; may be called in another thread, as it takes a while for many picks.
 
         Raises
         ------
@@ -490,9 +493,17 @@ class Session:
         if self.read_only:
             raise InputError("this page is read-only: nothing can be saved")
         known = self.saved.stamp if self.saved is not None and self.base == name else None
-        save(self.inspector.project.path, self.picks, name, self.settings, known, self.by, overwrite=overwrite)
+        self._saving = True
+        try:
+            save(self.inspector.project.path, self.picks, name, self.settings, known, self.by, overwrite=overwrite)
+        except BaseException:
+            self._saving = False
+            raise
+        self.post(lambda: self._saved(name))
+
+    def _saved(self, name: str) -> None:
         self._open(name)
-        self._stamps = self.inspector.stamps(self.picks)
+        self._stamps, self._saving = self.inspector.look(self.picks), False
         self.tell("saved")
 
     def thresholds_text(self) -> str:
@@ -532,9 +543,20 @@ class Session:
             self.post(lambda: self.tell("tally"))
 
         inspector.count(self, self.picks, settings, tally, first, counted)
+        self._prepare()
         self.show_montage()
         if not self.read_only and self.can_undo:
             self._autosave()
+
+    def _prepare(self) -> None:
+        """Have the cube read the micrographs that are excluded or have decisions by hand, if those are many."""
+        cube, settings = self.cube, self.settings
+        if cube is not None and cube.pending(settings):
+            self.inspector.prepare(self, cube, settings, lambda: self.post(self._recount))
+
+    def _recount(self) -> None:
+        self._counts = None
+        self.tell("cube")
 
     def show_montage(self) -> None:
         """Have the montage drawn anew, if there are images and it is looked at."""
@@ -582,7 +604,7 @@ class Session:
         elif "finished" in changes:
             self.bin()
             self.tell("progress")
-        if "saved" in changes:
+        if "saved" in changes and not self._saving:
             self._check_saved()
             self.tell("saved")
 

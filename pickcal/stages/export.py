@@ -31,7 +31,9 @@ ORDERS = ("source_row", "source_pick")
 OF_OUR_PICKS = ("peak_power", "background", "background_variance", "template", "angle")
 
 
-def export(project: Project, selection: str, settings: ExportSettings, path: Path) -> dict[str, Any]:
+def export(
+    project: Project, selection: str, settings: ExportSettings, path: Path, root: Path | None = None
+) -> dict[str, Any]:
     """Write the picks of a selection.
 
     Parameters
@@ -44,6 +46,8 @@ def export(project: Project, selection: str, settings: ExportSettings, path: Pat
         Format, and whether rejected picks are written as well.
     path
         Folder (RELION, crYOLO, EMAN) or file. Rejected picks go beside it, with `_rejected` in the name.
+    root
+        Folder to which paths within RELION's index files are relative; default: the working folder.
 
     Returns
     -------
@@ -58,7 +62,7 @@ def export(project: Project, selection: str, settings: ExportSettings, path: Pat
     picks, thresholds = stored_selection(project, selection)
     table = micrograph_table(project)
     source = Outgoing.of(project, picks, Judge(project, picks, thresholds), table)
-    files = _write(source, path, settings, table, rejected=False)
+    files = _write(source, path, settings, table, False, root)
     out: dict[str, Any] = {
         "selection": selection,
         "picks": source.written,
@@ -67,7 +71,7 @@ def export(project: Project, selection: str, settings: ExportSettings, path: Pat
     }
     if settings.rejected:
         beside = path.with_name(f"{path.stem}_rejected{path.suffix}")
-        more = _write(source, beside, settings, table, rejected=True)
+        more = _write(source, beside, settings, table, True, root)
         out |= {"rejected": source.written, "rejected_files": [str(file) for file in more]}
     return out
 
@@ -255,11 +259,18 @@ class Outgoing:
 
 
 def _write(
-    source: Outgoing, path: Path, settings: ExportSettings, micrographs: pd.DataFrame, rejected: bool
+    source: Outgoing,
+    path: Path,
+    settings: ExportSettings,
+    micrographs: pd.DataFrame,
+    rejected: bool,
+    root: Path | None,
 ) -> list[Path]:
     blocks = source.blocks(rejected)
     if settings.format == "relion":
-        return relion_export.write_picks(path, blocks, micrographs, suffix=settings.suffix, layout=settings.layout)
+        return relion_export.write_picks(
+            path, blocks, micrographs, suffix=settings.suffix, layout=settings.layout, root=root
+        )
     if settings.format == "cryosparc":
         return cryosparc.write_picks(path, blocks, flip_y=settings.flip_y)
     if settings.format == "topaz":

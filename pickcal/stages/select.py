@@ -128,8 +128,9 @@ class Judged:
         if self.likelihood is None:
             return 0.0, 0.0
         accepted = self.reasons == ACCEPTED
-        junk = float(self.likelihood["junk"].values[accepted].sum(dtype=np.float64))
-        sure = float(self.likelihood["probability"].values[accepted].sum(dtype=np.float64))
+        # a pick without a score has no probability: it counts as noise
+        junk = float(np.nansum(self.likelihood["junk"].values[accepted], dtype=np.float64))
+        sure = float(np.nansum(self.likelihood["probability"].values[accepted], dtype=np.float64))
         return int(accepted.sum()) - sure - junk, junk
 
 

@@ -33,12 +33,13 @@ const versions = () => all("[data-painted]").map((element) => Number(element.dat
 """
 
 USABLE = f"""() => {{ {DRAWN}
-  const counts = all("[data-accepted]")
-  return counts.length > 0 && Number(counts[0].dataset.accepted) > 0 && versions().length >= 4
+  const counts = all(".counts")
+  const plates = all(".plate[data-painted]").filter((plate) => plate.drawn && plate.drawn.accepted > 0)
+  return counts.length > 0 && /[1-9].* picks accepted/.test(counts[0].textContent) && plates.length >= 3
 }}"""
 
 MOVE = f"""(up) => new Promise((resolve) => {{ {DRAWN}
-  const range = all("input[type=range][data-threshold]")[0]
+  const range = all("[data-threshold] input[type=range]")[0]
   const before = Math.max(...versions())
   const parts = all("[data-painted]")
   const began = performance.now()
@@ -56,7 +57,7 @@ MOVE = f"""(up) => new Promise((resolve) => {{ {DRAWN}
 }})"""
 
 LET_GO = f"""() => {{ {DRAWN}
-  all("input[type=range][data-threshold]")[0].dispatchEvent(new Event("change", {{ bubbles: true }}))
+  all("[data-threshold] input[type=range]")[0].dispatchEvent(new Event("change", {{ bubbles: true }}))
 }}"""
 
 
@@ -121,7 +122,8 @@ def main() -> None:
     given = parser.parse_args()
     for project in given.projects:
         found = measure(project, given.moves)
-        print(json.dumps({"project": project.name, **{key: round(value, 3) for key, value in found.items()}}), flush=True)
+        figures = {key: round(value, 3) for key, value in found.items()}
+        print(json.dumps({"project": project.name, **figures}), flush=True)
 
 
 if __name__ == "__main__":

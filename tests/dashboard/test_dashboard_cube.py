@@ -210,7 +210,9 @@ def test_thresholds_that_are_equal_to_a_pick_are_exact(project, method):
         values = values[columns.valid & np.isfinite(values) & (values > 0)]
         return [float(value) for value in rng.choice(values, 6, replace=False)]
 
-    extra = {MAIN[method]: some(main), "min_power": some(columns.power), "edge": some(columns.border)}
+    # scores in single precision are compared with the threshold in single precision
+    between = [float(np.nextafter(value, 2.0)) for value in some(main)]
+    extra = {MAIN[method]: some(main) + between, "min_power": some(columns.power), "edge": some(columns.border)}
     cube = binned(project, method, extra).cube
     for value in extra[MAIN[method]]:
         check(project, cube, SelectSettings(raw=method == "raw", **{MAIN[method]: value}))

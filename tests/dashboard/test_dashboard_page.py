@@ -384,6 +384,7 @@ def test_tables_without_images_are_inspected_too(browser, tmp_path, data, cli):
     cli("calibrate", tmp_path / "q.zarr", "--picks", "relion", code=0)
     project = Project.open(tmp_path / "q.zarr")
     with inspecting(project.path) as address, visiting(browser, address) as seen:
+        seen.page.get_by_label("Calibrated score", exact=True).check()
         seen.number("min_ncc").fill("0.6")
         seen.number("min_ncc").press("Tab")
         assert seen.eventually(lambda: seen.query().get("min_ncc") == "0.6")

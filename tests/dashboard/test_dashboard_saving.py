@@ -23,7 +23,7 @@ import zarr
 from small_project import make_project
 
 from pickcal import cli as command_line
-from pickcal import project as project_module
+from pickcal import locking
 from pickcal.dashboard.drafts import DAY, Draft, Drafts
 from pickcal.dashboard.saving import (
     Conflict,
@@ -104,6 +104,7 @@ import json, os, resource, signal, sys, time, traceback
 import dask.array, xarray
 from pathlib import Path
 import pickcal.project as project_module
+from pickcal import locking
 from pickcal.dashboard.drafts import Draft, Drafts
 from pickcal.dashboard.saving import Conflict, load, save
 from pickcal.errors import PickcalError
@@ -304,8 +305,8 @@ for turn in range(4):
 def test_the_command_line_waits_its_turn(path, monkeypatch):
     """`select` that has judged its picks finds the name taken by what was saved meanwhile, and leaves it."""
     waits, outcome = threading.Event(), []
-    wait = project_module._wait
-    monkeypatch.setattr(project_module, "_wait", lambda *given: (waits.set(), wait(*given)))
+    wait = locking._wait
+    monkeypatch.setattr(locking, "_wait", lambda *given: (waits.set(), wait(*given)))
 
     def run():
         with pytest.raises(ProjectError) as caught:
@@ -345,7 +346,7 @@ def test_a_running_pickcal_select_beside_the_page(path):
 
 
 def test_a_lock_that_is_held_too_long_is_said(path, monkeypatch):
-    monkeypatch.setattr(project_module, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(locking, "LONGEST_WAIT", 0.05)
     failed = []
 
     def run():
@@ -382,12 +383,12 @@ def run(path, point, known):
     if point == "half":
         project_module._finish = die
     if point == "complete":
-        project_module._take_place = die
+        locking._take_place = die
     if point == "swapped":
-        exchanged = project_module._exchanged
-        project_module._exchanged = lambda *given: (exchanged(*given), die())
+        exchanged = locking._exchanged
+        locking._exchanged = lambda *given: (exchanged(*given), die())
     if point in ("away", "put"):
-        project_module._exchanged = lambda *given: False
+        locking._exchanged = lambda *given: False
         rename, names = Path.rename, []
         def counted(one, other):
             rename(one, other)

@@ -191,10 +191,10 @@ class CurveView:
         counts, bins = self._session.counts, len(self._middles)
         if counts is None:
             return
-        usual = cube.micrographs[:bins]
-        mean = np.divide(counts.accepted[:bins], usual, out=np.full(bins, np.nan), where=usual > 0)
-        self._bins.data = {"x": self._middles, "y": mean}
-        most, end = float(np.nanmax(mean, initial=0.0)), float(self._defocus.y_range.end)
+        some = np.flatnonzero(cube.micrographs[:bins])
+        mean = counts.accepted[some] / cube.micrographs[some]
+        self._bins.data = {"x": self._middles[some], "y": mean}
+        most, end = float(mean.max(initial=0.0)), float(self._defocus.y_range.end)
         # the axis stays while the line is easy to see on it
         if most > 0.97 * end or most < 0.4 * end:
             self._defocus.y_range.end = _nice_end(most)

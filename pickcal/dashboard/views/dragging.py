@@ -97,7 +97,8 @@ class Dragging:
         moves = [(names[slot], None if value is None else float(value)) for slot, value in places]
         moves = ordered(moves, session.settings.min_power)
         changed = [move for move in moves if getattr(session.settings, move[0]) != move[1]]
-        changed = changed or moves[:1]
+        if final and not changed:
+            changed = moves[:1]
         try:
             for i, (name, value) in enumerate(changed):
                 session.set_threshold(name, value, final=bool(final) and i == len(changed) - 1)

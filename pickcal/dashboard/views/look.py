@@ -83,7 +83,7 @@ class Look:
 
     def figure(self, **options: Any) -> Any:
         """Make a Bokeh figure in these colours, without logo; `options` as of `bokeh.plotting.figure`."""
-        plot = figure(**{"toolbar_location": None, "tools": "", **options})
+        plot: Any = figure(**{"toolbar_location": None, "tools": "", **options})
         plot.toolbar.logo = None
         plot.background_fill_color = plot.border_fill_color = self.background
         plot.outline_line_color = self.line

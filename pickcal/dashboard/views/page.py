@@ -25,7 +25,7 @@ from pickcal.errors import PickcalError
 
 TITLE = "pickcal: inspect picks"
 POLL = 2000
-NARROW = "@media (max-width: 1000px) { :host { flex-wrap: wrap; } }"
+NARROW = "@media (max-width: 1000px) { :host { flex-wrap: wrap; } :host > * { min-width: min(640px, 100%) !important; } }"
 TAB_STYLE = """
 :host > .bk-header { border-color: var(--pc-line) !important; }
 :host > .bk-header .bk-tab { color: var(--pc-text) !important; background: transparent !important; font-size: 14px; }
@@ -64,7 +64,7 @@ def inspect_page(path: Path | str, truth: Path | None = None, read_only: bool = 
     MissingFileError, ProjectError, InputError
         If there is no project at `path`, or truth is not of its micrographs.
     """
-    pn.extension(design="bootstrap")
+    pn.extension()
     look = Look(pn.config.theme == "dark")
     inspector = shared_inspector(path, truth, read_only)
     page = pn.Column(sizing_mode="stretch_width", margin=0, stylesheets=[f":host {{ background: {look.background} }}"])
@@ -74,6 +74,21 @@ def inspect_page(path: Path | str, truth: Path | None = None, read_only: bool = 
         page.append(pn.pane.Markdown(NO_PICKS))
         _when(lambda: bool(inspector.picks()), lambda: Page(page, inspector, look, read_only))
     return page
+
+
+def prepare(path: Path | str, truth: Path | None = None, read_only: bool = False) -> None:
+    """Read what the first visitor would wait for, and refuse what cannot be shown; arguments as of `inspect_page`.
+
+    Raises
+    ------
+    MissingFileError, ProjectError, InputError
+        As `inspect_page`.
+    """
+    inspector = shared_inspector(path, truth, read_only)
+    if inspector.picks():
+        session = Session(inspector, read_only=read_only)
+        session.follow({})
+        session.close()
 
 
 def _when(condition: Callable[[], bool], then: Callable[[], Any]) -> None:

@@ -21,19 +21,22 @@ const AXIS = { main: "main", low: "power", high: "power" };
 const LONGEST = 300;
 const DURATION = 600;
 const PICTURE = ["image", "x", "y", "dw", "dh"];
-let shared = null;
+
+// Bokeh may load a module more than once, so that what there is only one of must not live in it
+const shared = (window.pickcalThresholds ??= new WeakMap());
 
 export default function (args, obj, data, context) {
-  if (shared === null) {
-    shared = new Thresholds(args, context.index);
+  if (!shared.has(args.wire)) {
+    shared.set(args.wire, new Thresholds(args, context.index));
   }
-  shared.apply();
+  shared.get(args.wire).apply();
 }
 
 class Thresholds {
   constructor(args, index) {
     Object.assign(this, { args, index, limits: {}, start: null, sent: 0, sentAt: 0, waiting: false, moved: [] });
-    this.playing = null;
+    this.playing = this.told = null;
+    this.waits = new WeakSet();
     this.played = this.row("played", 0);
     for (const [model, slots, byHand] of args.lines) {
       if (byHand) {
@@ -48,8 +51,20 @@ class Thresholds {
     return column === undefined || column.length === 0 ? otherwise : column[0];
   }
 
+  /** Bokeh takes a button that is held still for 300 ms for a long press, and drags nothing then: have it wait. */
+  patient() {
+    for (const plot of this.args.plots) {
+      const gestures = this.index.find_one(plot)?.canvas_view?.ui_event_bus?.ui_gestures;
+      if (gestures && !this.waits.has(gestures)) {
+        this.waits.add(gestures);
+        gestures._start_timeout = () => {};
+      }
+    }
+  }
+
   /** Show what the server says. */
   apply() {
+    this.patient();
     if (this.row("version") === undefined) {
       return;
     }
@@ -162,15 +177,21 @@ class Thresholds {
 
   /** Tell the server where the limits are now; while it is at the last message, remember to. */
   send(final) {
+    const places = this.moved.map((slot) => [slot, this.limits[slot]]);
+    const text = JSON.stringify(places);
     const late = performance.now() - this.sentAt > LONGEST;
     if (!final && this.row("heard", 0) < this.sent && !late) {
       this.waiting = true;
       return;
     }
     this.waiting = false;
+    if (!final && text === this.told) {
+      return;
+    }
+    this.told = final ? null : text;
     this.sent += 1;
     this.sentAt = performance.now();
-    this.args.wire.tags = [this.sent, final, this.moved.map((slot) => [slot, this.limits[slot]])];
+    this.args.wire.tags = [this.sent, final, places];
   }
 
   /** Show the picture and the margins, unless frames are being played. */

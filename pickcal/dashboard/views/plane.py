@@ -74,7 +74,7 @@ class PlaneView:
         self._notes = note_label(look), note_label(look)
         self._top, self._plane, self._right = self._figures()
         sources = {"cells": self._cells, **self._margins, "frames": self._frames}
-        self._drag = Dragging(session, (self._plane, self._top), self._lines(), sources)
+        self._drag = Dragging(session, (self._plane, self._top, self._right), self._lines(), sources)
         self._pane = pn.pane.Bokeh(self._grid(), margin=0, **FILL)
         text = "Score plane. Darker: more picks per cell (logarithmic). Drag the edges of the box or the lines."
         if look.dark:
@@ -88,8 +88,9 @@ class PlaneView:
         look, ranges = self._look, {"x": Range1d(start=0, end=1), "y": Range1d(start=0.1, end=10)}
         wide = {"sizing_mode": "stretch_width", "min_border_left": 68, "min_border_right": 8}
         top = look.figure(
-            height=TOP, x_range=ranges["x"], y_axis_type="log", y_range=Range1d(start=0.5, end=10), **wide
-        )
+            name="main margin", height=TOP, x_range=ranges["x"], y_axis_type="log",
+            y_range=Range1d(start=0.5, end=10), **wide,
+        )  # fmt: skip
         plane = look.figure(
             name="plane", height=HEIGHT - TOP, x_range=ranges["x"], y_range=ranges["y"], y_axis_type="log", **wide
         )

@@ -214,7 +214,7 @@ class Panel {
     this.parts.methods = element("fieldset", { class: "methods" }, element("legend", {}, "Threshold on"))
     this.parts.accepted = part("accepted", "p")
     this.parts.reasons = this.table("Rejected picks by reason", ["Rejected for", "picks", ""])
-    this.parts.classes = this.table("Accepted picks per micrograph", ["Defocus", "accepted per micrograph"])
+    this.parts.classes = this.table("Accepted picks per micrograph", ["Defocus", "per micrograph"])
     this.parts.failure = element("p", { class: "failure", role: "alert" })
     this.parts.spoken = element("p", { class: "spoken", role: "status", "aria-live": "polite" })
     this.buttons = this.actions()

@@ -78,7 +78,7 @@ button:disabled, button[aria-disabled=true] { color: var(--pc-faint); border-col
 .truth { display: flex; flex-wrap: wrap; gap: 4px 14px; margin-top: 4px; }
 table { border-collapse: collapse; width: 100%; margin-top: 10px; }
 th { font-weight: 400; text-align: left; padding: 2px 0; white-space: nowrap; }
-thead th, thead td { color: var(--pc-faint); border-bottom: 1px solid var(--pc-line); }
+thead th, thead td { white-space: normal; color: var(--pc-faint); border-bottom: 1px solid var(--pc-line); }
 thead th:nth-child(2), td.number { text-align: right; padding-right: 8px; white-space: nowrap; }
 .share { width: 64px; }
 .bar { height: 9px; min-width: 1px; background: var(--pc-rejected); }
