@@ -61,10 +61,8 @@ class Found:
 
     Attributes
     ----------
-    method, settings, view, selection, draft
+    method, settings, view
         What is wanted; where the address says nothing, what was there before.
-    decided
-        Whether it says anything of thresholds.
     refused
         What of it could not be followed, in sentences.
     """
@@ -72,9 +70,6 @@ class Found:
     method: str
     settings: SelectSettings
     view: View
-    selection: str
-    draft: str
-    decided: bool
     refused: tuple[str, ...]
 
 
@@ -130,11 +125,10 @@ def read_address(
     if method and method not in methods:
         refused.append(f"The link asks for method {method!r}; these picks allow {', '.join(methods)}.")
         method = ""
-    decided = bool(method) or any(name in query for name in THRESHOLDS)
-    if decided:
+    if method or any(name in query for name in THRESHOLDS):
         settings = _thresholds(query, settings, method, methods, refused)
     view = _view(query, view, names, refused)
-    return Found(method, settings, view, query.get("selection", ""), query.get("draft", ""), decided, tuple(refused))
+    return Found(method, settings, view, tuple(refused))
 
 
 def _thresholds(

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import xarray as xr
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from pickcal.calibration.verdicts import ScoreWords
 from pickcal.dashboard.address import View
 from pickcal.dashboard.background import Background
-from pickcal.dashboard.binning import Binning
-from pickcal.dashboard.cube import Cube
-from pickcal.dashboard.drafts import Draft, Drafts
-from pickcal.dashboard.images import Images
+from pickcal.dashboard.binned.binning import Binning
+from pickcal.dashboard.binned.cube import Cube
 from pickcal.dashboard.methods import METHODS, THRESHOLDS, Method
-from pickcal.dashboard.montage import Montage, montage_job
-from pickcal.dashboard.shown import Shown
-from pickcal.dashboard.tally import Tally, sorted_rows, tally_job
+from pickcal.dashboard.micrographs.images import Images
+from pickcal.dashboard.micrographs.montage import Montage, montage_job
+from pickcal.dashboard.micrographs.shown import Shown
+from pickcal.dashboard.micrographs.tally import Tally, sorted_rows, tally_job
+from pickcal.dashboard.saved.drafts import Draft, Drafts
 from pickcal.dashboard.truth import LiveTruth
 from pickcal.errors import InputError, ProjectError
 from pickcal.plots.fits import medians_figure, residuals_figure, scores_of
@@ -88,8 +88,7 @@ class Inspector:
         self._progress: dict[Key, float] = {}
         self._failures: dict[Key, str] = {}
         self._stamps: dict[str, tuple[float, dict[str, tuple[object, ...]]]] = {}
-        self._methods: dict[str, tuple[object, tuple[Method, ...]]] = {}
-        self._attributes: dict[str, tuple[object, dict[Hashable, Any]]] = {}
+        self._read: dict[tuple[str, str], tuple[object, object]] = {}
         self._lock = RLock()
         self._pictures: dict[tuple[str, str], bytes] = {}
 
@@ -119,10 +118,8 @@ class Inspector:
 
     def attributes(self, picks: str) -> dict[Hashable, Any]:
         """Attributes of some picks; read once for every time they were written."""
-        stamp = self.stamps(picks)["picks"]
-        if self._attributes.get(picks, (None, None))[0] != stamp:
-            self._attributes[picks] = (stamp, dict(self.project.picks(picks).attrs))
-        return self._attributes[picks][1]
+        found = self._known("attributes", picks, "picks", lambda name: dict(self.project.picks(name).attrs))
+        return cast(dict[Hashable, Any], found)
 
     def diameter(self, picks: str) -> float:
         """Diameter of the particles, Å."""
@@ -134,8 +131,20 @@ class Inspector:
 
     def calibration(self, picks: str) -> xr.Dataset | None:
         """Fit of some picks, None where they were not calibrated."""
+        return cast("xr.Dataset | None", self._known("fit", picks, "picks", self._fit))
+
+    def _fit(self, picks: str) -> xr.Dataset | None:
         self.project.require("picks", picks)
         return self.project.calibration(picks)
+
+    def _known(self, what: str, picks: str, stamp: str, make: Callable[[str], object]) -> object:
+        """Read something once for every time that it was written."""
+        written = self.stamps(picks)[stamp]
+        with self._lock:
+            found = self._read.get((what, picks))
+            if found is None or found[0] != written:
+                found = self._read[what, picks] = (written, make(picks))
+            return found[1]
 
     def verdicts(self, picks: str) -> list[tuple[str, str]]:
         """Verdict in words per score and group, that of the power score on its logarithm, and on probabilities."""
@@ -177,15 +186,17 @@ class Inspector:
 
     def finished(self, picks: str) -> NDArray[np.bool_]:
         """Tell which micrographs were picked."""
-        return np.asarray(self.project.done(f"picks/{picks}") == Status.DONE)
+        done = self._known("status", picks, "finished", lambda name: self.project.done(f"picks/{name}") == Status.DONE)
+        return np.asarray(done)
 
     def methods(self, picks: str) -> tuple[Method, ...]:
         """List what the main threshold of some picks can be on."""
-        stamp = self.stamps(picks)["picks"]
-        if self._methods.get(picks, (None, ()))[0] != stamp:
-            fitted, likely = self.calibration(picks) is not None, self.has_probabilities(picks)
-            self._methods[picks] = (stamp, METHODS if likely else METHODS[: 2 if fitted else 1])
-        return self._methods[picks][1]
+        return cast(tuple[Method, ...], self._known("methods", picks, "picks", self._allowed))
+
+    def _allowed(self, picks: str) -> tuple[Method, ...]:
+        if self.calibration(picks) is None:
+            return METHODS[:1]
+        return METHODS if self.has_probabilities(picks) else METHODS[:2]
 
     def selections(self, picks: str) -> list[str]:
         """Names of the stored selections of some picks."""

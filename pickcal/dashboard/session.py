@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.dashboard.address import View, read_address, write_address
+from pickcal.dashboard.binned.cube import Counts, Cube
 from pickcal.dashboard.controller import Inspector, Key
-from pickcal.dashboard.cube import Counts, Cube
-from pickcal.dashboard.drafts import Draft
 from pickcal.dashboard.history import Decisions, History
 from pickcal.dashboard.methods import MAIN, THRESHOLDS, Method, fixed_of, method_of, thresholds_only
-from pickcal.dashboard.montage import Montage
-from pickcal.dashboard.saving import Saved, load, read_thresholds_text, save, thresholds_text
-from pickcal.dashboard.shown import Shown
-from pickcal.dashboard.tally import Tally
+from pickcal.dashboard.micrographs.montage import Montage
+from pickcal.dashboard.micrographs.shown import Shown
+from pickcal.dashboard.micrographs.tally import Tally
+from pickcal.dashboard.saved.drafts import Draft
+from pickcal.dashboard.saved.saving import Saved, load, read_thresholds_text, save, thresholds_text
 from pickcal.errors import InputError, PickcalError
 from pickcal.selection import ACCEPTED
 from pickcal.settings import HandPick, SelectSettings, validated
@@ -198,16 +198,22 @@ class Session:
         ProjectError
             If there are no such picks.
         """
+        self._begin(picks)
+        self._reload()
+
+    def _begin(self, picks: str, selection: str = "") -> None:
         self.inspector.require(picks)
         self.picks = picks
         self.base, self.saved, self._stamps = "", None, self.inspector.stamps(picks)
         self._kept = {}
         selections = self.inspector.selections(picks)
-        settings = self._open(selections[0]) if selections else self._proposal()
+        if selection and selection not in selections:
+            self.notes.say(f"The link is to selection {selection!r} of these picks, which is not here.")
+        name = selection if selection in selections else next(iter(selections), "")
+        settings = self._open(name) if name else self._proposal()
         self._history = History(Decisions(method_of(settings, self.methods), settings))
         row = self.inspector.trio(picks, 0)[:1]
         self.view = View(row=int(row[0]) if len(row) else -1)
-        self._reload()
 
     def _open(self, name: str) -> SelectSettings:
         """Take a stored selection as the one that is open."""
@@ -441,19 +447,12 @@ class Session:
         wanted = query.get("picks", "")
         if wanted and wanted not in names:
             self.notes.say(f"The link is to picks {wanted!r}, which are not here; these are {names[0]!r}.")
-        self.choose_picks(wanted if wanted in names else names[0])
+        self._begin(wanted if wanted in names else names[0], query.get("selection", ""))
+        self._recover(query.get("draft", ""))
         found = read_address(query, self.settings, self.methods, self.view, self.inspector.micrographs)
         for text in found.refused:
             self.notes.say(text)
-        if found.selection in self.inspector.selections(self.picks):
-            self._open(found.selection)
-        self._recover(found.draft)
-        settings = found.settings
-        if not found.decided:
-            settings = self.saved.settings if self.saved is not None and not self.draft else self.settings
-        decided = {key: getattr(self.settings, key) for key in ("exclude", "accept", "reject")} if self.draft else {}
-        settings = settings.model_copy(update=decided)
-        self._history = History(Decisions(method_of(settings, self.methods, found.method), settings))
+        self._history = History(Decisions(method_of(found.settings, self.methods, found.method), found.settings))
         self.view = found.view
         self._reload()
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from small_project import make_project
 
-from pickcal.dashboard import binning, changes, reading
-from pickcal.dashboard.binning import Binning, defocus_bins
-from pickcal.dashboard.grids import Grid, border_grid, power_grid, probability_grid, rate_grid, score_grid
+from pickcal.dashboard.binned import binning, changes, reading
+from pickcal.dashboard.binned.binning import Binning, defocus_bins
+from pickcal.dashboard.binned.grids import Grid, border_grid, power_grid, probability_grid, rate_grid, score_grid
 from pickcal.dashboard.methods import MAIN, fixed_of
 from pickcal.dashboard.truth import TrueRow
 from pickcal.errors import InputError
@@ -447,7 +447,7 @@ def test_examples_leave_out_what_was_decided_by_hand(project, cubes):
 
 
 def test_examples_are_drawn_evenly(monkeypatch):
-    from pickcal.dashboard.reservoirs import Kept, Reservoir
+    from pickcal.dashboard.binned.reservoirs import Kept, Reservoir
 
     rng = np.random.default_rng(0)
     times = np.zeros(100)

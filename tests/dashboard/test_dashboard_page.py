@@ -402,9 +402,9 @@ def test_tables_without_images_are_inspected_too(browser, tmp_path, data, cli):
 def test_the_panel_serve_target_shows_the_same_page(browser, own):
     target = [sys.executable, "-m", "panel", "serve", "dashboards/inspect_picks.py", "--port", "0"]
     target += ["--address", "127.0.0.1", "--args", str(own.path)]
-    with running(target, r"(http://(?:127\.0\.0\.1|localhost):\d+/inspect_picks)") as address:
-        with visiting(browser, address.replace("localhost", "127.0.0.1")) as seen:
-            assert seen.accepted() == judged(own, thresholds_of(own, "strict"))[0][ACCEPTED]
+    address = r"(http://(?:127\.0\.0\.1|localhost):\d+/inspect_picks)"
+    with running(target, address) as found, visiting(browser, found.replace("localhost", "127.0.0.1")) as seen:
+        assert seen.accepted() == judged(own, thresholds_of(own, "strict"))[0][ACCEPTED]
 
 
 def test_a_project_without_picks_waits_for_them(browser, tmp_path, imported):

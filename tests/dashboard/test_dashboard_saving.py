@@ -24,8 +24,8 @@ from small_project import make_project
 
 from pickcal import cli as command_line
 from pickcal import locking
-from pickcal.dashboard.drafts import DAY, Draft, Drafts
-from pickcal.dashboard.saving import (
+from pickcal.dashboard.saved.drafts import DAY, Draft, Drafts
+from pickcal.dashboard.saved.saving import (
     Conflict,
     destination,
     export_selection,
@@ -105,8 +105,8 @@ import dask.array, xarray
 from pathlib import Path
 import pickcal.project as project_module
 from pickcal import locking
-from pickcal.dashboard.drafts import Draft, Drafts
-from pickcal.dashboard.saving import Conflict, load, save
+from pickcal.dashboard.saved.drafts import Draft, Drafts
+from pickcal.dashboard.saved.saving import Conflict, load, save
 from pickcal.errors import PickcalError
 from pickcal.project import Project
 from pickcal.settings import HandPick, SelectSettings

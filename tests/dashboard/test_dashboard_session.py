@@ -11,7 +11,7 @@ from small_project import add_calibration, add_selection, make_project
 
 from pickcal.dashboard.address import View
 from pickcal.dashboard.controller import Inspector
-from pickcal.dashboard.saving import Conflict
+from pickcal.dashboard.saved.saving import Conflict
 from pickcal.dashboard.session import Session
 from pickcal.errors import InputError, ProjectError
 from pickcal.schema import Status

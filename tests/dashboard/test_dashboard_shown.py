@@ -9,11 +9,11 @@ from scipy import ndimage
 from small_project import DIAMETER, FAILED_REASON, HEIGHT, PIXEL_SIZE, WIDTH, failed, make_project, outlying
 
 from pickcal.calibration import calibrated_scores
-from pickcal.dashboard import tally as tally_module
-from pickcal.dashboard.images import LIMIT, Images, Recent
-from pickcal.dashboard.montage import montage_job, sampled_rows
-from pickcal.dashboard.shown import SHARED_ROWS, PickRows, Shown
-from pickcal.dashboard.tally import SHARED_BROWSER, Browser, Tally, micrograph_table, sorted_rows, tally_job
+from pickcal.dashboard.micrographs import tally as tally_module
+from pickcal.dashboard.micrographs.images import LIMIT, Images, Recent
+from pickcal.dashboard.micrographs.montage import montage_job, sampled_rows
+from pickcal.dashboard.micrographs.shown import SHARED_ROWS, PickRows, Shown
+from pickcal.dashboard.micrographs.tally import SHARED_BROWSER, Browser, Tally, micrograph_table, sorted_rows, tally_job
 from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED, REASONS

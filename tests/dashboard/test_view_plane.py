@@ -12,8 +12,8 @@ import pytest
 import zarr
 from panel.io.server import get_server
 
+from pickcal.dashboard.binned.cube import Plane
 from pickcal.dashboard.controller import Inspector
-from pickcal.dashboard.cube import Plane
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.dragging import ordered
 from pickcal.dashboard.views.look import Look

@@ -8,7 +8,7 @@ import pytest
 from test_view_thresholds import CHROMIUM, FLAGS, eventually, needs_chromium, page_of, serving
 
 from pickcal.dashboard.controller import Inspector
-from pickcal.dashboard.saving import load
+from pickcal.dashboard.saved.saving import load
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.saving import SavingView, another_name, beside, listing
 from pickcal.project import Project

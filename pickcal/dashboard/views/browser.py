@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import panel as pn
 import param
-from panel.custom import JSComponent
 
-from pickcal.dashboard.images import Picture
+from pickcal.dashboard.micrographs.images import Picture
+from pickcal.dashboard.micrographs.shown import Shown
+from pickcal.dashboard.micrographs.tally import micrograph_table
 from pickcal.dashboard.session import Session
-from pickcal.dashboard.shown import Shown
-from pickcal.dashboard.tally import micrograph_table
+from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import FILL, HERE, Look
 from pickcal.dashboard.views.micrographs import FOLLOWED, Micrograph
 from pickcal.dashboard.views.pictures import PictureControls, Pictures
@@ -58,7 +58,7 @@ input { font: inherit; color: var(--pc-text); background: var(--pc-background); 
 """
 
 
-class MicrographList(JSComponent):  # type: ignore[misc]
+class MicrographList(Component):
     """The list of all micrographs; see micrograph_list.js.
 
     Parameters

@@ -307,4 +307,3 @@ class CalibrationView:
             self._session.post(lambda: show([self._words(html.escape(str(error)), "calibration-failed")]))
 
         inspector.background.submit(("plot", id(self)), job, drawn, failed=failed, priority=1)
-

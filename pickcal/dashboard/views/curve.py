@@ -10,7 +10,7 @@ from bokeh.models import ColumnDataSource, Range1d
 from bokeh.models.annotations import Span
 from numpy.typing import NDArray
 
-from pickcal.dashboard.cube import Cube
+from pickcal.dashboard.binned.cube import Cube
 from pickcal.dashboard.methods import MAIN, Method
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.dragging import (
@@ -58,17 +58,16 @@ class CurveView:
         self._session, self._look = session, look
         self._drawn: tuple[Cube, SelectSettings] | None = None
         self._method: Method | None = None
-        self._middles: Floats = np.zeros(0)
+        self._middles: Floats = np.zeros(0, dtype=np.float64)
         self._sources = tuple(
             (ColumnDataSource(nothing(*COLUMNS)), ColumnDataSource({name: [] for name in LABEL})) for _ in range(2)
         )
         self._bins = ColumnDataSource({"x": [], "y": []})
         self._note = note_label(look), note_label(look)
         # false discovery rates are on a logarithmic axis; of the two plots one is seen
-        self._figures = tuple(self._figure(falling) for falling in (False, True))
-        panes = [pn.pane.Bokeh(plot, margin=0, **FILL) for plot, _ in self._figures]
-        self._panes = [pn.Column(pane, margin=0, visible=False, **FILL) for pane in panes]
-        self._plot, self._drag = self._figures[0]
+        self._figures: dict[bool, tuple[Any, Dragging]] = {}
+        self._panes = [pn.Column(margin=0, visible=False, **FILL) for _ in range(2)]
+        self._plot, self._drag = self._figure_of(session.method == "fdr")
         self._lines, self._labels = self._sources[0]
         self._defocus = self._defocus_figure()
         self._words = caption(look, "")
@@ -77,6 +76,13 @@ class CurveView:
         self.refresh(frozenset(OF_CURVE))
 
     # what is drawn
+
+    def _figure_of(self, falling: bool) -> tuple[Any, Dragging]:
+        """Return a plot, made when it is looked at for the first time."""
+        if falling not in self._figures:
+            self._figures[falling] = self._figure(falling)
+            self._panes[falling][:] = [pn.pane.Bokeh(self._figures[falling][0], margin=0, **FILL)]
+        return self._figures[falling]
 
     def _figure(self, falling: bool) -> tuple[Any, Dragging]:
         """Make a plot of accepted picks against the threshold."""
@@ -148,7 +154,7 @@ class CurveView:
             lines.data, labels.data = nothing(*COLUMNS), {name: [] for name in LABEL}
         self._lines, self._labels = self._sources[method == "fdr"]
         self._note[0].visible = self._note[1].visible = False
-        self._plot, self._drag = self._figures[method == "fdr"]
+        self._plot, self._drag = self._figure_of(method == "fdr")
         self._plot.xaxis.axis_label = self._title(method)
         for pane, falling in zip(self._panes, (False, True), strict=True):
             pane.visible = falling == (method == "fdr")
@@ -171,7 +177,7 @@ class CurveView:
         edges = cube.main.edges
         end = _nice_end(float(np.nanmax(curve, initial=0.0)))
         columns: dict[str, Any] = dict(zip(CLASSES, curve, strict=True))
-        histogram = np.zeros(len(edges))
+        histogram: Floats = np.zeros(len(edges))
         if cube.method in ("probability", "fdr"):
             histogram = _histogram(cube, curve, self._plot.extra_y_ranges["picks"])
         self._plot.y_range.end = end
@@ -179,7 +185,7 @@ class CurveView:
             self._plot.x_range.update(**padded(edges, logarithmic=cube.method == "fdr"))
             self._drag.snap_to({"main": within(edges, edges)})
             known = cube.defocus
-            self._middles = 0.5 * (known[1:] + known[:-1])
+            self._middles = np.asarray(0.5 * (known[1:] + known[:-1]), dtype=np.float64)
             if len(self._middles):
                 wide = 0.04 * max(float(np.ptp(known)), 0.1)
                 self._defocus.x_range.update(start=float(known[0]) - wide, end=float(known[-1]) + wide)
@@ -219,7 +225,7 @@ def _histogram(cube: Cube, curve: Floats, along: Range1d) -> Floats:
     return np.asarray(np.append(heights, heights[-1:]))
 
 
-def _labels(cube: Cube, look: Look, along: Range1d, end: float) -> dict[str, Any]:
+def _labels(cube: Cube, look: Look, along: Any, end: float) -> dict[str, Any]:
     """Name the lines, with the range of defocus of each, in the corner where no line is."""
     left = cube.method == "fdr"
     places = [0.03, 0.09, 0.105] if left else [0.97, 0.91, 0.895]

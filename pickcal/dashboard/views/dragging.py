@@ -12,7 +12,7 @@ from bokeh.models import ColumnDataSource, CustomJS
 from bokeh.models.annotations import Label
 from numpy.typing import NDArray
 
-from pickcal.dashboard.cube import Cube
+from pickcal.dashboard.binned.cube import Cube
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.look import FILL, HERE, Look
 from pickcal.errors import PickcalError
@@ -161,10 +161,10 @@ def progress_text(session: Session, cube: Cube | None) -> str:
 
 
 def note_label(look: Look) -> Label:
-    """Make the note in the upper left corner of a plot."""
+    """Make the note in the lower left corner of a plot."""
     return Label(
         x=8, y=6, x_units="screen", y_units="screen", text="", text_color=look.text, text_font_size="13px",
-        background_fill_color=look.background, background_fill_alpha=0.85, visible=False, padding=3,
+        background_fill_color=look.background, background_fill_alpha=0.85, visible=False,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import panel as pn
 
-from pickcal.dashboard.saving import destination, export_selection, packed, suggested
+from pickcal.dashboard.saved.saving import destination, export_selection, packed, suggested
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.forms import Form, fill, tell
 from pickcal.dashboard.views.look import FILL, Look, labelled

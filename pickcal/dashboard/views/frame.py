@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 import param
-from panel.custom import JSComponent
 
 from pickcal.dashboard.address import TABS
 from pickcal.dashboard.session import Session
+from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import FILL, HERE, Look
 from pickcal.errors import PickcalError
 
@@ -50,7 +50,7 @@ kbd { white-space: nowrap; font-family: ui-monospace, monospace; }
 MOST_NOTES = 4
 
 
-class Frame(JSComponent):  # type: ignore[misc]
+class Frame(Component):
     """The component; see frame.js."""
 
     _esm = HERE / "frame.js"

@@ -9,12 +9,12 @@ import numpy as np
 import panel as pn
 import param
 from numpy.typing import NDArray
-from panel.custom import JSComponent
 
-from pickcal.dashboard.images import Picture
 from pickcal.dashboard.methods import MAIN
+from pickcal.dashboard.micrographs.images import Picture
+from pickcal.dashboard.micrographs.shown import Shown
 from pickcal.dashboard.session import Session
-from pickcal.dashboard.shown import Shown
+from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import FILL, HERE, Look
 from pickcal.dashboard.views.pictures import PictureControls, Pictures
 from pickcal.errors import PickcalError
@@ -60,7 +60,7 @@ def _reason_words() -> list[str]:
     return [*(special.get(reason, f"rejected: {reason}") for reason in REASONS), "accepted by hand"]
 
 
-class Micrograph(JSComponent):  # type: ignore[misc]
+class Micrograph(Component):
     """One micrograph with its picks; see micrograph.js.
 
     Parameters

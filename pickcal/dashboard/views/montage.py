@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from panel.custom import JSComponent
 
 from pickcal.calibration.verdicts import heading
-from pickcal.dashboard.images import LIMIT
-from pickcal.dashboard.montage import Montage, Tiles
+from pickcal.dashboard.micrographs.images import LIMIT
+from pickcal.dashboard.micrographs.montage import Montage, Tiles
+from pickcal.dashboard.micrographs.shown import Shown, main_score
 from pickcal.dashboard.session import Session
-from pickcal.dashboard.shown import Shown, main_score
+from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import FILL, HERE, Look
 from pickcal.errors import PickcalError
 from pickcal.selection import ACCEPTED, BY_HAND, REASONS
@@ -48,7 +48,7 @@ NONE: dict[str, str] = {
 }
 
 
-class MontageTiles(JSComponent):  # type: ignore[misc]
+class MontageTiles(Component):
     """The component; see montage.js."""
 
     _esm = HERE / "montage.js"

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import panel as pn
+from bokeh.document import Document
+from panel.io.state import set_curdoc
 
 from pickcal.dashboard.address import TABS
 from pickcal.dashboard.controller import shared_inspector
@@ -25,7 +27,9 @@ from pickcal.errors import PickcalError
 
 TITLE = "pickcal: inspect picks"
 POLL = 2000
-NARROW = "@media (max-width: 1000px) { :host { flex-wrap: wrap; } :host > * { min-width: min(640px, 100%) !important; } }"
+NARROW = (
+    "@media (max-width: 1000px) { :host { flex-wrap: wrap; } :host > * { min-width: min(640px, 100%) !important; } }"
+)
 TAB_STYLE = """
 :host > .bk-header { border-color: var(--pc-line) !important; }
 :host > .bk-header .bk-tab { color: var(--pc-text) !important; background: transparent !important; font-size: 14px; }
@@ -77,7 +81,9 @@ def inspect_page(path: Path | str, truth: Path | None = None, read_only: bool = 
 
 
 def prepare(path: Path | str, truth: Path | None = None, read_only: bool = False) -> None:
-    """Read what the first visitor would wait for, and refuse what cannot be shown; arguments as of `inspect_page`.
+    """Read and draw once what the first visitor would wait for, and refuse what cannot be shown.
+
+    Arguments are those of `inspect_page`.
 
     Raises
     ------
@@ -85,10 +91,15 @@ def prepare(path: Path | str, truth: Path | None = None, read_only: bool = False
         As `inspect_page`.
     """
     inspector = shared_inspector(path, truth, read_only)
-    if inspector.picks():
-        session = Session(inspector, read_only=read_only)
-        session.follow({})
-        session.close()
+    if not inspector.picks():
+        return
+    document = Document()
+    with set_curdoc(document):
+        place = pn.Column()
+        page = Page(place, inspector, Look(), read_only)
+        place.server_doc(document)
+        document.to_json()
+        page.session.close()
 
 
 def _when(condition: Callable[[], bool], then: Callable[[], Any]) -> None:
@@ -169,19 +180,16 @@ class Page:
         tab = self.session.view.tab
         if "view" in changes and TABS[self._bar.active] != tab:
             self._bar.active = TABS.index(tab)
-        if self._document is not None:
-            self._document.hold("combine")
         try:
-            for part in self._always:
-                part.refresh(changes)
-            for missed in self._missed.values():
-                missed |= changes
-            self._show_tab()
+            # one message to the browser for all views, which then paints once
+            with pn.io.unlocked():
+                for part in self._always:
+                    part.refresh(changes)
+                for missed in self._missed.values():
+                    missed |= changes
+                self._show_tab()
         except PickcalError as error:
             self.session.notes.say(str(error))
-        finally:
-            if self._document is not None:
-                self._document.unhold()
 
     def _show_tab(self) -> None:
         """Make the view of the tab when it is looked at for the first time, else show what it has missed."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import panel as pn
 import param
-from panel.custom import JSComponent
 
-from pickcal.dashboard.images import Picture
+from pickcal.dashboard.micrographs.images import Picture
 from pickcal.dashboard.session import Session
+from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import FILL, HERE, Look
 from pickcal.errors import PickcalError
 
@@ -106,7 +106,7 @@ class Pictures:
         inspector.background.submit(("pictures", self._which, id(self._session)), job)
 
 
-class PictureControls(JSComponent):  # type: ignore[misc]
+class PictureControls(Component):
     """Low-pass, contrast, rejected picks and some buttons; see picture_controls.js.
 
     Parameters

@@ -11,7 +11,7 @@ from bokeh.models.annotations import BoxAnnotation, Span
 from numpy.typing import NDArray
 
 from pickcal.calibration.verdicts import heading
-from pickcal.dashboard.cube import Cube, Plane
+from pickcal.dashboard.binned.cube import Cube, Plane
 from pickcal.dashboard.methods import Method
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.curve import CurveView

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import panel as pn
-from panel.custom import JSComponent
 
-from pickcal.dashboard.saving import Conflict
+from pickcal.dashboard.saved.saving import Conflict
 from pickcal.dashboard.session import Session
+from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.exporting import FIRST, ExportForm
 from pickcal.dashboard.views.exporting import listing as listing
 from pickcal.dashboard.views.forms import Form, fill, tell
@@ -30,7 +30,7 @@ input { flex: 1 1 100%; }
 """
 
 
-class Browser(JSComponent):  # type: ignore[misc]
+class Browser(Component):
     """What saving needs of the browser; see saving.js."""
 
     _esm = HERE / "saving.js"

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from panel.custom import JSComponent
 
 from pickcal.calibration.verdicts import ScoreWords
-from pickcal.dashboard.cube import Counts, Cube
+from pickcal.dashboard.binned.cube import Counts, Cube
 from pickcal.dashboard.methods import MAIN, MAINS, METHODS, THRESHOLDS, TITLES
 from pickcal.dashboard.session import Session
+from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import HERE, Look
 from pickcal.errors import PickcalError
 from pickcal.selection import ACCEPTED, REASONS
@@ -89,7 +89,7 @@ progress { flex: 1; min-width: 40px; }
 """
 
 
-class ThresholdsPanel(JSComponent):  # type: ignore[misc]
+class ThresholdsPanel(Component):
     """The component; see thresholds.js."""
 
     _esm = HERE / "thresholds.js"

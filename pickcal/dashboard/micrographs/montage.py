@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.dashboard.images import CUTOUT, Images
-from pickcal.dashboard.shown import SHARED_ROWS, Shown, main_score
-from pickcal.dashboard.tally import SHARED_BROWSER, Browser
+from pickcal.dashboard.micrographs.images import CUTOUT, Images
+from pickcal.dashboard.micrographs.shown import SHARED_ROWS, Shown, main_score
+from pickcal.dashboard.micrographs.tally import SHARED_BROWSER, Browser
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED, REASONS
 from pickcal.settings import SelectSettings

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.calibration.mixture import power_limit
-from pickcal.dashboard.cells import Axes, Cells
-from pickcal.dashboard.changes import Rows
-from pickcal.dashboard.cube import Cube
-from pickcal.dashboard.cube_cache import cache_name, read_cache, write_cache
-from pickcal.dashboard.filling import Binned, Filling
-from pickcal.dashboard.grids import border_grid, every, power_grid, probability_grid, rate_grid, score_grid
+from pickcal.dashboard.binned.cells import Axes, Cells
+from pickcal.dashboard.binned.changes import Rows
+from pickcal.dashboard.binned.cube import Cube
+from pickcal.dashboard.binned.cube_cache import cache_name, read_cache, write_cache
+from pickcal.dashboard.binned.filling import Binned, Filling
+from pickcal.dashboard.binned.grids import border_grid, every, power_grid, probability_grid, rate_grid, score_grid
+from pickcal.dashboard.binned.reading import Reader, Values
 from pickcal.dashboard.methods import MAIN, Method
-from pickcal.dashboard.reading import Reader, Values
 from pickcal.dashboard.truth import TrueRow
 from pickcal.project import Project
 from pickcal.selection import hand_places

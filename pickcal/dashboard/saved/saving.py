@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pickcal.dashboard.zipping import zipped as zipped
+from pickcal.dashboard.saved.zipping import zipped as zipped
 from pickcal.errors import InputError, PickcalError, ProjectError
 from pickcal.project import Project, check_name
 from pickcal.selection import read_thresholds_text as read_thresholds_text

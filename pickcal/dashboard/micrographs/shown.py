@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pickcal.calibration import calibrated_scores
 from pickcal.calibration.mixture import probabilities
-from pickcal.dashboard.images import Recent
+from pickcal.dashboard.micrographs.images import Recent
 from pickcal.errors import InputError
 from pickcal.project import Project
 from pickcal.schema import Status

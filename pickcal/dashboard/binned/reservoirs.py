@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.dashboard.cells import Limits, reaches
+from pickcal.dashboard.binned.cells import Limits, reaches
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]

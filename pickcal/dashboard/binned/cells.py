@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.dashboard.grids import Grid
+from pickcal.dashboard.binned.grids import Grid
+from pickcal.dashboard.binned.reading import Values
 from pickcal.dashboard.methods import MAIN, Method
-from pickcal.dashboard.reading import Values
 from pickcal.errors import InputError
 from pickcal.settings import SelectSettings
 

@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.dashboard.cells import Limits, reaches
-from pickcal.dashboard.changes import Few, Finder, Rows
-from pickcal.dashboard.filling import Binned
+from pickcal.dashboard.binned.cells import Limits, reaches
+from pickcal.dashboard.binned.changes import Few, Finder, Rows
+from pickcal.dashboard.binned.filling import Binned
+from pickcal.dashboard.binned.reservoirs import Kept
+from pickcal.dashboard.binned.tables import EXPECTED, Total
 from pickcal.dashboard.methods import MAIN, Method, fixed_of
-from pickcal.dashboard.reservoirs import Kept
-from pickcal.dashboard.tables import EXPECTED, Total
 from pickcal.selection import ACCEPTED, BY_HAND, REASONS
 from pickcal.settings import SelectSettings
 

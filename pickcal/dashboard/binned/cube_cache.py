@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pickcal
-from pickcal.dashboard.cells import Axes, Ranges
-from pickcal.dashboard.filling import Binned
-from pickcal.dashboard.grids import Grid
+from pickcal.dashboard.binned.cells import Axes, Ranges
+from pickcal.dashboard.binned.filling import Binned
+from pickcal.dashboard.binned.grids import Grid
+from pickcal.dashboard.binned.reservoirs import Kept
+from pickcal.dashboard.binned.tables import Sums
 from pickcal.dashboard.methods import MAIN, Method
-from pickcal.dashboard.reservoirs import Kept
-from pickcal.dashboard.tables import Sums
 from pickcal.errors import InputError
 from pickcal.formats.atomic import atomic_path
 from pickcal.project import Project

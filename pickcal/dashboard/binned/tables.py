@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.dashboard.cells import Axes, Cells, Limits, strongest
+from pickcal.dashboard.binned.cells import Axes, Cells, Limits, strongest
 from pickcal.dashboard.methods import Method
 from pickcal.selection import REASONS
 

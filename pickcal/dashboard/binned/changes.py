@@ -10,8 +10,8 @@ from threading import RLock
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.dashboard.cells import ALL, Axes, Cells, Limits, reaches
-from pickcal.dashboard.tables import (
+from pickcal.dashboard.binned.cells import ALL, Axes, Cells, Limits, reaches
+from pickcal.dashboard.binned.tables import (
     EDGE,
     EXPECTED,
     HIGH,

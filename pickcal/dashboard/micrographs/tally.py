@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pickcal.calibration.trends import mean_defocus
-from pickcal.dashboard.shown import CALIBRATED, Shared
+from pickcal.dashboard.micrographs.shown import CALIBRATED, Shared
 from pickcal.errors import InputError
 from pickcal.project import Project
 from pickcal.schema import Status

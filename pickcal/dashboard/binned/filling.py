@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.dashboard.cells import Axes, Ranges
-from pickcal.dashboard.reading import Values
-from pickcal.dashboard.reservoirs import Highest, Kept, Reservoir
-from pickcal.dashboard.tables import Sums, Tables
+from pickcal.dashboard.binned.cells import Axes, Ranges
+from pickcal.dashboard.binned.reading import Values
+from pickcal.dashboard.binned.reservoirs import Highest, Kept, Reservoir
+from pickcal.dashboard.binned.tables import Sums, Tables
 
 PER_BIN, PER_POWER, STRONGEST = 24, 32, 200
 

@@ -1,0 +1,1 @@
+"""Single micrographs: their picks judged exactly, pictures, cutouts, exact counts in the background."""

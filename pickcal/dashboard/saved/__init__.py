@@ -1,0 +1,1 @@
+"""What is kept: named selections, drafts of what is not saved yet, exports."""
