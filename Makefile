@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz environment system lint wheel clean
+.PHONY: demo test nightly fuzz environment system lint wheel clean
 
 environment: $(VENV)/.ready
 
@@ -28,6 +28,10 @@ system:
 
 test: environment system
 	$(BIN)/python -m pytest
+	@echo "not run: what is marked nightly (make nightly):"; $(BIN)/python -m pytest -m nightly --collect-only -qq -n 0
+
+nightly: environment system
+	$(BIN)/python -m pytest -m nightly
 
 # Nightly: 100,000 damaged inputs for every reader of foreign files (the suite has 2,000); hours on two cores.
 fuzz: environment

@@ -38,6 +38,11 @@ USABLE = f"""() => {{ {DRAWN}
   return counts.length > 0 && /[1-9].* picks accepted/.test(counts[0].textContent) && plates.length >= 3
 }}"""
 
+BINNED = f"""() => {{ {DRAWN}
+  const text = all(".counts")[0].textContent
+  return !/sample|0 % binned/.test(text) && all("[data-threshold] input[type=range]").length > 0
+}}"""
+
 MOVE = f"""(up) => new Promise((resolve) => {{ {DRAWN}
   const range = all("[data-threshold] input[type=range]")[0]
   const before = Math.max(...versions())
@@ -72,7 +77,7 @@ def measure(project: Path, moves: int) -> dict[str, float]:
             browser = player.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
             first = _open(browser, address)[1]
             page, again = _open(browser, address)
-            page.wait_for_function("() => true")
+            page.wait_for_function(BINNED, timeout=1_800_000, polling=200)
             page.wait_for_timeout(3000)
             times = []
             for i in range(moves):

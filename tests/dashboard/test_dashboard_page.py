@@ -93,7 +93,7 @@ class Seen:
 
     def go(self, address):
         self.page.goto(address)
-        self.page.locator(".counts").get_by_text("picks accepted").wait_for(timeout=60_000)
+        self.page.locator(".counts").get_by_text("picks accepted").first.wait_for(timeout=60_000)
         assert self.eventually(lambda: "sample" not in self.text())
         return self
 
@@ -181,9 +181,12 @@ def test_a_threshold_changes_counts_and_colours_and_all_of_it_is_saved(browser, 
             for step in range(1, 9):
                 seen.page.mouse.move(at + 4 * step, box["y"] + box["height"] / 2)
             seen.page.mouse.up()
-            assert seen.eventually(lambda: float(seen.query().get("min_ncc", 0)) > 0.31)
-            moved = start.model_copy(update={"min_ncc": float(seen.query()["min_ncc"])})
-            assert seen.eventually(agrees(moved))
+
+            def there():
+                return start.model_copy(update={"min_ncc": float(seen.query()["min_ncc"])})
+
+            assert seen.eventually(lambda: there().min_ncc > 0.31 and agrees(there())())
+            moved = there()
             assert judged(own, moved)[0][ACCEPTED] < judged(own, start)[0][ACCEPTED]
             # a pick by hand and an excluded micrograph
             plate = seen.page.locator(".plate[data-painted]").nth(1)
@@ -297,6 +300,7 @@ def test_the_keyboard_does_all_of_it(browser, own):
         assert framed[0] in ("BUTTON", "SELECT", "INPUT") and framed[1] == "solid" and framed[2] >= 2
 
 
+@pytest.mark.nightly
 def test_two_people_do_not_overwrite_each_other(browser, own):
     with inspecting(own.path) as address, visiting(browser, address) as one, visiting(browser, address) as two:
         for seen, key in ((one, "]"), (two, "[")):
@@ -329,24 +333,22 @@ def test_a_running_job_is_seen(browser, tmp_path):
         assert seen.eventually(lambda: "of 12 micrographs picked" not in header.inner_text())
 
 
-def test_a_lost_connection_comes_back_as_it_was(browser, own):
-    port = "5199"
-    with inspecting(own.path, "--port", port) as address:
+def test_decisions_outlive_the_server(browser, own):
+    with inspecting(own.path) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         seen = Seen(page).go(address)
-        seen.page.keyboard.press("]")
-        seen.page.keyboard.press("2")
-        seen.page.keyboard.press(".")
-        seen.page.keyboard.press("a")
+        for key in "]2.a":
+            seen.page.keyboard.press(key)
         assert seen.eventually(lambda: "draft" in seen.query())
-        accepted = seen.accepted()
+        drafts = own.path / "drafts" / "files"
+        assert seen.eventually(lambda: any('"micrograph"' in file.read_text() for file in drafts.glob("*.json")))
+        page.wait_for_timeout(500)
+        accepted, query = seen.accepted(), urlparse(page.url).query
+    # the connection is lost, which the page says; how it comes back by itself is in test_dashboard_serving.py
     page.locator("#pickcal-connection").wait_for(timeout=20_000)
-    with inspecting(own.path, "--port", port):
-        # the server is another one: the page loads anew by itself, with all that was decided
-        page.locator("#pickcal-connection").wait_for(state="detached", timeout=120_000)
-        page.locator(".counts").get_by_text("picks accepted").wait_for(timeout=60_000)
-        assert seen.eventually(lambda: seen.accepted() == accepted)
-        page.close()
+    page.close()
+    with inspecting(own.path) as address, visiting(browser, f"{address}?{query}") as again:
+        assert again.eventually(lambda: again.accepted() == accepted)
 
 
 def test_read_only_saves_nothing(browser, own):
@@ -362,6 +364,7 @@ def test_read_only_saves_nothing(browser, own):
     assert {path: path.stat().st_mtime_ns for path in own.path.rglob("*")} == before
 
 
+@pytest.mark.nightly
 def test_tables_without_images_are_inspected_too(browser, tmp_path, data, cli):
     cli(
         "import",
@@ -396,7 +399,7 @@ def test_tables_without_images_are_inspected_too(browser, tmp_path, data, cli):
         seen.page.get_by_text("tables only").first.wait_for()
         for key in "2345":
             seen.page.keyboard.press(key)
-            seen.page.wait_for_timeout(500)
+            seen.page.wait_for_timeout(300)
 
 
 def test_the_panel_serve_target_shows_the_same_page(browser, own):
@@ -432,18 +435,29 @@ def apoferritin(tmp_path_factory, data, cli):
         yield SimpleNamespace(path=path, address=address, figures=figures)
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 2200), ("dark", 800)])
-def test_the_page_on_real_data_light_and_dark_narrow_and_wide(browser, apoferritin, tmp_path, theme, width):
-    with visiting(browser, f"{apoferritin.address}?theme={theme}", width) as seen:
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_on_real_data_light_and_dark_narrow_and_wide(browser, apoferritin, tmp_path, theme):
+    with visiting(browser, f"{apoferritin.address}?theme={theme}") as seen:
+        grounds = {"light": "rgb(255, 255, 255)", "dark": "rgb(24, 24, 24)"}
         for key, tab in zip("12345", ("micrographs", "all", "montage", "calibration", "save"), strict=True):
             seen.page.keyboard.press(key)
-            seen.page.wait_for_timeout(2500)
-            assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), tab
-            keep(seen.page, tmp_path, f"{tab}_{theme}_{width}")
-        ground = seen.page.evaluate(
-            "getComputedStyle(document.querySelector('[data-root-id]') || document.body).backgroundColor"
-        )
-        assert ground is not None
+            seen.page.wait_for_timeout(1500)
+            keep(seen.page, tmp_path, f"{tab}_{theme}_1280")
+            for width in (1000, 2200, 1280):
+                seen.page.set_viewport_size({"width": width, "height": 1000})
+                seen.page.wait_for_timeout(300)
+                assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (tab, width)
+                if width == 2200:
+                    keep(seen.page, tmp_path, f"{tab}_{theme}_2200")
+        assert grounds[theme] in seen.page.evaluate(GROUNDS)
+
+
+GROUNDS = """() => { const found = []
+  const look = (root) => { for (const element of root.querySelectorAll("*")) {
+    found.push(getComputedStyle(element).backgroundColor)
+    if (element.shadowRoot) look(element.shadowRoot) } }
+  look(document)
+  return found }"""
 
 
 def test_precision_and_recall_follow_the_thresholds(browser, apoferritin):

@@ -10,6 +10,7 @@ from planted import plant, planted_project
 from small_project import add_calibration, add_selection, make_project
 
 from pickcal.dashboard.address import View
+from pickcal.dashboard.background import Background
 from pickcal.dashboard.controller import Inspector
 from pickcal.dashboard.saved.saving import Conflict
 from pickcal.dashboard.session import Session
@@ -20,6 +21,12 @@ from pickcal.settings import SelectSettings
 from pickcal.stages.select import judge, thresholds_of
 
 WAIT = 60
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    """Nobody drags anything here: the background need not wait for quiet."""
+    monkeypatch.setattr("pickcal.dashboard.controller.Background", lambda: Background(quiet=0))
 
 
 @pytest.fixture(scope="module")

@@ -206,6 +206,7 @@ def content(folder):
 
 
 @needs_chromium
+@pytest.mark.nightly
 def test_exports_and_downloads_are_those_of_the_command_line(seen, cli, tmp_path):
     seen.move(0.27)
     seen.press("Save")

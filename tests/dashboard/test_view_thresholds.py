@@ -284,7 +284,7 @@ def test_methods_are_switched_with_the_keyboard_and_bring_their_own_threshold(se
     page.get_by_text("Least probability of being a particle").wait_for()
     assert seen.number("min_ncc").count() == 0
     assert seen.holds(probability=0.5, min_ncc=None) and seen.agrees()
-    assert "noise" in seen.text() and "junk" in seen.text()
+    assert eventually(page, lambda: "noise" in seen.text() and "junk" in seen.text())
     page.keyboard.press("ArrowDown")
     assert eventually(page, lambda: seen.session.method == "fdr")
     page.get_by_text("Largest false discovery rate").wait_for()
