@@ -80,7 +80,6 @@ class Inspector:
         self.read_only = read_only
         self.background = Background()
         self.drafts = Drafts(self.project.path, read_only)
-        self.frozen: set[str] = set()
         self.images = Images(self.project)
         self.truth = None if truth is None else LiveTruth(self.project, truth)
         self._visitors: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -94,7 +94,7 @@ class Session:
         self._counts: tuple[object, SelectSettings, Counts] | None = None
         self._stamps: dict[str, tuple[object, ...]] = {}
         self._warned = ""
-        self._saving = False
+        self._saving = self._own_draft = False
         inspector.join(self)
 
     # what is to be seen
@@ -205,6 +205,7 @@ class Session:
         self.inspector.require(picks)
         self.picks = picks
         self.base, self.saved, self._stamps = "", None, self.inspector.stamps(picks)
+        self.draft, self._own_draft = "", False
         self._kept = {}
         selections = self.inspector.selections(picks)
         if selection and selection not in selections:
@@ -310,11 +311,12 @@ class Session:
         if name not in THRESHOLDS:
             raise InputError(f"threshold: expected one of {', '.join(THRESHOLDS)}, got {name!r}")
         self.inspector.background.touch()
-        values = {**self.settings.model_dump(), name: value}
+        values = {key: getattr(self.settings, key) for key in (*THRESHOLDS, "raw")} | {name: value}
         low, high = values["min_power"], values["max_power"]
         if low is not None and high is not None and low > high:
             values["max_power" if name == "min_power" else "min_power"] = value
-        settings = validated(SelectSettings, values, "thresholds")
+        decided = {key: getattr(self.settings, key) for key in ("exclude", "accept", "reject")}
+        settings = validated(SelectSettings, values, "thresholds").model_copy(update=decided)
         self.trio.judge(settings)  # refuses what no score of these picks can be
         # a threshold that is not the method's own is applied while binning
         refix = fixed_of(settings, self.method) != fixed_of(self.settings, self.method)
@@ -440,6 +442,10 @@ class Session:
         return write_address(
             self.picks, self.method, self.settings, self.view, self.base, self.draft, self.inspector.micrographs
         )
+
+    def freeze(self) -> None:
+        """Leave the draft that the address names as it is: the address was given to somebody."""
+        self._own_draft = False
 
     def follow(self, query: Mapping[str, str]) -> None:
         """Go to where a link leads; what of it cannot be followed is said."""
@@ -572,8 +578,9 @@ class Session:
         self.inspector.draw_montage(self, self.picks, self.settings, self.view.lowpass, drawn, failed)
 
     def _autosave(self) -> None:
-        if not self.draft or self.draft in self.inspector.frozen:
-            self.draft = self.inspector.drafts.new_key()
+        if not self._own_draft:
+            # a link that somebody has may lead to the draft as it was: what is decided from now on is another
+            self.draft, self._own_draft = self.inspector.drafts.new_key(), True
         stamp = None if self.saved is None else self.saved.stamp
         draft = Draft(self.picks, self.base, stamp, self.settings)
         key = self.draft
@@ -602,10 +609,20 @@ class Session:
             self._reload()
         elif "finished" in changes:
             self.bin()
-            self.tell("progress")
+            self._show_finished()
         if "saved" in changes and not self._saving:
             self._check_saved()
             self.tell("saved")
+
+    def _show_finished(self) -> None:
+        """Look at micrographs where there was none, or not three, before more were finished."""
+        self.tell("progress")
+        if len(self.trio.rows) < 3:
+            self._trio = None
+            self._reasons.pop("trio", None)
+            self.tell("trio")
+        if self.view.row < 0 and len(self.trio.rows):
+            self.look_at(int(self.trio.rows[0]))
 
     def _check_saved(self) -> None:
         """Say it when somebody else saved the selection that is open here."""

@@ -250,9 +250,22 @@ def test_decisions_are_kept_and_found_again(session):
     assert there.settings == session.settings
     # the one who comes by the link decides for himself
     there.set_threshold("probability", 0.5)
+    there.clear_hands()
     assert there.inspector.background.wait(WAIT)
+    assert there.draft != session.draft
     again = opened(session.inspector.project.path, query)
     assert again.settings == session.settings
+
+
+def test_a_link_that_was_given_away_stays_as_it_was(session):
+    session.toggle(session.trio.rows[0], 2)
+    assert session.inspector.background.wait(WAIT)
+    query, settings = session.address(), session.settings
+    session.freeze()
+    session.clear_hands()
+    assert session.inspector.background.wait(WAIT)
+    assert session.address()["draft"] != query["draft"]
+    assert opened(session.inspector.project.path, query).settings == settings
 
 
 def test_read_only_writes_nothing_and_decides_nothing_by_hand(made):
@@ -282,6 +295,20 @@ def test_picks_that_are_finished_later_appear(tmp_path):
     session.inspector._stamps.clear()
     session.poll()
     assert sum(counted(session)) == project.read("picks/template", "count")[status == Status.DONE].sum() > few
+
+
+def test_micrographs_appear_as_the_first_are_finished(tmp_path):
+    project = make_project(tmp_path / "p.zarr", calibrate=False)
+    status = project.done("picks/template")
+    places = project._array("picks/template", "status")
+    places[:] = np.int8(Status.PENDING)
+    session = opened(project.path)
+    assert (len(session.trio.rows), len(session.focus.rows), session.view.row) == (0, 0, -1)
+    places[:] = status
+    session.inspector._stamps.clear()
+    session.poll()
+    assert len(session.trio.rows) == 3 and session.view.row == session.trio.rows[0]
+    assert sum(counted(session)) == project.read("picks/template", "count")[status == Status.DONE].sum()
 
 
 def test_picks_that_are_calibrated_anew_are_shown_anew(tmp_path):

@@ -60,7 +60,10 @@ export function render({ model, el }) {
   const said = element("span", { role: "status" })
   const field = element("input", { type: "text", readonly: "", "aria-label": "Link to this view" })
   field.hidden = true
-  button.addEventListener("click", () => copyLink(field, said))
+  button.addEventListener("click", () => {
+    model.send_msg({ copied: true })
+    copyLink(field, said)
+  })
   el.append(element("div", { class: "link" }, button, said, field))
   model.on("msg:custom", (message) => {
     if (message.content !== undefined) download(message)
