@@ -13,7 +13,7 @@ from test_report import Page
 from pickcal.calibration import calibrated_scores
 from pickcal.calibration.verdicts import ScoreWords, heading, ranked_outliers
 from pickcal.dashboard.controller import Inspector
-from pickcal.dashboard.views import false_picks_text
+from pickcal.dashboard.session import Session
 from pickcal.plots import medians_figure, residuals_figure, scores_figure, threshold_figure
 from pickcal.plots.project import project_figures
 from pickcal.plots.style import beyond_text, robust_limits
@@ -21,7 +21,7 @@ from pickcal.project import Project
 from pickcal.report import report_content, save_plots, write_report
 from pickcal.report_probability import thresholds_in_words
 from pickcal.schema import score_variable
-from pickcal.selection import ACCEPTED
+from pickcal.selection import ACCEPTED, reason_counts
 from pickcal.settings import CalibrateSettings, SelectSettings
 from pickcal.stages.calibrate import calibrate
 from pickcal.stages.select import Judge, select
@@ -292,47 +292,45 @@ def test_thresholds_in_the_words_of_the_program():
     assert thresholds_in_words(settings, words) == expected
 
 
-@pytest.mark.parametrize("threshold", [-20.0, -1.0, 0.5, 1.5, 4.0, 1e9])
+def inspected(project, picks):
+    """A visitor of the dashboard, with all picks binned."""
+    session = Session(Inspector(project.path, read_only=True), read_only=True)
+    session.follow({"picks": picks})
+    assert session.inspector.background.wait(60)
+    return session
+
+
+@pytest.mark.parametrize("threshold", [-20.0, -1.0, 0.5, 1.5, 4.0])
 def test_the_dashboard_counts_the_scores_of_the_program(relion, threshold):
-    judged = Judge(relion, "relion", SelectSettings(min_ncc=threshold)).block(0, relion.count)
-    counts = Inspector(relion.path).accepted("relion", threshold)
-    np.testing.assert_array_equal(counts, (judged.reasons == ACCEPTED).sum(axis=1))
+    session = inspected(relion, "relion")
+    assert session.method == "line" and session.settings.min_ncc == 1.5
+    session.set_threshold("min_ncc", session.cube.main.snap(threshold))
+    judged = Judge(relion, "relion", session.settings).block(0, relion.count)
+    assert session.counts.exact
+    np.testing.assert_array_equal(session.counts.reasons, reason_counts(judged.reasons).sum(axis=1))
 
 
-def test_the_slider_ends_before_the_far_scores_and_starts_at_the_selection(relion, topaz):
-    inspector = Inspector(relion.path)
-    low, high = inspector.threshold_range("relion")
+def test_the_sliders_edges_end_before_the_far_scores(relion, topaz):
+    edges = inspected(relion, "relion").cube.main.edges
     scores = calibrated_scores(relion.picks("relion"), relion.calibration("relion"))["ncc"].values
-    assert low == np.nanmin(scores) and high < 0.5 * np.nanmax(scores)
-    assert 0 < inspector.accepted("relion", high).sum() < 30
-    assert inspector.starting_threshold("relion") == 1.5
-    low, high = Inspector(topaz.path).threshold_range("topaz")
-    assert low < 0 < high
-
-
-def test_without_decoys_the_start_accepts_the_particles_of_the_mixture(topaz):
-    inspector = Inspector(topaz.path)
-    wanted = float(topaz.mixture("topaz")["expected"].sel(component="particle").sum())
-    total = int(topaz.read("picks/topaz", "count").sum())
-    assert 0 < wanted < 0.6 * total
-    assert inspector.accepted("topaz", inspector.starting_threshold("topaz")).sum() == pytest.approx(wanted, abs=2)
+    assert edges[0] <= np.nanmin(scores) and edges[-1] < 0.6 * np.nanmax(scores)
+    session = inspected(topaz, "topaz")
+    session.set_method("line")
+    assert session.inspector.background.wait(60)
+    assert session.cube.main.edges[0] < 0 < session.cube.main.edges[-1]
 
 
 def test_the_dashboard_shows_no_power_and_no_decoys_that_are_not_there(relion, cryosparc):
-    inspector = Inspector(relion.path)
+    session = inspected(relion, "relion")
+    inspector = session.inspector
     assert [title for title, _ in inspector.verdicts("relion")] == [
         "RELION figure of merit",
         "probability of being a particle",
     ]
-    assert "plane" not in inspector.figures("relion") and not inspector.has_images
-    assert list(inspector.table("relion", 1.0))[3:] == ["accepted", "median RELION figure of merit", "status"]
-    likely = inspector.likely("relion", 0.5)
-    assert "expected junk" not in inspector.likely_table("relion", likely)
-    assert "junk" not in false_picks_text(likely, inspector.has_power("relion"))
+    assert "plane" not in inspector.figures("relion") and not inspector.has_images and session.cube.power is None
     inspector = Inspector(cryosparc.path)
     assert [title for title, _ in inspector.verdicts("cryosparc")][1] == "natural logarithm of the cryoSPARC power"
     assert "plane" in inspector.figures("cryosparc") and inspector.has_images
-    assert "median cryoSPARC power" in inspector.table("cryosparc", 0.3)
 
 
 def test_picks_without_a_score_do_not_count_above_a_threshold(tmp_path):
@@ -342,8 +340,9 @@ def test_picks_without_a_score_do_not_count_above_a_threshold(tmp_path):
     for row, count in zip(values, counts, strict=True):
         row[max(count - 7, 0) : count] = np.nan
     made._array("picks/topaz", "score")[:] = values
-    inspector = Inspector(made.path)
-    assert np.isfinite(inspector.threshold_range("topaz")).all()
-    assert inspector.accepted("topaz", -1e9).sum() == np.isfinite(values).sum()
-    made._array("picks/topaz", "score")[:] = np.full_like(values, np.nan)
-    assert not Inspector(made.path).has_scores("topaz")
+    session = inspected(made, "topaz")
+    session.set_method("line")
+    assert session.inspector.background.wait(60)
+    session.set_threshold("min_ncc", float(session.cube.main.edges[0]))
+    judged = Judge(made, "topaz", session.settings).block(0, made.count)
+    assert session.counts.reasons[ACCEPTED] == (judged.reasons == ACCEPTED).sum() <= np.isfinite(values).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import weakref
@@ -45,6 +46,8 @@ Key = tuple[str, Method, SelectSettings]
 
 FIGURES = ("medians", "residuals", "scores", "thresholds")
 MOST_CUBES = 3
+CACHED = 2_000_000
+"""Least number of picks whose bins are kept on the disk."""
 POLL = 1.5
 """Least time between two looks at the disk, seconds: all visitors share them."""
 
@@ -250,7 +253,7 @@ class Inspector:
             self._binnings.move_to_end(key)
         if self.background.running(("bin", key)) or (known.cube is not None and known.up_to_date):
             return
-        folder = cache_folder()
+        folder = self._cache(picks)
         self._failures.pop(key, None)
 
         def progress(part: float) -> None:
@@ -265,6 +268,14 @@ class Inspector:
             self._tell(key)
 
         self.background.submit(("bin", key), lambda: known.job(folder), done, progress, failed, priority=2)
+
+    def _cache(self, picks: str) -> Path | None:
+        """Folder for the bins of these very picks; None for few picks, which are binned as quickly as read."""
+        folder = cache_folder()
+        if folder is None or int(self.project.read(f"picks/{picks}", "count").sum()) < CACHED:
+            return None
+        written = repr((str(self.project.path.resolve()), self.look(picks)["picks"]))
+        return folder / hashlib.sha256(written.encode()).hexdigest()[:16]
 
     def _tell(self, key: Key) -> None:
         for visitor in list(self._visitors):
