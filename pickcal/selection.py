@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -188,9 +188,7 @@ class Columns:
         has_power = "power" in self.attributes.get("scores", ["power"])
         if (settings.min_power, settings.max_power) != (None, None) and not has_power:
             raise InputError("min_power, max_power: these picks have no power score; 'pickcal score' gives them one")
-        unknown = sorted(set(settings.exclude) - set(self.names))
-        if unknown:
-            raise InputError(f"exclude: no micrograph named {unknown[0]!r} in this project")
+        check_names(settings, set(self.names))
         if settings.edge is not None and not self.sized:
             raise InputError(
                 "edge: the size of some micrographs is not known; import the table with --size ROWS COLUMNS"
@@ -268,6 +266,15 @@ def _place(
             f"({nearest}); these decisions by hand were made on other picks"
         )
     return row, place
+
+
+def check_names(settings: SelectSettings, known: Set[str]) -> None:
+    """Raise an `InputError` if settings speak of a micrograph that is not known."""
+    hands = {hand.micrograph for hand in (*settings.accept, *settings.reject)}
+    for what, names in (("exclude", set(settings.exclude)), ("accept, reject", hands)):
+        unknown = sorted(names - known)
+        if unknown:
+            raise InputError(f"{what}: no micrograph named {unknown[0]!r} in this project")
 
 
 def settings_of(settings: SelectSettings, names: set[str]) -> SelectSettings:

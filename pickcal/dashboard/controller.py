@@ -33,6 +33,7 @@ from pickcal.dashboard.saved.drafts import Draft, Drafts
 from pickcal.dashboard.truth import LiveTruth
 from pickcal.errors import InputError, ProjectError
 from pickcal.plots.fits import medians_figure, residuals_figure, scores_of
+from pickcal.plots.images import ordinary_by_defocus
 from pickcal.plots.project import MIXTURE_FIGURES, MixtureData, mixture_figures, thinned_scores
 from pickcal.plots.scores import scores_figure, threshold_figure
 from pickcal.plots.style import UM, png
@@ -172,6 +173,9 @@ class Inspector:
 
     def counts(self, picks: str) -> dict[str, int]:
         """Count micrographs per status, picks and decoys."""
+        return cast(dict[str, int], self._known("counts", picks, "finished", self._totals))
+
+    def _totals(self, picks: str) -> dict[str, int]:
         self.project.require("picks", picks)
         group = f"picks/{picks}"
         totals = {what: int(self.project.read(group, name).sum()) for what, name in _TOTALS}
@@ -272,9 +276,9 @@ class Inspector:
     def _cache(self, picks: str) -> Path | None:
         """Folder for the bins of these very picks; None for few picks, which are binned as quickly as read."""
         folder = cache_folder()
-        if folder is None or int(self.project.read(f"picks/{picks}", "count").sum()) < CACHED:
+        if folder is None or self.counts(picks)["picks"] < CACHED:
             return None
-        written = repr((str(self.project.path.resolve()), self.look(picks)["picks"]))
+        written = repr((str(self.project.path.resolve()), self.stamps(picks)["picks"]))
         return folder / hashlib.sha256(written.encode()).hexdigest()[:16]
 
     def _tell(self, key: Key) -> None:
@@ -309,16 +313,9 @@ class Inspector:
         turn
             0 the lowest, the middle and the highest defocus; 1 those next to them, and so on, in turn.
         """
-        usable, fit = self.finished(picks), self.calibration(picks)
-        if fit is not None:
-            ordinary = usable & (fit["outlier"].values == 0).all(axis=0) & np.isfinite(fit["median"].values).all(axis=0)
-            usable = ordinary if ordinary.sum() >= 3 else usable
-        rows = np.flatnonzero(usable)
-        rows = rows[np.argsort(self.defocus[rows], kind="stable")]
-        known = rows[np.isfinite(self.defocus[rows])]
-        rows = known if len(known) >= 3 else rows
+        rows = ordinary_by_defocus(self.finished(picks), self.defocus, self.calibration(picks))
         if len(rows) <= 3:
-            return np.asarray(rows)
+            return rows
         turn %= max(1, len(rows) // 3)
         middle = len(rows) // 2 + (turn + 1) // 2 * (1 if turn % 2 else -1)
         return np.asarray(rows[[turn, middle, len(rows) - 1 - turn]])

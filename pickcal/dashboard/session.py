@@ -35,6 +35,8 @@ Post = Callable[[Callable[[], None]], None]
 EVERYTHING: Changes = frozenset(
     ("picks", "method", "thresholds", "settled", "decisions", "cube", "trio", "focus", "cursor", "view", "tally")
 )
+DECIDED = ("exclude", "accept", "reject")
+"""What is decided of single micrographs and picks, whatever the thresholds."""
 
 
 @dataclass
@@ -188,6 +190,15 @@ class Session:
         self.notes.say(text)
         self.tell("notes")
 
+    def attempt(self, act: Callable[[], object]) -> bool:
+        """Act on what the visitor asks for, and say why where that is refused; tell whether it was done."""
+        try:
+            act()
+        except PickcalError as error:
+            self.say(str(error))
+            return False
+        return True
+
     # picks, method and thresholds
 
     def choose_picks(self, picks: str) -> None:
@@ -266,10 +277,10 @@ class Session:
         if method == self.method:
             return
         self._kept[self.method] = self.settings
-        decided = {key: getattr(self.settings, key) for key in ("edge", "exclude", "accept", "reject")}
         kept = self._kept.get(method)
         if kept is None:
             kept = self._similar(method)
+        decided = self._decided("edge", *DECIDED)
         self._change(Decisions(method, thresholds_only(kept, method).model_copy(update=decided)), "method")
         self.bin()
 
@@ -315,9 +326,9 @@ class Session:
         low, high = values["min_power"], values["max_power"]
         if low is not None and high is not None and low > high:
             values["max_power" if name == "min_power" else "min_power"] = value
-        decided = {key: getattr(self.settings, key) for key in ("exclude", "accept", "reject")}
-        settings = validated(SelectSettings, values, "thresholds").model_copy(update=decided)
-        self.trio.judge(settings)  # refuses what no score of these picks can be
+        settings = validated(SelectSettings, values, "thresholds").model_copy(update=self._decided(*DECIDED))
+        # refuses what no score of these picks can be
+        self._reasons["trio"] = (settings, self.trio.judge(settings))
         # a threshold that is not the method's own is applied while binning
         refix = fixed_of(settings, self.method) != fixed_of(self.settings, self.method)
         self._change(Decisions(self.method, settings), "thresholds", final=final)
@@ -382,6 +393,9 @@ class Session:
         """Decide again what was undone."""
         if self._history.redo():
             self._show_decisions()
+
+    def _decided(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self.settings, name) for name in names}
 
     def _with(self, **values: Any) -> Decisions:
         return Decisions(self.method, self.settings.model_copy(update=values))
@@ -531,9 +545,8 @@ class Session:
 
     def propose(self) -> None:
         """Take the thresholds that are proposed for these picks."""
-        settings = self._proposal()
-        decided = {key: getattr(self.settings, key) for key in ("edge", "exclude", "accept", "reject")}
-        self._change(Decisions(method_of(settings, self.methods), settings.model_copy(update=decided)), "method")
+        settings = self._proposal().model_copy(update=self._decided("edge", *DECIDED))
+        self._change(Decisions(method_of(settings, self.methods), settings), "method")
         self.bin()
 
     # the background

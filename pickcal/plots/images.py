@@ -79,17 +79,35 @@ def micrographs_figure(
 def low_middle_high(project: Project, picks: xr.Dataset, calibration: xr.Dataset | None) -> NDArray[np.intp]:
     """Find the finished, preferably not outlying micrographs of lowest, middle and highest defocus."""
     defocus = 0.5 * (project.read("micrographs", "defocus_u") + project.read("micrographs", "defocus_v"))
-    usable = picks["status"].values == Status.DONE
+    order = ordinary_by_defocus(picks["status"].values == Status.DONE, defocus, calibration)
+    return order if len(order) <= 3 else np.asarray(order[[0, len(order) // 2, -1]])
+
+
+def ordinary_by_defocus(
+    finished: NDArray[np.bool_], defocus: Floats, calibration: xr.Dataset | None
+) -> NDArray[np.intp]:
+    """Order finished micrographs by defocus.
+
+    Parameters
+    ----------
+    finished, defocus
+        Of all micrographs; the unit of the defocus does not matter.
+    calibration
+        The lines, or None.
+
+    Returns
+    -------
+    ndarray
+        Rows. Without outlying micrographs and those without a defocus, as long as three remain.
+    """
     if calibration is not None:
-        ordinary = usable & (calibration["outlier"].values == 0).all(axis=0)
+        ordinary = finished & (calibration["outlier"].values == 0).all(axis=0)
         ordinary &= np.isfinite(calibration["median"].values).all(axis=0)
-        usable = ordinary if ordinary.sum() >= 3 else usable
-    found = np.flatnonzero(usable)
+        finished = ordinary if ordinary.sum() >= 3 else finished
+    found = np.flatnonzero(finished)
     order = found[np.argsort(defocus[found], kind="stable")]
-    order = order[np.isfinite(defocus[order])] if np.isfinite(defocus[order]).sum() >= 3 else order
-    if len(order) <= 3:
-        return np.asarray(order)
-    return np.asarray(order[[0, len(order) // 2, -1]])
+    known = order[np.isfinite(defocus[order])]
+    return known if len(known) >= 3 else order
 
 
 def _judge(

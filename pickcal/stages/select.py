@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from pickcal.calibration.mixture import power_limit, probabilities
 from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
-from pickcal.selection import ACCEPTED, REASONS, reason_counts, rejection_reasons, settings_of, write_thresholds
+from pickcal.selection import (
+    ACCEPTED,
+    REASONS,
+    check_names,
+    reason_counts,
+    rejection_reasons,
+    settings_of,
+    write_thresholds,
+)
 from pickcal.settings import SelectSettings, validated
 from pickcal.stages.calibrate import blocks_of, fingerprint
 
@@ -155,11 +163,7 @@ class Judge:
         self.calibration, self.mixture = project.calibration(picks), project.mixture(picks)
         self.micrographs = project.table()
         self.names = np.array([str(name) for name in self.micrographs["name"].values], dtype=object)
-        hands = {hand.micrograph for hand in (*settings.accept, *settings.reject)}
-        for what, wanted in (("exclude", set(settings.exclude)), ("accept, reject", hands)):
-            unknown = sorted(wanted - set(self.names))
-            if unknown:
-                raise InputError(f"{what}: no micrograph named {unknown[0]!r} in this project")
+        check_names(settings, set(self.names))
         self._picks = project.picks(picks)
 
     def blocks(self) -> list[tuple[int, int]]:

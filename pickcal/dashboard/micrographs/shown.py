@@ -18,7 +18,7 @@ from pickcal.dashboard.micrographs.images import Recent
 from pickcal.errors import InputError
 from pickcal.project import Project
 from pickcal.schema import Status
-from pickcal.selection import ACCEPTED, Columns, reason_counts, settings_of
+from pickcal.selection import ACCEPTED, Columns, check_names, reason_counts, settings_of
 from pickcal.settings import SelectSettings
 from pickcal.stages.select import JUDGED
 
@@ -223,13 +223,7 @@ class Shown:
         InputError
             As `selection.rejection_reasons`; also for names that are not in the project.
         """
-        for what, names in (
-            ("exclude", settings.exclude),
-            ("accept, reject", [hand.micrograph for hand in (*settings.accept, *settings.reject)]),
-        ):
-            unknown = sorted(set(names) - self._source.known)
-            if unknown:
-                raise InputError(f"{what}: no micrograph named {unknown[0]!r} in this project")
+        check_names(settings, self._source.known)
         columns = self._raw if settings.raw else self._calibrated
         return columns.judge(settings_of(settings, set(self.names)))
 

@@ -16,7 +16,6 @@ from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import FILL, HERE, Look
 from pickcal.dashboard.views.micrographs import FOLLOWED, Micrograph
 from pickcal.dashboard.views.pictures import PictureControls, Pictures
-from pickcal.errors import PickcalError
 from pickcal.selection import ACCEPTED
 
 MOST_PIXELS = 1200
@@ -75,8 +74,7 @@ class MicrographList(Component):
     state = param.Dict({})
 
     def __init__(self, session: Session, look: Look, **values: Any) -> None:
-        super().__init__(stylesheets=[look.variables(), STYLE, look.focus], **values)
-        self._session = session
+        super().__init__(session, self._act, stylesheets=[look.variables(), STYLE, look.focus], **values)
         self._places: dict[str, int] = {}
 
     def refresh(self, changes: frozenset[str]) -> None:
@@ -109,17 +107,14 @@ class MicrographList(Component):
     def _key(self) -> tuple[Any, ...]:
         return tuple(self.order.get("key", ()))
 
-    def _handle_msg(self, data: Any) -> None:
+    def _act(self, data: dict[str, Any]) -> None:
         session = self._session
-        try:
-            if "row" in data:
-                session.look_at(int(data["row"]))
-            elif "sort" in data:
-                session.look(sort=str(data["sort"]), descending=bool(data["descending"]))
-            elif "search" in data:
-                session.look(search=str(data["search"]))
-        except PickcalError as error:
-            session.say(str(error))
+        if "row" in data:
+            session.look_at(int(data["row"]))
+        elif "sort" in data:
+            session.look(sort=str(data["sort"]), descending=bool(data["descending"]))
+        elif "search" in data:
+            session.look(search=str(data["search"]))
 
 
 def _joined(texts: Any) -> str:

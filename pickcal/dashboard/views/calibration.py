@@ -25,7 +25,6 @@ from pickcal.dashboard.views.medians import (
     padded_range,
     palette,
 )
-from pickcal.errors import PickcalError
 from pickcal.plots.fits import scores_of
 from pickcal.plots.project import MIXTURE_FIGURES
 from pickcal.plots.style import short_names
@@ -163,11 +162,9 @@ class CalibrationView:
 
     def _go(self, row: int) -> None:
         """Look at a micrograph closely."""
-        try:
-            self._session.look_at(row)
-            self._session.look(tab="all")
-        except PickcalError as error:
-            self._session.say(str(error))
+        session = self._session
+        if session.attempt(lambda: session.look_at(row)):
+            session.look(tab="all")
 
     def _key(self) -> str:
         facts, look = self._facts, self._look
@@ -238,14 +235,7 @@ class CalibrationView:
 
     def _button(self, method: Method) -> tuple[Any, Any]:
         button = pn.widgets.Button(name=BUTTONS[method], button_type="primary", width=190)
-
-        def pressed(_: Any) -> None:
-            try:
-                self._session.set_method(method)
-            except PickcalError as error:
-                self._session.say(str(error))
-
-        button.on_click(pressed)
+        button.on_click(lambda _: self._session.attempt(lambda: self._session.set_method(method)))
         return button, pn.pane.HTML("", margin=(8, 4), **FILL)
 
     def _method_part(self) -> Any:

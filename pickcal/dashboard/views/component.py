@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from panel.custom import JSComponent
+
+from pickcal.dashboard.session import Session
 
 
 class Component(JSComponent):  # type: ignore[misc]
@@ -13,7 +16,23 @@ class Component(JSComponent):  # type: ignore[misc]
 
     Panel 1.9 compiles every module in the browser, which takes 270 ms of the first paint; what is marked as a bundle is
     taken as it is.
+
+    Parameters
+    ----------
+    session
+        Of the visitor, who is told where what a message asks for is refused.
+    receive
+        Takes the messages that come from the browser.
+    **values
+        Parameters of the component.
     """
+
+    def __init__(self, session: Session, receive: Callable[[dict[str, Any]], None], **values: Any) -> None:
+        super().__init__(**values)
+        self._session, self._receive = session, receive
+
+    def _handle_msg(self, data: Any) -> None:
+        self._session.attempt(lambda: self._receive(data))
 
     def _get_properties(self, doc: Any) -> dict[str, Any]:
         properties: dict[str, Any] = super()._get_properties(doc)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pickcal.dashboard.binned.cube import Cube
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.look import FILL, HERE, Look
-from pickcal.errors import PickcalError
 
 Floats = NDArray[np.floating]
 Lines = list[tuple[Any, tuple[tuple[str, str], ...], bool]]
@@ -99,11 +98,12 @@ class Dragging:
         changed = [move for move in moves if getattr(session.settings, move[0]) != move[1]]
         if final and not changed:
             changed = moves[:1]
-        try:
+
+        def move() -> None:
             for i, (name, value) in enumerate(changed):
                 session.set_threshold(name, value, final=bool(final) and i == len(changed) - 1)
-        except PickcalError as error:
-            session.say(str(error))
+
+        session.attempt(move)
 
 
 def ordered(moves: list[tuple[str, float | None]], least: float | None) -> list[tuple[str, float | None]]:

@@ -10,7 +10,6 @@ import panel as pn
 
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.look import FILL, Look, labelled
-from pickcal.errors import PickcalError
 
 T = TypeVar("T")
 
@@ -65,14 +64,7 @@ class Form:
         """Make a button; what goes wrong when it is pressed is said on the page."""
         sheets = [*self.widget["stylesheets"], PRIMARY_STYLE] if primary else self.widget["stylesheets"]
         button = labelled(pn.widgets.Button(stylesheets=sheets), text)
-
-        def guarded(_: Any) -> None:
-            try:
-                pressed()
-            except PickcalError as error:
-                self._session.say(str(error))
-
-        button.on_click(guarded)
+        button.on_click(lambda _: self._session.attempt(pressed))
         return button
 
     def run(

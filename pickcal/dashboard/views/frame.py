@@ -12,7 +12,6 @@ from pickcal.dashboard.address import TABS
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import FILL, HERE, Look
-from pickcal.errors import PickcalError
 
 KEYS: tuple[tuple[str, str], ...] = (
     ("[ and ]", "least strict, stricter: the main threshold by one step ({ and } by ten)"),
@@ -59,13 +58,6 @@ class Frame(Component):
     keys = param.List([])
     handled = param.List([])
 
-    def __init__(self, receive: Callable[[dict[str, Any]], None], **values: Any) -> None:
-        super().__init__(**values)
-        self._receive = receive
-
-    def _handle_msg(self, data: Any) -> None:
-        self._receive(data)
-
 
 class FrameView:
     """Head of the page.
@@ -80,6 +72,7 @@ class FrameView:
         self._session = session
         self._actions = self._shortcuts()
         self.layout = Frame(
+            session,
             self._receive,
             dark=look.dark,
             keys=[list(pair) for pair in KEYS],
@@ -120,19 +113,16 @@ class FrameView:
 
     def _receive(self, message: dict[str, Any]) -> None:
         session = self._session
-        try:
-            if "picks" in message:
-                session.choose_picks(str(message["picks"]))
-            elif "key" in message:
-                self._actions[str(message["key"])]()
-            elif "dismiss" in message:
-                shown = session.notes.texts[-MOST_NOTES:]
-                del session.notes.texts[len(session.notes.texts) - len(shown) + int(message["dismiss"])]
-                session.tell("notes")
-            elif "ready" in message:
-                self.refresh(frozenset(("picks",)))
-        except PickcalError as error:
-            session.say(str(error))
+        if "picks" in message:
+            session.choose_picks(str(message["picks"]))
+        elif "key" in message:
+            self._actions[str(message["key"])]()
+        elif "dismiss" in message:
+            shown = session.notes.texts[-MOST_NOTES:]
+            del session.notes.texts[len(session.notes.texts) - len(shown) + int(message["dismiss"])]
+            session.tell("notes")
+        elif "ready" in message:
+            self.refresh(frozenset(("picks",)))
 
     def _shortcuts(self) -> dict[str, Callable[[], None]]:
         session = self._session

@@ -17,7 +17,6 @@ from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import FILL, HERE, Look
 from pickcal.dashboard.views.pictures import PictureControls, Pictures
-from pickcal.errors import PickcalError
 from pickcal.selection import ACCEPTED, REACH, REASONS
 
 ACCEPTED_BY_HAND = len(REASONS)
@@ -84,8 +83,7 @@ class Micrograph(Component):
 
     def __init__(self, session: Session, look: Look, label: str = "", large: bool = False) -> None:
         sheets = [look.variables(), STYLE, look.focus]
-        super().__init__(label=label, large=large, margin=(0, 5), stylesheets=sheets, **FILL)
-        self._session = session
+        super().__init__(session, self._act, label=label, large=large, margin=(0, 5), stylesheets=sheets, **FILL)
         self._hands: tuple[object, ...] = ()
         self._by_hand = np.empty(0, dtype=np.intp)
         self._names: list[str] = []
@@ -168,15 +166,12 @@ class Micrograph(Component):
             self._by_hand = np.array([place for place in found if place is not None], dtype=np.intp)
         return self._by_hand
 
-    def _handle_msg(self, data: Any) -> None:
+    def _act(self, data: dict[str, Any]) -> None:
         session = self._session
-        try:
-            if "toggle" in data:
-                session.toggle(int(data["row"]), int(data["toggle"]))
-            elif "exclude" in data:
-                session.toggle_excluded(int(data["exclude"]))
-        except PickcalError as error:
-            session.say(str(error))
+        if "toggle" in data:
+            session.toggle(int(data["row"]), int(data["toggle"]))
+        elif "exclude" in data:
+            session.toggle_excluded(int(data["exclude"]))
 
 
 def extent(session: Session, row: int, values: dict[str, Any]) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,6 @@ from pickcal.dashboard.micrographs.shown import Shown, main_score
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import FILL, HERE, Look
-from pickcal.errors import PickcalError
 from pickcal.selection import ACCEPTED, BY_HAND, REASONS
 from pickcal.settings import SelectSettings
 
@@ -52,13 +50,6 @@ class MontageTiles(Component):
     """The component; see montage.js."""
 
     _esm = HERE / "montage.js"
-
-    def __init__(self, receive: Callable[[dict[str, Any]], None], **values: Any) -> None:
-        super().__init__(**values)
-        self._receive = receive
-
-    def _handle_msg(self, data: Any) -> None:
-        self._receive(data)
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,7 @@ class MontageView:
         self._session = session
         self._drawn: Drawn | None = None
         self._lowpass = session.view.lowpass
-        self.layout = MontageTiles(self._receive, stylesheets=[look.variables(), STYLE, look.focus], **FILL)
+        self.layout = MontageTiles(session, self._receive, stylesheets=[look.variables(), STYLE, look.focus], **FILL)
 
     def refresh(self, changes: frozenset[str]) -> None:
         """Show what changed; while a threshold is dragged nothing but the version."""
@@ -228,20 +219,17 @@ class MontageView:
 
     def _receive(self, message: dict[str, Any]) -> None:
         session = self._session
-        try:
-            if "ready" in message:
-                self.layout._send_msg({"limit": LIMIT, "toggles": not session.read_only})
-                self._drawn = None
-                self.refresh(frozenset(("picks", "view")))
-            elif "go" in message:
-                row, place = self._pick(message["go"])
-                session.look_at(row)
-                session.look(cursor=place)
-                session.look(tab="all")
-            elif "toggle" in message:
-                session.toggle(*self._pick(message["toggle"]))
-        except PickcalError as error:
-            session.say(str(error))
+        if "ready" in message:
+            self.layout._send_msg({"limit": LIMIT, "toggles": not session.read_only})
+            self._drawn = None
+            self.refresh(frozenset(("picks", "view")))
+        elif "go" in message:
+            row, place = self._pick(message["go"])
+            session.look_at(row)
+            session.look(cursor=place)
+            session.look(tab="all")
+        elif "toggle" in message:
+            session.toggle(*self._pick(message["toggle"]))
 
     def _pick(self, at: list[int]) -> tuple[int, int]:
         """Row and place of the pick on a tile."""

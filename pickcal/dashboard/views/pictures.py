@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-import panel as pn
 import param
 
 from pickcal.dashboard.micrographs.images import Picture
@@ -42,7 +41,7 @@ button[aria-disabled=true] { color: var(--pc-faint); border-color: var(--pc-line
 
 
 class Pictures:
-    """Pictures made in the background for one view; to be made in the thread of its document.
+    """Pictures made in the background for one view.
 
     Parameters
     ----------
@@ -56,7 +55,6 @@ class Pictures:
 
     def __init__(self, session: Session, which: str, most: int) -> None:
         self._session, self._which, self._most = session, which, most
-        self._document = pn.state.curdoc
         self._wanted: tuple[object, ...] = ()
 
     def want(self, rows: Sequence[int], show: Callable[[int, int, Picture | str, str], None]) -> None:
@@ -89,10 +87,7 @@ class Pictures:
                 if self._wanted == wanted:
                     show(i, row, found, key(row))
 
-            if self._document is None:
-                call()
-            else:
-                self._document.add_next_tick_callback(call)
+            self._session.post(call)
 
         def job() -> Generator[float, None, None]:
             for i, row in enumerate(rows):
@@ -124,8 +119,9 @@ class PictureControls(Component):
 
     def __init__(self, session: Session, look: Look, press: dict[str, Callable[[], None]]) -> None:
         sheets = [look.variables(), STYLE, look.focus]
-        super().__init__(images=session.inspector.has_images, stylesheets=sheets, margin=(0, 5), **FILL)
-        self._session, self._press = session, press
+        images = session.inspector.has_images
+        super().__init__(session, self._act, images=images, stylesheets=sheets, margin=(0, 5), **FILL)
+        self._press = press
 
     def show(self, buttons: Sequence[tuple[str, str, str, bool]]) -> None:
         """Show what the view is like; `buttons` are name, text, explanation and whether they can be pressed now."""
@@ -135,16 +131,13 @@ class PictureControls(Component):
         if state != self.state:
             self.state = state
 
-    def _handle_msg(self, data: Any) -> None:
+    def _act(self, data: dict[str, Any]) -> None:
         session = self._session
-        try:
-            if "press" in data:
-                self._press[str(data["press"])]()
-            elif "lowpass" in data:
-                session.look(lowpass=float(data["lowpass"]))
-            elif "low" in data:
-                session.look(low=float(data["low"]), high=float(data["high"]))
-            elif "rejected" in data:
-                session.look(rejected=bool(data["rejected"]))
-        except PickcalError as error:
-            session.say(str(error))
+        if "press" in data:
+            self._press[str(data["press"])]()
+        elif "lowpass" in data:
+            session.look(lowpass=float(data["lowpass"]))
+        elif "low" in data:
+            session.look(low=float(data["low"]), high=float(data["high"]))
+        elif "rejected" in data:
+            session.look(rejected=bool(data["rejected"]))

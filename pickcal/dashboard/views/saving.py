@@ -35,13 +35,6 @@ class Browser(Component):
 
     _esm = HERE / "saving.js"
 
-    def __init__(self, copied: Callable[[], None], **options: Any) -> None:
-        super().__init__(**options)
-        self._copied = copied
-
-    def _handle_msg(self, data: Any) -> None:
-        self._copied()
-
     def download(self, name: str, content: bytes) -> None:
         """Send a file to the visitor."""
         self._send_msg({"name": name, "content": content, "type": "application/octet-stream"})
@@ -64,7 +57,8 @@ class SavingView(Form):
         super().__init__(session, look)
         self._wanted = ""
         styles = [look.variables(), LINK_STYLE, look.focus]
-        self._browser = Browser(session.freeze, stylesheets=styles, margin=(5, 10), **FILL)
+        # all that it sends is that the link was copied
+        self._browser = Browser(session, lambda _: session.freeze(), stylesheets=styles, margin=(5, 10), **FILL)
         self._state = self.words("")
         self._make_selection_widgets()
         self._exports = ExportForm(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from pickcal.dashboard.methods import MAIN, MAINS, METHODS, THRESHOLDS, TITLES
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import HERE, Look
-from pickcal.errors import PickcalError
 from pickcal.selection import ACCEPTED, REASONS
 from pickcal.settings import SelectSettings
 
@@ -94,13 +93,6 @@ class ThresholdsPanel(Component):
 
     _esm = HERE / "thresholds.js"
 
-    def __init__(self, receive: Callable[[dict[str, Any]], None], **values: Any) -> None:
-        super().__init__(**values)
-        self._receive = receive
-
-    def _handle_msg(self, data: Any) -> None:
-        self._receive(data)
-
 
 class ThresholdsView:
     """Method, thresholds, undo, and what is accepted and rejected under them.
@@ -118,6 +110,7 @@ class ThresholdsView:
         self._why: dict[str, str] = {}
         self._words = ScoreWords()
         self.layout = ThresholdsPanel(
+            session,
             self._receive,
             stylesheets=[look.variables(), STYLE, look.focus],
             width=WIDTH,
@@ -243,10 +236,7 @@ class ThresholdsView:
 
     def _receive(self, message: Mapping[str, Any]) -> None:
         self._heard = max(self._heard, int(message.get("number", 0)))
-        try:
-            self._act(message)
-        except PickcalError as error:
-            self._session.say(str(error))
+        if not self._session.attempt(lambda: self._act(message)):
             # what was typed or chosen and is not allowed gives way to what holds
             self.refresh(ALL - {"picks"})
 
