@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from browsing import needs_chromium, watched
 from small_project import make_project
 
 from pickcal.project import Project
@@ -22,16 +23,7 @@ from pickcal.selection import ACCEPTED, read_thresholds, reason_counts
 from pickcal.settings import SelectSettings
 from pickcal.stages.select import judge, thresholds_of
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
+pytestmark = needs_chromium
 ROOT = Path(__file__).parents[2]
 PICTURES = Path(os.environ["PICKCAL_SCREENSHOTS"]) if "PICKCAL_SCREENSHOTS" in os.environ else None
 TABS = ("Low, middle and high defocus", "All micrographs", "Montage", "Calibration", "Save and export")
@@ -66,30 +58,12 @@ def inspecting(path, *options):
     return running([sys.executable, "-m", "pickcal", "inspect", str(path), "--no-show", *map(str, options)])
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        launched = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield launched
-        launched.close()
-
-
-def foreign(url):
-    url = url.removeprefix("blob:")
-    return not url.startswith("data:") and urlparse(url).hostname != "127.0.0.1"
-
-
 class Seen:
     """A page and what is on it."""
 
     def __init__(self, page):
         self.page = page
-        self.errors, self.strangers = [], []
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.strangers.append(request.url) if foreign(request.url) else None)
+        self.errors, self.strangers = watched(page)
 
     def go(self, address):
         self.page.goto(address)
@@ -410,12 +384,19 @@ def test_the_panel_serve_target_shows_the_same_page(browser, own):
         assert seen.accepted() == judged(own, thresholds_of(own, "strict"))[0][ACCEPTED]
 
 
-def test_a_project_without_picks_waits_for_them(browser, tmp_path, imported):
+def test_a_project_without_picks_waits_for_them(browser, tmp_path, imported, picked):
     own = shutil.copytree(imported, tmp_path / "p.zarr")
     with inspecting(own) as address:
         page = browser.new_page()
+        seen = Seen(page)
         page.goto(address)
         page.get_by_text("This project has no picks yet").wait_for(timeout=30_000)
+        shutil.copytree(picked / "picks", own / "picks", dirs_exist_ok=True)
+        total = int(Project.open(picked).read("picks/template", "count").sum())
+        page.locator(".counts").wait_for(timeout=30_000)
+        assert seen.eventually(lambda: f"{total:,} picks" in page.locator("header").inner_text())
+        assert seen.eventually(lambda: f"of {total:,} picks accepted" in seen.text())
+        assert (seen.errors, seen.strangers) == ([], [])
         page.close()
 
 

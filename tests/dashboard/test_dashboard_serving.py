@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.cookiejar import CookieJar
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from unittest import mock
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlencode, urlparse
 from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, Request, build_opener
 
 import pytest
+from browsing import needs_chromium, watched
 from pydantic import ValidationError
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
@@ -31,9 +31,6 @@ from pickcal.dashboard.serving.server import serve
 from pickcal.dashboard.serving.settings import ServeSettings
 from pickcal.errors import InputError, MissingFileError
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 PASSWORD = "right horse"
 # one process imports what takes seconds, each server is a fork of it
@@ -149,31 +146,12 @@ class Visitor:
             return thread.submit(asyncio.run, answer()).result()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(chromium):
+def visit(browser):
     """A page in a browser without cookies, with the lists of console errors and of requests to other hosts."""
-    errors, strangers = [], []
-    with chromium.new_context() as context:
+    with browser.new_context() as context:
         page = context.new_page()
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: strangers.append(request.url) if foreign(request.url) else None)
-        yield page, errors, strangers
-
-
-def foreign(url):
-    url = url.removeprefix("blob:")
-    return not url.startswith("data:") and urlparse(url).hostname != "127.0.0.1"
+        yield page, *watched(page)
 
 
 def press(page, times):

@@ -11,15 +11,14 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from browsing import needs_chromium, watched
 from small_project import add_calibration, failed, make_project, outlying
 
 from pickcal.calibration.medians import medians_above_decoys
 from pickcal.settings import CalibrateSettings, SelectSettings
 from pickcal.stages.select import Judge
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
+pytestmark = needs_chromium
 ROOT = Path(__file__).parents[2]
 COUNT = 12
 LOW, HIGH = -1.0, 2.0
@@ -121,26 +120,11 @@ def address(project, grouped, raw):
         process.stdout.close()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        found = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield found
-        found.close()
-
-
 @contextmanager
 def browsing(browser, address, width=1280):
     """Open a page of its own, with no console errors and no requests to other hosts at its end."""
-    errors, strangers = [], []
     page = browser.new_page(viewport={"width": width, "height": 1000})
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "request", lambda r: None if r.url.startswith(("http://127.0.0.1", "data:", "blob:")) else strangers.append(r)
-    )
+    errors, strangers = watched(page)
     page.goto(address)
     page.locator("#state").wait_for(timeout=30_000)
     yield page

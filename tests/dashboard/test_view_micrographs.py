@@ -1,16 +1,13 @@
 """Micrographs with their picks, three of them and the list of all, in a real browser."""
 
-import asyncio
 import re
-import threading
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import urlparse
 
 import numpy as np
 import panel as pn
 import pytest
+from browsing import needs_chromium, serving, watched
 from small_project import make_project
 
 from pickcal.dashboard.controller import Inspector
@@ -21,16 +18,7 @@ from pickcal.dashboard.views.micrographs import TrioView
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED, REASONS
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
+pytestmark = needs_chromium
 LOW_SCORE = REASONS.index("low score")
 PIXELS = """(plate) => {
   const canvas = plate.querySelector("canvas")
@@ -40,11 +28,6 @@ PIXELS = """(plate) => {
   const count = data.length / 4
   return [sum / count, Math.sqrt(squares / count - (sum / count) ** 2)]
 }"""
-
-
-def foreign(url):
-    url = url.removeprefix("blob:")
-    return not url.startswith("data:") and urlparse(url).hostname != "127.0.0.1"
 
 
 class Served:
@@ -77,36 +60,21 @@ class Served:
 
 
 @contextmanager
-def serving(path):
-    """Serve in a thread with a loop of its own: that of the main thread belongs to Playwright."""
-    served, started, servers = Served(Inspector(path)), threading.Event(), []
-
-    def run():
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        servers.append(pn.serve(served.page, port=0, address="127.0.0.1", show=False, start=False, verbose=False))
-        servers[0].start()
-        servers[0].io_loop.add_callback(started.set)
-        servers[0].io_loop.start()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert started.wait(30)
-    try:
-        yield f"http://127.0.0.1:{servers[0].port}/", served
-    finally:
-        served.inspector.background.close()
-        servers[0].io_loop.add_callback(servers[0].io_loop.stop)
-        thread.join(10)
+def inspecting(path):
+    """Serve both views of a project; yields the address and what is served."""
+    served = Served(Inspector(path))
+    with serving(served.page) as address:
+        try:
+            yield address, served
+        finally:
+            served.inspector.background.close()
 
 
 @contextmanager
 def opened(browser, address, served, **options):
     """Open a page of its own; yields it with its session."""
-    errors, strangers = [], []
     page = browser.new_page(viewport={"width": 1280, "height": 1400}, **options)
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: strangers.append(request.url) if foreign(request.url) else None)
+    errors, strangers = watched(page)
     page.goto(address)
     plates = page.locator(".plate[data-painted]")
     plates.nth(3).wait_for(timeout=60_000)
@@ -117,19 +85,9 @@ def opened(browser, address, served, **options):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        launched = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module")
 def served(tmp_path_factory):
     path = make_project(tmp_path_factory.mktemp("views") / "p.zarr").path
-    with serving(path) as found:
+    with inspecting(path) as found:
         yield found
 
 
@@ -391,7 +349,7 @@ def test_the_pick_of_the_keyboard_is_told_and_decided_on(shown):
 def test_a_project_of_tables_has_circles_and_no_picture(browser, tmp_path, monkeypatch):
     path = make_project(tmp_path / "p.zarr").path
     monkeypatch.setattr(Project, "has_images", property(lambda self: False))
-    with serving(path) as found, opened(browser, *found) as shown:
+    with inspecting(path) as found, opened(browser, *found) as shown:
         shown.plates.nth(0).get_by_text("tables only, no picture").wait_for(timeout=5000)
         assert drawn(shown.plates.nth(0)) == judged(shown.session, "trio")
         assert shown.page.get_by_label("Low-pass of the pictures").count() == 0

@@ -1,16 +1,14 @@
 """The score plane and the curves: pictures against naive counts, and thresholds dragged in a real browser."""
 
-import asyncio
 import shutil
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import panel as pn
 import pytest
 import zarr
-from panel.io.server import get_server
+from browsing import needs_chromium, serving, watched
 
 from pickcal.dashboard.binned.cube import Plane
 from pickcal.dashboard.controller import Inspector
@@ -19,10 +17,6 @@ from pickcal.dashboard.views.dragging import ordered
 from pickcal.dashboard.views.look import Look
 from pickcal.dashboard.views.plane import LEVELS, OF_PLANE, SHARES, CurveView, PlaneView, _Picture, colours, ticks
 from pickcal.settings import SelectSettings
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
 
 # the figure of a name, a place in it in pixels of the page, and lines by what they show
 SCRIPT = """
@@ -108,28 +102,6 @@ def page_of(inspector, visits):
     return build
 
 
-@contextmanager
-def serving(page):
-    """Serve a page from a thread of this process; yields the address."""
-    ready, found = threading.Event(), []
-
-    def run():
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        server = get_server(page, port=0, address="127.0.0.1", websocket_origin=["*"])
-        found.append(server)
-        server.io_loop.add_callback(ready.set)
-        server.start()
-        server.io_loop.start()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert ready.wait(30)
-    yield f"http://127.0.0.1:{found[0].port}"
-    found[0].io_loop.add_callback(found[0].stop, False)
-    found[0].io_loop.add_callback(found[0].io_loop.stop)
-    thread.join(10)
-
-
 @pytest.fixture(scope="module")
 def served(project, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -139,24 +111,13 @@ def served(project, tmp_path_factory):
             yield address, visits
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        opened = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield opened
-        opened.close()
-
-
 @contextmanager
 def visiting(browser, served, method="line", **options):
     """Open the page; yields it with its visit, once all picks are binned for a method."""
     address, visits = served
-    errors, before = [], len(visits)
+    before = len(visits)
     page = browser.new_page(viewport={"width": 1280, "height": 600}, **options)
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    errors, strangers = watched(page)
     page.goto(address)
     page.add_script_tag(content=SCRIPT)
     assert eventually(page, lambda: len(visits) > before)
@@ -164,7 +125,7 @@ def visiting(browser, served, method="line", **options):
     choose(page, visit, method)
     visit.asked.clear()
     yield page, visit
-    assert errors == []
+    assert (errors, strangers) == ([], [])
     page.close()
 
 

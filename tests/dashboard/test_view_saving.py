@@ -5,7 +5,8 @@ import zipfile
 from contextlib import contextmanager
 
 import pytest
-from test_view_thresholds import CHROMIUM, FLAGS, eventually, needs_chromium, page_of, serving
+from browsing import needs_chromium, serving, watched
+from test_view_thresholds import eventually, page_of
 
 from pickcal.dashboard.controller import Inspector
 from pickcal.dashboard.saved.saving import load
@@ -65,28 +66,17 @@ class Seen:
 
 @contextmanager
 def shown(browser, path, **options):
-    sessions, inspector, errors = [], Inspector(path), []
+    sessions, inspector = [], Inspector(path)
     with serving({"/": page_of(SavingView, inspector, sessions, by="Ada", **options)}) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        errors, strangers = watched(page)
         page.goto(address)
         page.get_by_text("selection strict, saved").wait_for(timeout=30_000)
         page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
         yield Seen(page, sessions[-1])
         page.close()
     inspector.background.close()
-    assert errors == []
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        opened = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield opened
-        opened.close()
+    assert (errors, strangers) == ([], [])
 
 
 @pytest.fixture(scope="module")

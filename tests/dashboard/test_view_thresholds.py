@@ -3,13 +3,11 @@
 import re
 import shutil
 import threading
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import panel as pn
 import pytest
-from panel.io.server import get_server
+from browsing import needs_chromium, serving
 
 from pickcal.dashboard.controller import Inspector
 from pickcal.dashboard.session import Session
@@ -18,17 +16,6 @@ from pickcal.dashboard.views.thresholds import ALL, ThresholdsView
 from pickcal.selection import REASONS, reason_counts
 from pickcal.settings import SelectSettings
 from pickcal.stages.select import Judge
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-]
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
 
 
 def page_of(view, inspector, sessions, **options):
@@ -62,40 +49,6 @@ def page_of(view, inspector, sessions, **options):
         return pn.Column(made.layout, sizing_mode="stretch_width")
 
     return build
-
-
-@contextmanager
-def serving(pages):
-    """Serve pages from a thread of this process, so that tests see the sessions; yields the address."""
-    ready, found = threading.Event(), []
-
-    def run():
-        import asyncio
-
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        server = get_server(pages, port=0, address="127.0.0.1", websocket_origin=["*"])
-        found.append(server)
-        server.io_loop.add_callback(ready.set)
-        server.start()
-        server.io_loop.start()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert ready.wait(30)
-    yield f"http://127.0.0.1:{found[0].port}"
-    found[0].io_loop.add_callback(found[0].stop, False)
-    found[0].io_loop.add_callback(found[0].io_loop.stop)
-    thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        opened = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield opened
-        opened.close()
 
 
 def eventually(page, condition):
