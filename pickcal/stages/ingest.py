@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
 from pickcal.formats.images import image_info, read_image, split_stack_name
 from pickcal.picking.filters import crop_to_working_pixel, plan_crop
+from pickcal.pixels import summarise
 from pickcal.project import Project, differing
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
@@ -186,14 +188,15 @@ def ingest_batch(task: IngestTask) -> None:
     project = Project.open(task.project, mode="r+")
     names = ("image_mean", "image_std", "status", "error")
     values = {name: project.read("micrographs", name, task.start, task.stop) for name in names}
-    sources = project.read("micrographs", "source", task.start, task.stop)
+    sources = [str(source) for source in project.read("micrographs", "source", task.start, task.stop)]
     images = project.read("micrographs", "image", task.start, task.stop)
     pixel_sizes = project.read("micrographs", "source_pixel_size", task.start, task.stop)
-    for i, source in enumerate(sources):
-        if values["status"][i] != Status.PENDING:
-            continue
+    left = [i for i in range(len(sources)) if values["status"][i] == Status.PENDING]
+    for i, read in zip(left, read_ahead([sources[i] for i in left]), strict=True):
         try:
-            image, mean, deviation = working_image(str(source), float(pixel_sizes[i]), task.pixel_size, task.clip)
+            image, mean, deviation = working_image(
+                read(), sources[i], float(pixel_sizes[i]), task.pixel_size, task.clip
+            )
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue
@@ -203,26 +206,60 @@ def ingest_batch(task: IngestTask) -> None:
     project.write_batch("micrographs", task.start, task.stop, {"image": images, **values})
 
 
+def read_ahead(sources: Sequence[str]) -> Iterator[Callable[[], NDArray[np.float32]]]:
+    """Read one micrograph while the one before is worked on.
+
+    Parameters
+    ----------
+    sources
+        Files, with `n@` before them for an image of a stack.
+
+    Yields
+    ------
+    callable
+        For each source: gives its pixels, float32 `(y, x)`, or raises what went wrong.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        following = [pool.submit(_read, source) for source in sources[:1]]
+        for source in [*sources[1:], None]:
+            current = following.pop()
+            current.exception()  # wait: never more than two images are in memory
+            if source is not None:
+                following.append(pool.submit(_read, source))
+            yield current.result
+            del current
+
+
+def _read(source: str) -> NDArray[np.float32]:
+    index, path = split_stack_name(source)
+    return read_image(image_info(path, index))
+
+
 def _clip(image: NDArray[np.float32], clip: float) -> None:
     """Clip in place, again until the deviation settles: one hot pixel would set the limits of a single pass."""
     before = np.inf
     for _ in range(10):
-        centre, spread = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
-        np.clip(image, centre - clip * spread, centre + clip * spread, out=image)
-        if spread > 0.99 * before:
+        found = summarise(image)
+        low, high = found.mean - clip * found.deviation, found.mean + clip * found.deviation
+        if found.low >= low and found.high <= high:
             return
-        before = spread
+        np.clip(image, np.float32(low), np.float32(high), out=image)
+        if found.deviation > 0.99 * before:
+            return
+        before = found.deviation
 
 
 def working_image(
-    source: str, source_pixel_size: float, pixel_size: float, clip: float
+    image: NDArray[np.float32], source: str, source_pixel_size: float, pixel_size: float, clip: float
 ) -> tuple[NDArray[np.float32], float, float]:
-    """Working image of one source file.
+    """Bring one source image to the working pixel.
 
     Parameters
     ----------
+    image
+        Pixels of the source, float32 `(y, x)`; they are clipped in place.
     source
-        File, with `n@` before it for an image of a stack.
+        Its name, for messages.
     source_pixel_size, pixel_size
         Å.
     clip
@@ -238,8 +275,6 @@ def working_image(
     InputError
         If the file cannot be used.
     """
-    index, path = split_stack_name(source)
-    image = read_image(image_info(path, index))
     _clip(image, clip)
     plan = plan_crop((image.shape[0], image.shape[1]), source_pixel_size, pixel_size)
     small = crop_to_working_pixel(image, plan)
