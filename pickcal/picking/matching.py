@@ -23,7 +23,7 @@ from pickcal.picking.kernels import best_member, best_row, correlate, correlate_
 
 Floats = NDArray[np.float64]
 
-KEPT = 0.995
+KEPT = 0.998
 """Share of the entries' energy, as the microscope and the filters show them, that the maps keep."""
 MANY = 2048
 """Of more entries, half-turns not counted, only the members of the likeliest groups are looked at."""
