@@ -45,19 +45,22 @@ def test_cpu_of_orphans_is_counted(tmp_path):
     assert processes.run([sys.executable, "-c", parent], tmp_path).cpu > 0.5
 
 
-def test_memory_and_output_are_those_of_the_process(tmp_path):
-    script = "x = bytearray(200 * 2**20); x[::4096] = b'1' * len(x[::4096]); print('started'); print('done')"
+def test_memory_is_that_of_the_command_however_large_this_process_is(tmp_path):
+    here = np.ones(400 * 2**17)
+    script = "x = bytearray(100 * 2**20); x[::4096] = b'1' * len(x[::4096]); print('started'); print('done')"
     found = processes.run([sys.executable, "-c", script], tmp_path)
-    assert 200.0 < found.memory < 400.0
+    assert here.nbytes > 300 * 2**20
+    assert 100.0 < found.memory < 200.0
     assert found.output.split() == ["started", "done"]
 
 
 def test_start_up_ends_at_the_mark(tmp_path):
-    script = "import time\nprint('preparing', flush=True)\nwhile time.process_time() < 0.4: pass\n"
-    script += "print('picking', flush=True)\nwhile time.process_time() < 1.0: pass"
+    script = "import time\nwhile time.process_time() < 0.4: pass\nprint('picking', flush=True)\ntime.sleep(1)\n"
+    script += "while time.process_time() < 1.0: pass"
     found = processes.run([sys.executable, "-c", script], tmp_path, mark="picking")
-    assert 0.35 < found.before < 0.9 < found.cpu
-    assert 0.35 < found.wall_before < found.wall
+    assert 0.35 < found.before < found.cpu
+    assert found.cpu > 1.0
+    assert found.wall_before < found.wall
 
 
 def test_a_command_that_fails_says_what_it_said(tmp_path):

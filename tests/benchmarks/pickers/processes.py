@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +14,7 @@ import numpy as np
 
 SINGLE = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")}
 """One thread per process for every library: what is compared is CPU seconds, not the luck of the scheduler."""
-PR_SET_CHILD_SUBREAPER = 36
+LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
 class ProcessFailedError(RuntimeError):
@@ -99,9 +96,7 @@ def added(slopes: Sequence[Slope]) -> Slope:
     )
 
 
-def run(
-    command: Sequence[str | Path], cwd: Path, mark: str | None = None, env: Mapping[str, str] | None = None
-) -> Cost:
+def run(command: Sequence[str | Path], cwd: Path, mark: str = "", env: Mapping[str, str] | None = None) -> Cost:
     """Run one command to its end and measure it.
 
     Parameters
@@ -120,66 +115,17 @@ def run(
     ProcessFailedError
         If it exits with anything but 0.
     """
-    _adopt_orphans()
-    begin = time.monotonic()
-    process = subprocess.Popen(
-        [str(word) for word in command],
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(LAUNCHER), mark, *map(str, command)],
         cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
         env={**os.environ, **SINGLE, **(env or {})},
-        start_new_session=True,
     )
-    try:
-        said, before, reached = _listen(process, mark)
-        code, cpu, memory = _reap(process)
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        raise
-    wall = time.monotonic() - begin
-    output = said.decode(errors="replace")
-    if code:
-        raise ProcessFailedError(f"{' '.join(map(str, command))[:200]}: exit code {code}: {output.strip()[-400:]}")
-    return Cost(cpu, wall, memory, before, reached - begin, output)
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of processes whose own parent has gone, so that their CPU is counted (Linux alone can)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def _listen(process: subprocess.Popen[bytes], mark: str | None) -> tuple[bytes, float, float]:
-    """Collect output until all writers are gone; with the CPU and the time of day at the mark."""
-    assert process.stdout is not None
-    said, before, reached = b"", float("nan"), float("nan")
-    while part := os.read(process.stdout.fileno(), 65536):
-        said += part
-        if mark is not None and before != before and mark.encode() in said:
-            before, reached = _cpu_now(process.pid), time.monotonic()
-    process.stdout.close()
-    return said, before, reached
-
-
-def _cpu_now(pid: int) -> float:
-    """User and system seconds of a running process, from /proc."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _reap(process: subprocess.Popen[bytes]) -> tuple[int, float, float]:
-    """Wait for every process of the job's group: exit code of the first, CPU seconds and largest memory of all."""
-    cpu = memory = 0.0
-    code = 0
-    while True:
-        try:
-            pid, status, usage = os.wait4(-process.pid, 0)
-        except ChildProcessError:
-            return code, cpu, memory
-        cpu += usage.ru_utime + usage.ru_stime
-        memory = max(memory, usage.ru_maxrss / 1024.0 * (1.0 if sys.platform == "linux" else 1 / 1024.0))
-        if pid == process.pid:
-            code = os.waitstatus_to_exitcode(status)
-            process.returncode = code
+    found = json.loads(done.stdout)
+    if code := found.pop("code"):
+        words = " ".join(map(str, command))[:200]
+        raise ProcessFailedError(f"{words}: exit code {code}: {found['output'].strip()[-400:]}")
+    return Cost(**{key: float("nan") if value is None else value for key, value in found.items()})
