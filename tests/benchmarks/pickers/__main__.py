@@ -21,6 +21,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--set", type=Path, help="folder of a set in the layout of make_set.py instead of our own")
     parser.add_argument("--generator", type=Path, help="make_set.py of that set, for 200 templates of its map")
     parser.add_argument("--full", action="store_true", help="also what takes long: workers, 10,000 micrographs")
+    parser.add_argument("--counts", type=int, nargs=2, default=COUNTS, help="micrographs of short and long jobs")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), help="steps to run")
     parser.add_argument("--saved", type=Path, nargs="+", help="write the page from these results, measure nothing")
     parser.add_argument("--docs", type=Path, help="page to write, docs/benchmarks.md")
@@ -36,7 +37,7 @@ def main() -> int:
         given.out.mkdir(parents=True, exist_ok=True)
         work = given.out.resolve()
         chosen = own_set(work) if given.set is None else given_set(given.set.resolve(), work, given.generator)
-        run = Run(chosen, work, given.full, COUNTS, {"counts": COUNTS})
+        run = Run(chosen, work, given.full, tuple(given.counts), {"counts": given.counts})
         several = [measure(run, tuple(given.only), lambda line: print(line, file=sys.stderr, flush=True))]
         saved = given.out / f"pickers-{chosen.name}.json"
         saved.write_text(json.dumps(several[0], indent=1) + "\n")

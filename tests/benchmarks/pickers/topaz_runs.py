@@ -12,12 +12,12 @@ from pickcal.formats.topaz import read_picks
 
 from .accuracy import Picked
 from .processes import Cost, Slope, added, run, slope
-from .sets import DIAMETER, Half, repeated
+from .sets import Half, repeated
 
 PROGRAM = "topaz"
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
-APART = 0.55
-"""Least distance of two picks, in diameters."""
+APART = 100.0
+"""Least distance of two picks, Å: that of RELION's, which serves Topaz better than half a diameter too."""
 
 
 def version() -> str | None:
@@ -44,7 +44,7 @@ def pick(half: Half, binning: int, folder: Path, micrographs: int = 4) -> Extrac
     small = [f"small/{name}" for name in names]
     scale = ("preprocess", "-s", str(binning), "-d", "-1", "--num-workers", "0", "-o", "small/")
     first = run([PROGRAM, *scale, *names], folder, env=NO_GPU)
-    radius = round(APART * DIAMETER / binning)
+    radius = round(APART / binning)
     network = ("extract", "-d", "-1", "-j", "1", "-r", str(radius), "-x", str(binning), "-t", "-6", "-o", "picks.txt")
     return Extraction(first, run([PROGRAM, *network, *small], folder, env=NO_GPU), folder / "picks.txt")
 
