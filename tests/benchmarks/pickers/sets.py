@@ -36,9 +36,12 @@ COUNTS = (1, 10, 50, 200)
 """Numbers of templates."""
 WEAKER = 5.0
 """How much less power the signal of the hard half has."""
+GREY_SCALE = 0.7
+"""Of the templates of the hard half against those of the easy one, whose scale is contrast over noise. RELION's figure
+of merit depends on it: of 0.3, 0.45, 0.7 and 1 this is what RELION picks the hard half best with."""
 KINDS = {"easy": "mic", "hard": "hard"}
 """Halves, and what their files are called in a set from outside."""
-SIGNAL = 1.0
+SIGNAL = 1.25
 OWN = {
     "micrographs": 4,
     "seed": 7,
@@ -73,8 +76,7 @@ class Half:
     truths
         What is on each.
     templates
-        Stacks by number of templates, white particles without CTF in the grey scale of the half's own contrast over
-        noise, which RELION's figure of merit needs.
+        Stacks by number of templates, white particles without CTF, in the grey scale that serves RELION.
     """
 
     star: Path
@@ -108,7 +110,9 @@ class BenchmarkSet:
 def own_set(folder: Path) -> BenchmarkSet:
     """Simulate the set, or take it from an earlier run with the same settings."""
     halves = {}
+    even = _even_templates(folder)
     for kind in KINDS:
+        templates = even if kind == "easy" else _scaled(even, GREY_SCALE, folder)
         settings = SimulateSettings(**{**OWN, "signal": SIGNAL / (1.0 if kind == "easy" else WEAKER**0.5)})
         place = folder / f"own-{kind}"
         stamp = place / "settings.json"
@@ -116,11 +120,6 @@ def own_set(folder: Path) -> BenchmarkSet:
             shutil.rmtree(place, ignore_errors=True)
             simulate(place, settings)
             stamp.write_text(settings.model_dump_json())
-        templates = {}
-        for count in COUNTS:
-            templates[count] = place / f"templates_{count}.mrcs"
-            stack = make_templates(settings.model_copy(update={"templates": count}))
-            write_mrc(templates[count], stack, settings.template_pixel_size, stack=True)
         contaminants = read_coordinates_star(place / "contaminants.star")
         blobs = contaminants[contaminants["pickcalKind"] == "ice_blob"]
         star = place / "micrographs_ctf.star"
@@ -156,7 +155,7 @@ def given_set(path: Path, work: Path, generator: Path | None) -> BenchmarkSet:
         missing.append("200 templates: the set has none, and no --generator says what its map is")
     halves = {}
     for kind, prefix in KINDS.items():
-        templates = given if kind == "easy" else _scaled(given, WEAKER**-0.5, work)
+        templates = given if kind == "easy" else _scaled(given, GREY_SCALE, work)
         files = tuple(path / f"{prefix}_{i}.mrc" for i in range(4))
         halves[kind] = _half(path / f"{prefix}_ctf.star", files, path / f"{prefix}_truth.star", ice, templates)
     return BenchmarkSet(
@@ -212,6 +211,16 @@ def _half(
         rows = table[names == file.name]
         truths.append(Truth(rows[["y_px", "x_px"]].to_numpy(dtype=np.float64) * pixel, blobs, extent))
     return Half(star, files, tuple(truths), templates)
+
+
+def _even_templates(folder: Path) -> dict[int, Path]:
+    """Write the templates of our own set: projections along evenly spread directions."""
+    stacks = {}
+    for count in COUNTS:
+        settings = SimulateSettings(**{**OWN, "signal": SIGNAL, "templates": count})
+        stacks[count] = folder / f"templates_{count}.mrcs"
+        write_mrc(stacks[count], make_templates(settings), settings.template_pixel_size, stack=True)
+    return stacks
 
 
 def _points(table, name: Path, pixel_size: float) -> Floats:
