@@ -37,6 +37,11 @@ def test_stages_add_up_but_their_memory_does_not():
     assert both == Slope(pytest.approx(0.3), pytest.approx(0.5), pytest.approx(3.0), 300.0)
 
 
+def test_repeats_are_judged_by_their_middle_one():
+    found = processes.median([Slope(0.3, 0.5, 2.0, 400.0), Slope(0.9, 0.4, 1.0, 410.0), Slope(0.2, 9.0, 3.0, 390.0)])
+    assert found == Slope(0.3, 0.5, 2.0, 400.0)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt orphans")
 def test_cpu_of_orphans_is_counted(tmp_path):
     """A child that outlives its parent, as workers of a fork server do, spends half a second that must not be lost."""
@@ -147,7 +152,7 @@ def results():
         "workers": {
             "micrographs": 240,
             **{str(n): {"wall": 60.0 / n, "throughput": 4.0 * n} for n in (1, 2)},
-            **{"gain": 2.0, "gain_with_start": 2.0},
+            **{"gain": 2.0, "gain_with_start": 2.0, "attainable": 1.9},
         },
         "numbers": {str(n): dict.fromkeys(("import", "pick", "calibrate"), stage) for n in (10, 10_000)},
         "skipped": ["topaz: topaz is not on the PATH"],

@@ -20,9 +20,10 @@ is compared where it is on the PATH. This page is written from the saved results
 `python -m tests.benchmarks.pickers --saved bench/*.json --docs docs/benchmarks.md`.
 
 CPU seconds are user and system time of a process and of all processes it starts, one thread each, a micrograph:
-the difference between a job of {few} micrographs and one of {many}, so that start-up is told apart (RELION's
-templates: the CPU spent until it says that it starts to pick). Sources are in the page cache for all. The floor is one
-read of a 4096 x 4096 float32 file and one real Fourier transform of it. Memory is that of the largest process.
+the difference between a job of {few} micrographs and one of {many}, so that start-up is told apart (pickcal's as the
+median of three pairs; RELION's templates by the CPU spent until it says that it starts to pick). Sources are in the
+page cache for all. The floor is one read of a 4096 x 4096 float32 file and one real Fourier transform of it. Memory is
+that of the largest process.
 
 Accuracy is of one threshold for all four micrographs of a half, the best one; picks match particles one to one within a
 quarter of the diameter. "Hard" is the same at a fifth of the signal's power. Ice: blobs with an accepted pick that is
@@ -53,7 +54,7 @@ def section(results: Results) -> str:
         floor = results["floor"]
         parts.append(
             f"Cost of a micrograph. Floor: {floor['floor']:.3f} CPU s (read {floor['read']:.3f}, transform by "
-            f"{floor['library']} {floor['fft']:.3f})."
+            f"{floor['library']} {floor['fft']:.3f})." + _warm_up(results)
         )
         parts.append(tables.cost_table(results))
     if results["accuracy"]:
@@ -62,7 +63,12 @@ def section(results: Results) -> str:
         told = ", ".join(f"{mb:.0f} MB at {side} x {side}" for side, mb in results["memory"].items())
         parts.append(f"Largest memory of a process while one worker imports and picks: {told}.")
     if "workers" in results:
-        parts += ["Import and picking with 50 templates on one worker and on two.", tables.workers_table(results)]
+        parts += [
+            "Import and picking with 50 templates on one worker and on two. Two processes that only read and transform "
+            f"did {results['workers']['attainable']:.2f} times the work of one at that time: other users of the machine, "
+            "memory and clock take their share.",
+            tables.workers_table(results),
+        ]
     if "numbers" in results:
         parts.append(
             "From few to many small micrographs (384 x 384 at 5 Å, 10 templates, two workers): seconds of each whole "
@@ -83,3 +89,11 @@ def machine(results: Results) -> str:
         f"Measured on {results['date']}: {found['processor']}, {found['cores']} cores, {found['memory']} GB, "
         f"{found['system']}, Python {found['python']}, {', '.join([*packages, *others])}."
     )
+
+
+def _warm_up(results: Results) -> str:
+    """Say what compiling cost, where it was seen."""
+    found = results.get("warm_up")
+    if found is None or found["first"] < found["second"] + 2.0:
+        return ""
+    return f" The first run of all compiles kernels and keeps them: {found['first'] - found['second']:.0f} CPU s, once."

@@ -17,12 +17,13 @@ from pickcal.selection import ACCEPTED
 from pickcal.stages.select import judge, likelihoods, stored_selection
 
 from .accuracy import Accuracy, Picked, accuracy
-from .processes import Cost, Slope, run, slope
+from .processes import Cost, Slope, median, run, slope
 from .sets import DIAMETER, Half, repeated
 
 SERIAL = ("--cluster", "serial")
 BLOBS = ("--diameter-min", f"{0.87 * DIAMETER:.0f}", "--diameter-max", f"{1.13 * DIAMETER:.0f}")
 SELECTION = "auto"
+REPEATS = 3
 
 
 def pickcal(folder: Path, *words: str | Path) -> Cost:
@@ -76,17 +77,24 @@ def job(
 
 @dataclass(frozen=True)
 class Pair:
-    """A short and a long job of the same micrographs: their difference tells the cost of one from start-up."""
+    """A short and a long job of the same micrographs: their difference tells the cost of one from start-up.
+
+    Attributes
+    ----------
+    jobs
+        The two.
+    imported
+        Cost of their import.
+    """
 
     jobs: tuple[Job, Job]
-
-    def imported(self) -> Slope:
-        """Cost of the import."""
-        return slope({job.micrographs: job.imported for job in self.jobs})
+    imported: Slope
 
     def pick(self, words: Sequence[str], name: str) -> Slope:
-        """Cost of picking from the store."""
-        return slope({job.micrographs: job.pick(words, name) for job in self.jobs})
+        """Cost of picking from the store, median of `REPEATS`."""
+        return median(
+            [slope({job.micrographs: job.pick(words, f"{name}-{i}") for job in self.jobs}) for i in range(REPEATS)]
+        )
 
     def remove(self) -> None:
         """Delete both projects."""
@@ -95,9 +103,29 @@ class Pair:
 
 
 def pair(half: Half, counts: tuple[int, int], folder: Path) -> Pair:
-    """Import a short and a long job."""
-    short, long = (job(half, count, folder / f"pickcal-{count}") for count in counts)
-    return Pair((short, long))
+    """Import a short and a long job, `REPEATS` times; the last ones are kept."""
+    costs = []
+    for _ in range(REPEATS):
+        jobs = [job(half, count, folder / f"pickcal-{count}") for count in counts]
+        costs.append(slope({job.micrographs: job.imported for job in jobs}))
+    return Pair((jobs[0], jobs[1]), median(costs))
+
+
+def warm_up(half: Half, folder: Path) -> dict[str, float]:
+    """Import and pick one micrograph once, so that kernels are compiled and kept, and once more.
+
+    Returns
+    -------
+    dict
+        CPU seconds of the `first` time, which may have found them compiled already, and of the `second`.
+    """
+    spent = {}
+    for which in ("first", "second"):
+        made = job(half, 1, folder / "warm-up")
+        picks = [made.pick(picking(half, method), method) for method in ("template", "blob")]
+        spent[which] = made.imported.cpu + sum(cost.cpu for cost in picks)
+        made.remove()
+    return spent
 
 
 def calibrated_accuracy(half: Half, job: Job, name: str) -> dict[str, Accuracy]:

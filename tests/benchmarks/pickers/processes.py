@@ -86,6 +86,12 @@ def slope(costs: Mapping[int, Cost]) -> Slope:
     return Slope(float(cpu[0]), float(wall[0]), float(cpu[1]), max(cost.memory for cost in costs.values()))
 
 
+def median(slopes: Sequence[Slope]) -> Slope:
+    """Median of repeated measurements, of each figure by itself."""
+    middle = np.median([[s.cpu, s.wall, s.start, s.memory] for s in slopes], axis=0)
+    return Slope(*map(float, middle))
+
+
 def added(slopes: Sequence[Slope]) -> Slope:
     """Cost of stages that run one after the other."""
     return Slope(

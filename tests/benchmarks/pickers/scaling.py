@@ -14,6 +14,7 @@ from pickcal.formats.mrc import write_mrc
 from pickcal.settings import SimulateSettings
 from pickcal.simulation import simulate
 
+from .control import attainable
 from .pickcal_runs import job, pickcal, picking
 from .sets import COUNTS, DIAMETER, Half
 
@@ -45,9 +46,10 @@ def measure_workers(half: Half, folder: Path, few: int, many: int) -> dict[str, 
     -------
     dict
         By number of workers: wall seconds of `many` micrographs as users see it, and micrographs a second once
-        started, from the difference to `few`; `gain` of two workers in both.
+        started, from the difference to `few`; `gain` of two workers in both, and what was `attainable` meanwhile.
     """
     found: dict[str, Any] = {"micrographs": many}
+    controls = [attainable(folder)]
     for workers in (1, 2):
         wall = {}
         for count in (few, many):
@@ -55,6 +57,8 @@ def measure_workers(half: Half, folder: Path, few: int, many: int) -> dict[str, 
             wall[count] = made.imported.wall + made.pick(picking(half, "template"), "template", local(workers)).wall
             made.remove()
         found[str(workers)] = {"wall": wall[many], "throughput": (many - few) / (wall[many] - wall[few])}
+        controls.append(attainable(folder))
+    found["attainable"] = float(np.median(controls))
     found["gain"] = found["2"]["throughput"] / found["1"]["throughput"]
     found["gain_with_start"] = found["1"]["wall"] / found["2"]["wall"]
     return found
