@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-from benchmarks.pickers import goals, processes, tables
+from benchmarks.pickers import goals, measure, processes, tables
 from benchmarks.pickers.accuracy import Picked, Truth, accuracy, ice_picked
 from benchmarks.pickers.document import document
 from benchmarks.pickers.processes import Cost, ProcessFailedError, Slope, added, slope
+from benchmarks.pickers.sets import BenchmarkSet
 
 FAR = (4095.0, 4095.0)
 
@@ -40,6 +41,22 @@ def test_stages_add_up_but_their_memory_does_not():
 def test_repeats_are_judged_by_their_middle_one():
     found = processes.median([Slope(0.3, 0.5, 2.0, 400.0), Slope(0.9, 0.4, 1.0, 410.0), Slope(0.2, 9.0, 3.0, 390.0)])
     assert found == Slope(0.3, 0.5, 2.0, 400.0)
+
+
+def test_a_step_that_fails_stops_no_other_and_an_update_keeps_the_rest(monkeypatch, tmp_path):
+    def works(run):
+        run.add_cost("ours", Slope(0.2, 0.3, 1.0, 100.0))
+
+    def fails(run):
+        raise measure.NotMeasuredError("it is not installed")
+
+    monkeypatch.setattr(measure, "STEPS", {"other": fails, "costs": works})
+    monkeypatch.setattr(measure, "describe", lambda: {})
+    known = {"costs": [{"program": "theirs", "cpu": 33.0}, {"program": "ours", "cpu": 9.0}]}
+    run = measure.Run(BenchmarkSet("own", "made up", {}), tmp_path, False, (4, 24), known)
+    found = measure.measure(run, ("other", "costs"), lambda line: None)
+    assert found["skipped"] == {"other": "it is not installed"}
+    assert [(row["program"], row["cpu"]) for row in found["costs"]] == [("theirs", 33.0), ("ours", 0.2)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt orphans")
@@ -155,7 +172,7 @@ def results():
             **{"gain": 2.0, "gain_with_start": 2.0, "attainable": 1.9},
         },
         "numbers": {str(n): dict.fromkeys(("import", "pick", "calibrate"), stage) for n in (10, 10_000)},
-        "skipped": ["topaz: topaz is not on the PATH"],
+        "skipped": {"topaz": "it is not on the PATH"},
     }
 
 
@@ -180,7 +197,7 @@ def test_every_table_fits_a_hundred_columns_and_is_whole():
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert max(map(len, text.splitlines())) <= 120
     assert max(map(len, rows)) <= 100
-    assert "Not measured: topaz: topaz is not on the PATH." in text
+    assert "Not measured: topaz: it is not on the PATH." in text
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert [goals.RELION, "33.000", "0.400", "2.0", "350", "550.0"] in cells
     assert [goals.LOG, "0.990", "0.980", "2/48", "1.2", "-", "-", "-", "-"] in cells

@@ -23,6 +23,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="also what takes long: workers, 10,000 micrographs")
     parser.add_argument("--counts", type=int, nargs=2, default=COUNTS, help="micrographs of short and long jobs")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), help="steps to run")
+    parser.add_argument("--update", action="store_true", help="keep what was saved of the steps that are not run")
     parser.add_argument("--saved", type=Path, nargs="+", help="write the page from these results, measure nothing")
     parser.add_argument("--docs", type=Path, help="page to write, docs/benchmarks.md")
     return parser.parse_args()
@@ -37,9 +38,10 @@ def main() -> int:
         given.out.mkdir(parents=True, exist_ok=True)
         work = given.out.resolve()
         chosen = own_set(work) if given.set is None else given_set(given.set.resolve(), work, given.generator)
-        run = Run(chosen, work, given.full, tuple(given.counts), {"counts": given.counts})
-        several = [measure(run, tuple(given.only), lambda line: print(line, file=sys.stderr, flush=True))]
         saved = given.out / f"pickers-{chosen.name}.json"
+        known = json.loads(saved.read_text()) if given.update and saved.is_file() else {}
+        run = Run(chosen, work, given.full, tuple(given.counts), known)
+        several = [measure(run, tuple(given.only), lambda line: print(line, file=sys.stderr, flush=True))]
         saved.write_text(json.dumps(several[0], indent=1) + "\n")
         saved.with_suffix(".md").write_text(section(several[0]))
     for results in several:

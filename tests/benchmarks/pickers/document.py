@@ -63,10 +63,10 @@ def section(results: Results) -> str:
         told = ", ".join(f"{mb:.0f} MB at {side} x {side}" for side, mb in results["memory"].items())
         parts.append(f"Largest memory of a process while one worker imports and picks: {told}.")
     if "workers" in results:
+        gain = results["workers"]["attainable"]
         parts += [
-            "Import and picking with 50 templates on one worker and on two. Two processes that only read and transform "
-            f"did {results['workers']['attainable']:.2f} times the work of one at that time: other users of the machine, "
-            "memory and clock take their share.",
+            "Import and picking with 50 templates on one worker and on two. At that time two processes that only read and "
+            f"transform did {gain:.2f} times the work of one: other users of the machine take their share.",
             tables.workers_table(results),
         ]
     if "numbers" in results:
@@ -76,7 +76,7 @@ def section(results: Results) -> str:
         )
         parts.append(tables.numbers_table(results))
     if results["skipped"]:
-        parts.append("Not measured: " + "; ".join(results["skipped"]) + ".")
+        parts.append("Not measured: " + "; ".join(f"{step}: {why}" for step, why in results["skipped"].items()) + ".")
     return "\n\n".join(part if "\n" in part else fill(part, WIDTH) for part in parts) + "\n"
 
 

@@ -57,8 +57,12 @@ class Run:
     floors: list[dict[str, Any]] = field(default_factory=list)
 
     def add_cost(self, program: str, found: Slope) -> None:
-        """Note what one micrograph costs."""
-        self.results["costs"].append({"program": program, **asdict(found)})
+        """Note what one micrograph costs; what an earlier run found goes."""
+        row = next((row for row in self.results["costs"] if row["program"] == program), None)
+        if row is None:
+            row = {"program": program}
+            self.results["costs"].append(row)
+        row.update(asdict(found))
 
     def add_accuracy(self, program: str, half: str, found: Accuracy) -> None:
         """Note how well a program picks on one half."""
@@ -136,7 +140,7 @@ def relion(run: Run) -> None:
 def topaz(run: Run) -> None:
     """Topaz on the same files."""
     if run.results["machine"]["topaz"] is None:
-        raise NotMeasuredError("topaz is not on the PATH")
+        raise NotMeasuredError("it is not on the PATH")
     for binning in (8, 4) if run.full else (8,):
         title = f"Topaz, {binning}-fold"
         for kind, half in run.chosen.halves.items():
@@ -185,23 +189,25 @@ def measure(run: Run, steps: tuple[str, ...], say: Callable[[str], None]) -> dic
     Returns
     -------
     dict
-        The results, plain values: `date`, `machine`, `set`, `full`, `floor`, `warm_up`, `costs`, `accuracy`, `memory`,
-        `workers`, `numbers`, `skipped`.
+        The results, plain values: `date`, `machine`, `set`, `counts`, `floor`, `warm_up`, `costs`, `accuracy`, `memory`,
+        `workers`, `numbers`, `skipped` (step and reason).
     """
     run.results.update(
         date=date.today().isoformat(),
         machine=describe(),
         set={"name": run.chosen.name, "description": run.chosen.description, "templates": list(COUNTS)},
-        full=run.full,
-        costs=[],
-        accuracy=[],
-        skipped=list(run.chosen.missing),
+        counts=list(run.counts),
     )
+    for key in ("costs", "accuracy"):
+        run.results.setdefault(key, [])
+    skipped = run.results.setdefault("skipped", {})
+    skipped.update({"set": "; ".join(run.chosen.missing)} if run.chosen.missing else {})
     for name in steps:
         say(f"{name} ...")
+        skipped.pop(name, None)
         try:
             STEPS[name](run)
         except Exception as error:
-            run.results["skipped"].append(f"{name}: {error or type(error).__name__}")
+            skipped[name] = str(error) or type(error).__name__
             say(f"{name} skipped: {error}")
     return run.results
