@@ -54,7 +54,9 @@ def test_a_step_that_fails_stops_no_other_and_an_update_keeps_the_rest(monkeypat
     monkeypatch.setattr(measure, "describe", lambda: {})
     known = {"costs": [{"program": "theirs", "cpu": 33.0}, {"program": "ours", "cpu": 9.0}]}
     run = measure.Run(BenchmarkSet("own", "made up", {}), tmp_path, False, (4, 24), known)
-    found = measure.measure(run, ("other", "costs"), lambda line: None)
+    saved = []
+    found = measure.measure(run, ("other", "costs"), lambda line: None, lambda results: saved.append(dict(results)))
+    assert len(saved) == 2
     assert found["skipped"] == {"other": "it is not installed"}
     assert [(row["program"], row["cpu"]) for row in found["costs"]] == [("theirs", 33.0), ("ours", 0.2)]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .document import document, section
 from .measure import STEPS, Run, measure
@@ -41,9 +43,12 @@ def main() -> int:
         saved = given.out / f"pickers-{chosen.name}.json"
         known = json.loads(saved.read_text()) if given.update and saved.is_file() else {}
         run = Run(chosen, work, given.full, tuple(given.counts), known)
-        several = [measure(run, tuple(given.only), lambda line: print(line, file=sys.stderr, flush=True))]
-        saved.write_text(json.dumps(several[0], indent=1) + "\n")
-        saved.with_suffix(".md").write_text(section(several[0]))
+
+        def save(results: Mapping[str, Any]) -> None:
+            saved.write_text(json.dumps(results, indent=1) + "\n")
+            saved.with_suffix(".md").write_text(section(results))
+
+        several = [measure(run, given.only, lambda line: print(line, file=sys.stderr, flush=True), save)]
     for results in several:
         print(section(results))
     if given.docs:

@@ -65,8 +65,8 @@ def section(results: Results) -> str:
     if "workers" in results:
         gain = results["workers"]["attainable"]
         parts += [
-            "Import and picking with 50 templates on one worker and on two. At that time two processes that only read and "
-            f"transform did {gain:.2f} times the work of one: other users of the machine take their share.",
+            "Import and picking with 50 templates on one worker and on two. Two processes that only read and transform "
+            f"did {gain:.2f} times the work of one meanwhile: other users of the machine take their share.",
             tables.workers_table(results),
         ]
     if "numbers" in results:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -183,14 +183,27 @@ STEPS: Mapping[str, Callable[[Run], None]] = {
 }
 
 
-def measure(run: Run, steps: tuple[str, ...], say: Callable[[str], None]) -> dict[str, Any]:
+def measure(
+    run: Run, steps: Sequence[str], say: Callable[[str], None], save: Callable[[Mapping[str, Any]], None]
+) -> dict[str, Any]:
     """Run the steps; one that fails is noted with its reason and does not stop the others.
+
+    Parameters
+    ----------
+    run
+        What to measure; its results may hold those of an earlier run, which steps that are run replace.
+    steps
+        Names in `STEPS`.
+    say
+        Takes a line of progress.
+    save
+        Takes the results after every step, so that an interrupted run leaves what it had.
 
     Returns
     -------
     dict
-        The results, plain values: `date`, `machine`, `set`, `counts`, `floor`, `warm_up`, `costs`, `accuracy`, `memory`,
-        `workers`, `numbers`, `skipped` (step and reason).
+        The results, plain values: `date`, `machine`, `set`, `counts`, `floor`, `warm_up`, `costs`, `accuracy`,
+        `memory`, `workers`, `numbers`, `skipped` (step and reason).
     """
     run.results.update(
         date=date.today().isoformat(),
@@ -210,4 +223,5 @@ def measure(run: Run, steps: tuple[str, ...], say: Callable[[str], None]) -> dic
         except Exception as error:
             skipped[name] = str(error) or type(error).__name__
             say(f"{name} skipped: {error}")
+        save(run.results)
     return run.results
