@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -34,6 +35,16 @@ def watched(page):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: strangers.append(request.url) if foreign(request.url) else None)
     return errors, strangers
+
+
+def eventually(page, condition, seconds=30):
+    """Whether a condition holds within some time; it is asked between what the page does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        page.wait_for_timeout(25)
+    return True
 
 
 @contextmanager

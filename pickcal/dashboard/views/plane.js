@@ -215,7 +215,7 @@ class Thresholds {
     source.change.emit();
   }
 
-  /** Play the frames from raw to calibrated, or backwards. */
+  /** Play the frames from raw to calibrated, or backwards; the plot carries the frame's number as long as it plays. */
   play(forwards) {
     const frames = this.args.frames?.data.image ?? [];
     const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -231,6 +231,7 @@ class Thresholds {
       const at = Math.floor((Math.max(0, now - began) / DURATION) * frames.length);
       if (at >= frames.length) {
         this.playing = null;
+        delete this.view()?.el.dataset.frame;
         this.show();
         return;
       }
@@ -238,7 +239,7 @@ class Thresholds {
       requestAnimationFrame(step);
     };
     this.playing = turn;
-    requestAnimationFrame(step);
+    step(began);
   }
 
   /** Show one frame. */
