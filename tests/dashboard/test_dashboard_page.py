@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from browsing import needs_chromium, watched
+from browsing import eventually, needs_chromium, watched
 from small_project import make_project
 
 from pickcal.project import Project
@@ -98,11 +98,7 @@ class Seen:
         return self.page.get_by_role("button", name=name, exact=True)
 
     def eventually(self, condition):
-        for _ in range(200):
-            if condition():
-                return True
-            self.page.wait_for_timeout(50)
-        return False
+        return eventually(self.page, condition)
 
 
 @contextmanager

@@ -59,8 +59,8 @@ window.drawn = (name, type) => figure(name).model.center.filter(m => m.type === 
 class Visit:
     """One visitor whose session and page a test sees."""
 
-    def __init__(self, session, views, cube):
-        self.session, self.views = session, views
+    def __init__(self, session, cube):
+        self.session = session
         self.asked, self.version, self.cube = [], session.version, cube
         usual = session.set_threshold
 
@@ -85,7 +85,7 @@ def page_of(inspector, visits):
         session.follow({})
         cube = session.cube
         made = [view(session, Look()) for view in (PlaneView, CurveView)]
-        visit = Visit(session, made, cube)
+        visit = Visit(session, cube)
         pending, lock = set(), threading.Lock()
 
         def refresh():

@@ -19,6 +19,7 @@
 
 const AXIS = { main: "main", low: "power", high: "power" };
 const LONGEST = 300;
+const LOST = 5000;
 const DURATION = 600;
 const PICTURE = ["image", "x", "y", "dw", "dh"];
 
@@ -68,7 +69,9 @@ class Thresholds {
     if (this.row("version") === undefined) {
       return;
     }
-    if (this.start === null && this.row("heard", 0) >= this.sent) {
+    // after a while without an answer, what was sent counts as lost
+    const answered = this.row("heard", 0) >= this.sent || performance.now() - this.sentAt > LOST;
+    if (this.start === null && answered) {
       this.limits = Object.fromEntries(this.row("limits", []));
       this.place();
     }
