@@ -402,5 +402,6 @@ export function render({ model, el }) {
     cancelAnimationFrame(panel.frame)
     clearTimeout(panel.live)
   })
+  if (model.first) panel.receive(JSON.parse(model.first))
   model.send_msg({ ready: true })
 }
