@@ -39,6 +39,7 @@ from pickcal.settings import (
     TemplateSettings,
     describe,
 )
+from pickcal.stores.places import Place, PlaceField, PlaceList
 
 OK, REFUSED, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -73,7 +74,9 @@ class Output:
 
 
 Cluster = Annotated[ClusterSettings, Parameter(name="*")]
-PROJECT = Annotated[Path, Parameter(help="The project store, a folder ending in .zarr.")]
+PROJECT = Annotated[
+    PlaceField, Parameter(help="The project store: a folder ending in .zarr, or s3://BUCKET/NAME.zarr.")
+]
 Simulation = Annotated[SimulateSettings, Parameter(name="*")]
 Import = Annotated[ImportSettings, Parameter(name="*")]
 Template = Annotated[TemplateSettings, Parameter(name="*")]
@@ -132,7 +135,7 @@ def simulate(
 
 @app.command(name="import")
 def import_(
-    sources: list[Path],
+    sources: PlaceList,
     *,
     project: PROJECT,
     settings: Import = ImportSettings(),
@@ -217,7 +220,7 @@ def blob(
 
 
 def _pick(
-    project: Path,
+    project: Place,
     name: str,
     settings: TemplateSettings | BlobSettings,
     overwrite: bool,
@@ -352,7 +355,7 @@ def control(
 @app.command
 def export(
     project: PROJECT,
-    out: Path,
+    out: PlaceField,
     *,
     selection: Annotated[str, Parameter(help="Name of the selection.")],
     settings: Export = ExportSettings(),
@@ -566,8 +569,13 @@ def main(tokens: list[str] | None = None) -> NoReturn:
             "pickcal: interrupted; what is finished is kept, the same command goes on from there", markup=False
         )
         code = INTERRUPTED
-    except OSError as error:
-        if error.errno is None:
+    except Exception as error:
+        if type(error).__module__.startswith("obstore"):
+            from pickcal.stores.objects import plain_error
+
+            errors.print(f"pickcal: {plain_error(error)}", markup=False)
+            sys.exit(REFUSED)
+        if not isinstance(error, OSError) or error.errno is None:
             raise
         advice = "make room and give the same command again" if error.errno == errno.ENOSPC else ""
         parts = (error.strerror, error.filename, advice)

@@ -25,12 +25,13 @@ from pickcal.settings import (
     read_toml,
     validated,
 )
+from pickcal.stores.places import PlaceField
 
 
 class ImportJob(ImportSettings):
     """The `[import]` section of a job file."""
 
-    sources: tuple[Path, ...] = Field(
+    sources: tuple[PlaceField, ...] = Field(
         min_length=1, description="Table of micrographs (RELION, cryoSPARC, CTFFIND, Gctf, CSV), or MRC and TIFF files."
     )
 
@@ -58,7 +59,9 @@ class SelectJob(SelectSettings):
 class ExportJob(ExportSettings):
     """The `[export]` section of a job file."""
 
-    path: Path = Field(description="Folder (RELION, crYOLO, EMAN) or file (cryoSPARC, Topaz, CSV, Parquet) to write.")
+    path: PlaceField = Field(
+        description="Folder (RELION, crYOLO, EMAN) or file (cryoSPARC, Topaz, CSV, Parquet) to write."
+    )
 
 
 class EvaluateJob(EvaluateSettings):
@@ -70,7 +73,7 @@ class EvaluateJob(EvaluateSettings):
 class Job(Settings):
     """A whole job file: what `pickcal run` does, stage by stage; sections left out are not run."""
 
-    project: Path = Field(description="The project store, a folder ending in .zarr.")
+    project: PlaceField = Field(description="The project store: a folder ending in .zarr, or its URL.")
     picks: Name | None = Field(None, description="Name of the picks; default: the method of picking, or 'imported'.")
     report: Path | None = Field(None, description="HTML report to write.")
     cluster: ClusterSettings = ClusterSettings()

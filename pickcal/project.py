@@ -11,7 +11,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -24,15 +24,19 @@ import pickcal
 from pickcal.columns import read_columns, write_columns
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.formats.foreign import Column
-from pickcal.locking import locked, replaced
 from pickcal.schema import BANK, FORMAT_VERSION, MICROGRAPHS, PICKS, Status, Variable
 from pickcal.settings import NAME_PATTERN
-from pickcal.storage import array_of, create_arrays, new_array, plain, storable
+from pickcal.storage import array_of, create_arrays, dims_of, lazy_dataset, new_array, plain, storable, zarr_store
+from pickcal.stores.homes import META, UNLISTED, Home, home_of
+from pickcal.stores.places import Place, Url
 
 Kind = Literal["picks", "calibration", "selection", "control"]
 KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection", "control")
 Block = tuple[int, Mapping[str, xr.Dataset]]
-UNLISTED = Path("drafts", "files")
+COUNT = "count"
+"""Attribute of the micrographs' status: how many of them are to be seen; without it, all."""
+VERSION = "version"
+"""Attribute of a group whose arrays are in a group within it, see `stores.bucket`."""
 
 
 class Project:
@@ -42,15 +46,17 @@ class Project:
     `write_batch` for tasks and `write_whole` for small results.
     """
 
-    def __init__(self, path: Path, root: zarr.Group) -> None:
-        self.path = path
+    def __init__(self, home: Home, root: zarr.Group, whole: bool = False) -> None:
+        self.path: Place = home.place
+        self.home = home
         self._root = root
-        self._loaded: dict[str, tuple[tuple[tuple[int, int], ...], xr.Dataset]] = {}
+        self._whole = whole
+        self._loaded: dict[str, tuple[tuple[object, ...], xr.Dataset]] = {}
 
     @classmethod
     def create(
         cls,
-        path: Path,
+        path: Path | Url | str,
         sizes: Mapping[str, int],
         batch: int,
         columns: Mapping[str, NDArray[Any]],
@@ -61,7 +67,7 @@ class Project:
         Parameters
         ----------
         path
-            Folder to make; must not exist.
+            Folder or URL; nothing may be there.
         sizes
             Lengths of the dimensions `micrograph`, `y`, `x`.
         batch
@@ -74,53 +80,64 @@ class Project:
         Raises
         ------
         ProjectError
-            If something is at `path` already.
+            If something is at `path` already, or the store cannot be written.
         """
-        if path.exists():
-            raise ProjectError(f"{path}: exists already; choose another name or remove it")
-        partial = path.with_name(f".{path.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            root = zarr.open_group(partial, mode="w", zarr_format=3)
-            group = root.create_group("micrographs")
+        home = home_of(path)
+        if home.exists():
+            raise ProjectError(f"{home.place}: exists already; choose another name or remove it")
+        with home.plainly(), home.creating() as made:
+            group = _new_group(made, "micrographs")
             create_arrays(group, MICROGRAPHS, sizes, batch)
             for name, values in columns.items():
                 array_of(group, name)[:] = values
             group.attrs.update({"batch": batch, "settings": dict(settings)})
             for kind in KINDS:
-                root.create_group(kind)
-            root.attrs.update({"format_version": FORMAT_VERSION, "pickcal_version": pickcal.__version__})
-            partial.rename(path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        return cls.open(path, mode="r+")
+                _new_group(made, kind)
+            if isinstance(made.place, Url):  # folders get it when it is needed, by renaming
+                _make_unlisted(made)
+            versions = {"format_version": FORMAT_VERSION, "pickcal_version": pickcal.__version__}
+            zarr.create_group(zarr_store(made.backing()), zarr_format=3, attributes=versions)
+        return cls.open(home.place, mode="r+")
 
     @classmethod
-    def open(cls, path: Path | str, mode: Literal["r", "r+"] = "r") -> Project:
+    def open(cls, path: Path | Url | str, mode: Literal["r", "r+"] = "r", whole: bool = False) -> Project:
         """Open a project.
+
+        Parameters
+        ----------
+        path
+            Folder, or URL of an object store (`s3://bucket/p.zarr`).
+        mode
+            "r" (default) for reading, "r+" for writing too.
+        whole
+            See micrographs as well that have arrived and are still in work; default False: only those of finished
+            rounds of `pickcal watch`.
 
         Raises
         ------
         MissingFileError, ProjectError
             If there is nothing at `path`, it is no pickcal project, or another version of the format wrote it.
         """
-        path = Path(path)
-        if not path.exists():
-            raise MissingFileError(f"{path}: no such project; make one with 'pickcal import'")
+        home = home_of(path)
+        where = home.place
+        if isinstance(where, Path) and not where.exists():
+            raise MissingFileError(f"{where}: no such project; make one with 'pickcal import'")
         try:
-            root = zarr.open_group(path, mode=mode)
+            with home.plainly():
+                root = zarr.open_group(zarr_store(home.backing(), mode == "r"), mode=mode)
             version = root.attrs.get("format_version")
         except (FileNotFoundError, FileExistsError, NotADirectoryError, ValueError, KeyError) as error:
-            raise ProjectError(f"{path}: expected a pickcal project, found something else ({error})") from None
+            if isinstance(where, Url):
+                raise MissingFileError(f"{where}: no such project; make one with 'pickcal import'") from None
+            raise ProjectError(f"{where}: expected a pickcal project, found something else ({error})") from None
         if version is None:
-            raise ProjectError(f"{path}: expected a pickcal project, found a Zarr group without format_version")
+            raise ProjectError(f"{where}: expected a pickcal project, found a Zarr group without format_version")
         if version != FORMAT_VERSION:
             raise ProjectError(
-                f"{path}: expected project format {FORMAT_VERSION}, found {version!r} written by pickcal "
+                f"{where}: expected project format {FORMAT_VERSION}, found {version!r} written by pickcal "
                 f"{root.attrs.get('pickcal_version', '?')}; use that version of pickcal, or import again"
             )
-        return cls(path, root)
+        return cls(home, root, whole)
 
     @property
     def batch(self) -> int:
@@ -130,7 +147,9 @@ class Project:
     @property
     def count(self) -> int:
         """Number of micrographs."""
-        return int(self._array("micrographs", "status").shape[0])
+        status = self._array("micrographs", "status")
+        total = int(status.shape[0])
+        return total if self._whole else min(total, int(status.attrs.get(COUNT, total)))  # type: ignore[arg-type]
 
     @property
     def has_images(self) -> bool:
@@ -171,10 +190,22 @@ class Project:
         return dict(self._attrs(group)["settings"])
 
     def dataset(self, group: str) -> xr.Dataset:
-        """One group as a lazily loaded dataset."""
-        return xr.open_dataset(
-            self.path, engine="zarr", group=group, consolidated=False, chunks=None, mask_and_scale=False
-        )
+        """One group as a lazily loaded dataset.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such group.
+        """
+        try:
+            found = self._group(group)
+        except KeyError:
+            raise FileNotFoundError(f"{self.path}: there is no group {group}") from None
+        attributes = found.attrs.asdict()
+        version = attributes.pop(VERSION, None)
+        if version is not None:
+            found = self._group(f"{group}/{version}")
+        return lazy_dataset(found, attributes, self.count)
 
     def micrographs(self) -> xr.Dataset:
         """Return the table of micrographs, images included (lazy)."""
@@ -199,7 +230,10 @@ class Project:
 
     def read(self, group: str, variable: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read part of a variable along its first dimension."""
-        return np.asarray(self._array(group, variable)[start:stop])
+        array = self._array(group, variable)
+        if stop is None and dims_of(array)[:1] == ("micrograph",):
+            stop = self.count
+        return np.asarray(array[start:stop])
 
     def image(self, index: int) -> NDArray[np.float32]:
         """Return the valid part of one working image, float32 `(y, x)`."""
@@ -327,8 +361,9 @@ class Project:
             self.remove(f"{kind}/{name}")
             self._fill(self._root.create_group(f"{kind}/{name}"), groups, blocks, settings)
             return
-        with self.locked(), replaced(self.path / kind / name, self.unlisted()) as staged:
-            self._fill(zarr.open_group(staged, mode="w", zarr_format=3), groups, blocks, settings)
+        self._require_unlisted()
+        with self.home.plainly(), self.locked(), self.home.replaced(kind, name) as staged:
+            self._fill(zarr.open_group(zarr_store(staged), mode="w", zarr_format=3), groups, blocks, settings)
 
     def _fill(
         self, group: zarr.Group, parts: Mapping[str, xr.Dataset], blocks: Iterable[Block], settings: Mapping[str, Any]
@@ -368,9 +403,7 @@ class Project:
 
     def _kept(self, group: str, *marks: str) -> xr.Dataset:
         """Load a group that is small, once, and again when one of its marks is a newer file or folder."""
-        places = [self.path / group / mark for mark in marks or ("zarr.json",)]
-        stats = [place.stat() for place in places if place.exists()]
-        stamp = tuple((stat.st_mtime_ns, stat.st_ino) for stat in stats)
+        stamp = tuple(self.home.mark(f"{group}/{mark}") for mark in marks or (META,))
         if group not in self._loaded or self._loaded[group][0] != stamp:
             found = self.dataset(group)
             self._loaded[group] = (stamp, found.drop_vars("image", errors="ignore").load())
@@ -403,28 +436,20 @@ class Project:
         ProjectError
             If another one holds it for longer than half a minute.
         """
-        with locked(self.path):
+        with self.home.locked():
             yield
 
-    def unlisted(self) -> Path:
-        """Folder within the project for files that Zarr and xarray never list: that of an array; made if missing.
-
-        Drafts of the dashboard are there, and results that are about to take the place of older ones.
-        """
-        folder = self.path / UNLISTED
-        if not (folder / "zarr.json").is_file():
+    def _require_unlisted(self) -> None:
+        """Make what holds files that nobody lists, in projects of versions that did not make it at once."""
+        if self.home.mark(f"{UNLISTED}/{META}") is None:
             with self.locked():
-                if not (folder / "zarr.json").is_file():
-                    self._make_unlisted()
-        return folder
+                if self.home.mark(f"{UNLISTED}/{META}") is None:
+                    _make_unlisted(self.home)
 
-    def _make_unlisted(self) -> None:
-        """Make the group and its array elsewhere out of sight, and rename: zarr warns of what is half made."""
-        made = self.path / "micrographs" / "status" / f".{UNLISTED.parent}"
-        shutil.rmtree(made, ignore_errors=True)
-        group = zarr.open_group(made, mode="w", zarr_format=3)
-        group.create_array(UNLISTED.name, shape=(), dtype="i1", dimension_names=())
-        made.rename(self.path / UNLISTED.parent)
+    def write_note(self, name: str, text: str) -> None:
+        """Keep a small file that neither Zarr nor xarray lists, such as a draft; see `Home.write_note`."""
+        self._require_unlisted()
+        self.home.write_note(name, text)
 
     def _group(self, path: str) -> zarr.Group:
         found = self._root[path]
@@ -436,6 +461,24 @@ class Project:
 
     def _attrs(self, path: str) -> dict[str, Any]:
         return self._group(path).attrs.asdict()
+
+
+def _new_group(home: Home, name: str) -> zarr.Group:
+    """Make a group without the root above it: the root is written last."""
+    return zarr.create_group(zarr_store(home.backing(name)), zarr_format=3)
+
+
+def _make_unlisted(home: Home) -> None:
+    """Make the array in whose folder nothing is listed, with its group."""
+    group, array = PurePosixPath(UNLISTED).parts
+    if isinstance(home.place, Url):
+        _new_group(home, group).create_array(array, shape=(), dtype="i1", dimension_names=())
+        return
+    # elsewhere out of sight, and renamed: zarr warns of what is half made
+    made = home.place / "micrographs" / "status" / f".{group}"
+    shutil.rmtree(made, ignore_errors=True)
+    zarr.open_group(made, mode="w", zarr_format=3).create_array(array, shape=(), dtype="i1", dimension_names=())
+    made.rename(home.place / group)
 
 
 def _finish(group: zarr.Group, settings: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pickcal.errors import InputError, MissingFileError
+from pickcal.stores.places import PlaceField
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
@@ -93,7 +94,7 @@ class ImportSettings(Settings):
     source_pixel_size: float | None = Field(
         None, gt=0, description="Pixel size of the source files, Å; overrules STAR file and headers."
     )
-    root: Path | None = Field(None, description="Folder that the names in the STAR file are relative to.")
+    root: PlaceField | None = Field(None, description="Folder that the names in the STAR file are relative to.")
     clip: float = Field(6.0, ge=3, description="Pixels further than this many standard deviations are clipped.")
     batch: int | None = Field(
         None, ge=1, description="Micrographs per task and chunk; default: a sixteenth of all, at most 16."
@@ -170,7 +171,7 @@ class TemplateSettings(FilterSettings):
     """Picking with 2D images or with projections of a 3D map."""
 
     method: Annotated[Literal["template"], Parameter(show=False)] = Field("template", description="Kind of picking.")
-    templates: Path = Field(
+    templates: PlaceField = Field(
         description="Stack of 2D templates (.mrcs), or a 3D map (.mrc) to project; white particles."
     )
     diameter: float = Field(ge=20, le=5000, description="Particle diameter, Å; sets mask, distances and borders.")
@@ -197,7 +198,7 @@ class ScoreSettings(Settings):
     """Scoring at given coordinates: with templates, or without with a disc and a ring of the particle's diameter."""
 
     diameter: float = Field(ge=20, le=5000, description="Particle diameter, Å; sets mask, power disc and blobs.")
-    templates: Path | None = Field(
+    templates: PlaceField | None = Field(
         None,
         description="Stack of 2D templates (.mrcs), or a 3D map (.mrc) to project; white particles; "
         "default: blobs of the diameter.",

@@ -6,17 +6,60 @@ Beside this module only `project` and `columns` call zarr.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.core.indexing import LazilyIndexedArray
+from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
 
 from pickcal.schema import Variable
 
 ROWS_PER_CHUNK = 4096
+
+
+def zarr_store(backing: Any, read_only: bool = False) -> Store:
+    """Open what a home gives (`stores.homes.Backing`) as a store of Zarr: a folder, or a client of obstore."""
+    if isinstance(backing, Path):
+        return zarr.storage.LocalStore(backing, read_only=read_only)
+    return zarr.storage.ObjectStore(backing, read_only=read_only)
+
+
+def lazy_dataset(group: zarr.Group, attributes: Mapping[str, Any], count: int | None = None) -> xr.Dataset:
+    """Arrays of a group as a dataset that loads lazily, as `xarray.open_dataset` gives it.
+
+    Parameters
+    ----------
+    group
+        The group; its groups are left out.
+    attributes
+        Attributes of the dataset.
+    count
+        Rows along `micrograph` that are to be seen. Arrays may hold more: a project that grows makes them longer one
+        after the other, and a dataset of arrays of different lengths could not be opened. Default: that of `status`.
+    """
+    arrays = dict(group.arrays())
+    if count is None and "status" in arrays:
+        count = arrays["status"].shape[0]
+    variables = {}
+    for name, array in arrays.items():
+        dims = dims_of(array)
+        data = LazilyIndexedArray(ZarrArrayWrapper(array))  # type: ignore[no-untyped-call]
+        variable = xr.Variable(dims, data, array.attrs.asdict())
+        if count is not None and "micrograph" in dims and variable.sizes["micrograph"] > count:
+            variable = variable.isel(micrograph=slice(count))
+        variables[name] = variable
+    return xr.Dataset(variables, attrs=attributes)
+
+
+def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """Names of the dimensions of an array."""
+    return tuple(str(name) for name in getattr(array.metadata, "dimension_names", None) or ())
 
 
 def compressor() -> BloscCodec:

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from pickcal.errors import InputError, PickcalError
 from pickcal.settings import ClusterSettings
+from pickcal.stores.credentials import redacted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -115,11 +116,15 @@ def single_threaded(function: Callable[[T], R], task: T) -> R:
 def explain(error: BaseException) -> str:
     """One line for an error: a user error's own words, else type and message."""
     if isinstance(error, PickcalError):
-        return str(error)
+        return redacted(str(error))
+    if type(error).__module__.startswith("obstore"):
+        from pickcal.stores.objects import plain_error
+
+        return plain_error(error)
     if isinstance(error, OSError) and error.strerror:
         name = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{name}"
-    return f"{type(error).__name__}: {error}"
+    return redacted(f"{type(error).__name__}: {error}")
 
 
 @contextmanager

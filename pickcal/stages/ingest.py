@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,16 @@ from numpy.typing import NDArray
 from pickcal.engine.executors import Executor, explain
 from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
-from pickcal.formats.images import image_info, read_image, split_stack_name
+from pickcal.formats.images import image_info, read_image
 from pickcal.picking.filters import crop_to_working_pixel, plan_crop
 from pickcal.project import Project, differing
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 from pickcal.stages.sources import CTF_COLUMNS, read_sources
+from pickcal.stores.fetching import fetched_image, split_place
+from pickcal.stores.homes import home_of
+from pickcal.stores.places import Place, place
 
 TABLE_BATCH = 256
 """Micrographs per chunk where there are no images: everything is small then, and few large files are quicker."""
@@ -39,7 +40,7 @@ class IngestTask:
 
 
 def ingest(
-    sources: Sequence[Path], path: Path, settings: ImportSettings, executor: Executor, reporter: Reporter
+    sources: Sequence[Place], path: Place, settings: ImportSettings, executor: Executor, reporter: Reporter
 ) -> StageResult:
     """Import micrographs into a project, new or begun earlier with the same settings.
 
@@ -59,7 +60,7 @@ def ingest(
     InputError, MissingFileError, ProjectError
         If the sources are unusable as a whole, the project holds something else, or the disk is too small.
     """
-    path = path.absolute()
+    path, sources = place(path).absolute(), [place(source) for source in sources]
     table, root = read_sources(sources, settings)
     if root is not None:
         reporter.note(f"names in {sources[0]} are relative to {root}")
@@ -68,7 +69,7 @@ def ingest(
     else:
         shapes = [_working(row, settings.pixel_size) for _, row in table.iterrows()]
     stored = {**settings.stored(), "sources": [str(source.absolute()) for source in sources]}
-    new = not path.exists()
+    new = not home_of(path).exists()
     project = _create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)
     if settings.tables_only:
         reporter.note(f"{project.count} micrographs from tables, without their images")
@@ -111,7 +112,7 @@ def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: 
 
 
 def _create(
-    path: Path,
+    path: Place,
     table: pd.DataFrame,
     shapes: list[tuple[int, int, float]],
     stored: dict[str, Any],
@@ -121,9 +122,8 @@ def _create(
     images = not settings.tables_only
     height, width = (max(s[0] for s in shapes), max(s[1] for s in shapes)) if images else (0, 0)
     needed = 2 * count * height * width
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.absolute().parent).free
-    if needed > free:
+    free = home_of(path).room()
+    if free is not None and needed > free:
         raise ProjectError(
             f"{path}: {count} working images need up to {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
             "make room or give a larger --pixel-size"
@@ -137,7 +137,7 @@ def _create(
     )
 
 
-def _resume(path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]], stored: dict[str, Any]) -> Project:
+def _resume(path: Place, table: pd.DataFrame, shapes: list[tuple[int, int, float]], stored: dict[str, Any]) -> Project:
     """Open a project begun earlier; what failed for its source file is looked at again."""
     project = Project.open(path, mode="r+")
     if stored["batch"] is None:
@@ -238,8 +238,9 @@ def working_image(
     InputError
         If the file cannot be used.
     """
-    index, path = split_stack_name(source)
-    image = read_image(image_info(path, index))
+    index, where = split_place(source)
+    with fetched_image(where, index) as path:
+        image = read_image(image_info(path, index))
     _clip(image, clip)
     plan = plan_crop((image.shape[0], image.shape[1]), source_pixel_size, pixel_size)
     small = crop_to_working_pixel(image, plan)

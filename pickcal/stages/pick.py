@@ -25,6 +25,7 @@ from pickcal.schema import PICKS, Status
 from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 from pickcal.stages.search import Search, load_bank, search_micrograph, search_of
+from pickcal.stores.fetching import fetched
 
 NOISE_SAMPLE = 24
 
@@ -82,10 +83,11 @@ def identity_of(settings: PickSettings) -> dict[str, Any]:
     """Give settings as they are stored and compared: templates by absolute path and content."""
     out = settings.stored()
     if isinstance(settings, TemplateSettings):
-        if not settings.templates.is_file():
-            raise MissingFileError(f"{settings.templates}: no such file of templates")
+        with fetched(settings.templates) as path:
+            if not path.is_file():
+                raise MissingFileError(f"{settings.templates}: no such file of templates")
+            out["templates_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         out["templates"] = str(settings.templates.absolute())
-        out["templates_sha256"] = hashlib.sha256(settings.templates.read_bytes()).hexdigest()
     return out
 
 
@@ -210,8 +212,9 @@ def load_templates(settings: TemplateSettings) -> tuple[NDArray[np.float32], flo
         float32 `(n, y, x)`, and Å per pixel.
     """
     path = settings.templates
-    volume = is_volume(path)
-    images, header = read_volume(path) if volume else read_stack(path)
+    with fetched(path) as file:
+        volume = is_volume(file)
+        images, header = read_volume(file) if volume else read_stack(file)
     pixel_size = settings.template_pixel_size or header
     if pixel_size is None:
         raise InputError(f"{path}: no pixel size in the header; give --template-pixel-size in Å")

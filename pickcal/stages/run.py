@@ -23,6 +23,7 @@ from pickcal.stages.ingest import ingest
 from pickcal.stages.pick import pick
 from pickcal.stages.score import score
 from pickcal.stages.select import automatic, expected_false, select, thresholds_of
+from pickcal.stores.places import Url
 
 
 def run(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
@@ -72,6 +73,8 @@ def _simulate(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any
     """Simulate into the folder of the import's STAR file, unless it is there already."""
     assert job.simulate is not None and job.import_ is not None
     star = job.import_.sources[0]
+    if isinstance(star, Url):
+        raise InputError(f"{star}: micrographs are simulated into a folder; give a path as import.sources")
     if not star.exists():
         reporter.start("simulate", job.simulate.micrographs)
         simulate(star.parent, job.simulate, executor, lambda _: reporter.advance(1))
