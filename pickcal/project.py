@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -24,7 +25,7 @@ import pickcal
 from pickcal.columns import read_columns, write_columns
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.formats.foreign import Column
-from pickcal.schema import BANK, FORMAT_VERSION, MICROGRAPHS, PICKS, Status, Variable
+from pickcal.schema import BANK, FORMAT_VERSION, MICROGRAPHS, PICKS, STATIC, Status, Variable
 from pickcal.settings import NAME_PATTERN
 from pickcal.storage import array_of, create_arrays, dims_of, lazy_dataset, new_array, plain, storable, zarr_store
 from pickcal.stores.homes import META, UNLISTED, Home, home_of
@@ -33,6 +34,9 @@ from pickcal.stores.places import Place, Url
 Kind = Literal["picks", "calibration", "selection", "control"]
 KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection", "control")
 Block = tuple[int, Mapping[str, xr.Dataset]]
+T = TypeVar("T")
+AT_ONCE = 16
+"""Arrays of a project in an object store that are read or written at once."""
 COUNT = "count"
 """Attribute of the micrographs' status: how many of them are to be seen; without it, all."""
 VERSION = "version"
@@ -52,6 +56,7 @@ class Project:
         self._root = root
         self._whole = whole
         self._loaded: dict[str, tuple[tuple[object, ...], xr.Dataset]] = {}
+        self._known: dict[str, tuple[dict[str, Any], dict[str, zarr.Array[Any]]]] = {}
 
     @classmethod
     def create(
@@ -87,7 +92,7 @@ class Project:
             raise ProjectError(f"{home.place}: exists already; choose another name or remove it")
         with home.plainly(), home.creating() as made:
             group = _new_group(made, "micrographs")
-            create_arrays(group, MICROGRAPHS, sizes, batch)
+            create_arrays(group, MICROGRAPHS, sizes, batch, STATIC)
             for name, values in columns.items():
                 array_of(group, name)[:] = values
             group.attrs.update({"batch": batch, "settings": dict(settings)})
@@ -124,7 +129,7 @@ class Project:
             raise MissingFileError(f"{where}: no such project; make one with 'pickcal import'")
         try:
             with home.plainly():
-                root = zarr.open_group(zarr_store(home.backing(), mode == "r"), mode=mode)
+                root = zarr.open_group(zarr_store(home.backing(), mode == "r"), mode=mode, zarr_format=3)
             version = root.attrs.get("format_version")
         except (FileNotFoundError, FileExistsError, NotADirectoryError, ValueError, KeyError) as error:
             if isinstance(where, Url):
@@ -198,14 +203,13 @@ class Project:
             If there is no such group.
         """
         try:
-            found = self._group(group)
+            attributes, arrays = self._opened(group)
+            version = attributes.pop(VERSION, None)
+            if version is not None:
+                arrays = self._opened(f"{group}/{version}")[1]
         except KeyError:
             raise FileNotFoundError(f"{self.path}: there is no group {group}") from None
-        attributes = found.attrs.asdict()
-        version = attributes.pop(VERSION, None)
-        if version is not None:
-            found = self._group(f"{group}/{version}")
-        return lazy_dataset(found, attributes, self.count)
+        return lazy_dataset(arrays, attributes, self.count)
 
     def micrographs(self) -> xr.Dataset:
         """Return the table of micrographs, images included (lazy)."""
@@ -287,6 +291,7 @@ class Project:
     def finish(self, group: str, settings: Mapping[str, Any]) -> None:
         """Write the settings of a group, with which it counts as there."""
         _finish(self._group(group), settings)
+        self._forget(group)
 
     def write_columns(self, picks: str, columns: Iterable[tuple[str, Column]]) -> None:
         """Keep the columns that came in with some picks, in the order of the stored picks; see `pickcal.columns`."""
@@ -307,8 +312,7 @@ class Project:
         """
         if start % self.batch or (stop % self.batch and stop != self.count):
             raise AssertionError(f"region {start}:{stop} is not made of batches of {self.batch}")
-        for name in sorted(values, key=lambda name: name == "status"):
-            self._array(group, name)[start:stop] = values[name]
+        self._write({name: self._array(group, name) for name in values}, start, stop, values)
 
     def write_batch(self, group: str, start: int, stop: int, values: Mapping[str, NDArray[Any]]) -> None:
         """Write one whole batch; `status` goes last, so that an interrupted batch stays pending.
@@ -320,11 +324,36 @@ class Project:
         """
         if (start, stop) not in self.batches():
             raise AssertionError(f"region {start}:{stop} is not a batch of {self.batch}")
-        for name in sorted(values, key=lambda name: name == "status"):
-            array = self._array(group, name)
+        arrays = {name: self._array(group, name) for name in values}
+        for name, array in arrays.items():
             if self.batch % array.chunks[0]:
                 raise AssertionError(f"{group}/{name}: chunk {array.chunks[0]} does not divide batch {self.batch}")
-            array[start:stop] = values[name]
+        self._write(arrays, start, stop, values)
+
+    def _write(
+        self, arrays: Mapping[str, zarr.Array[Any]], start: int, stop: int, values: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Write rows of several arrays, `status` last."""
+
+        def one(name: str) -> None:
+            arrays[name][start:stop] = values[name]
+
+        self._each(one, [name for name in values if name != "status"])
+        if "status" in values:
+            one("status")
+
+    def _each(self, function: Callable[[str], T], names: Sequence[str]) -> list[T]:
+        """Call a function for several arrays; at once where every one waits for an object store."""
+        if isinstance(self.path, Path) or len(names) < 2:
+            return [function(name) for name in names]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(function, names))
+
+    def read_rows(self, group: str, names: Sequence[str], start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Read rows of several variables."""
+        arrays = {name: self._array(group, name) for name in names}
+        found = self._each(lambda name: np.asarray(arrays[name][start:stop]), list(names))
+        return dict(zip(names, found, strict=True))
 
     def write_whole(
         self,
@@ -413,6 +442,7 @@ class Project:
         """Delete a group if it exists."""
         if group in self._root:
             del self._root[group]
+        self._forget(group)
 
     def check_same(self, group: str, settings: Mapping[str, Any], remedy: str) -> None:
         """Raise a `ProjectError` that names each differing setting, unless a group has these settings."""
@@ -456,11 +486,33 @@ class Project:
         assert isinstance(found, zarr.Group)
         return found
 
+    def _opened(self, group: str) -> tuple[dict[str, Any], dict[str, zarr.Array[Any]]]:
+        """Attributes and arrays of a group.
+
+        They are read once where this process writes and tasks of its own fill the arrays: in an object store every
+        array costs a request. Readers may live long, and look each time.
+        """
+        if group in self._known:
+            attributes, arrays = self._known[group]
+            return dict(attributes), arrays
+        found = self._group(group)
+        attributes, arrays = found.attrs.asdict(), dict(found.arrays())
+        if not self._root.read_only and (group == "micrographs" or group.startswith("picks/")):
+            self._known[group] = attributes, arrays
+        return dict(attributes), arrays
+
     def _array(self, group: str, variable: str) -> zarr.Array[Any]:
+        if not self._root.read_only and (group == "micrographs" or group.startswith("picks/")):
+            return self._opened(group)[1][variable]
         return array_of(self._group(group), variable)
 
     def _attrs(self, path: str) -> dict[str, Any]:
-        return self._group(path).attrs.asdict()
+        return dict(self._known[path][0]) if path in self._known else self._group(path).attrs.asdict()
+
+    def _forget(self, group: str) -> None:
+        """Look again at a group that was written anew."""
+        for known in [known for known in self._known if known == group or known.startswith(f"{group}/")]:
+            del self._known[known]
 
 
 def _new_group(home: Home, name: str) -> zarr.Group:

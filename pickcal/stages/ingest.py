@@ -158,13 +158,11 @@ def _resume(path: Place, table: pd.DataFrame, shapes: list[tuple[int, int, float
             table.loc[i, "problem"] = f"working image {shapes[i][:2]} does not fit the project's {room}; import anew"
     columns = _columns(table, shapes, project.has_images)
     again = status == Status.FAILED
-    for start, stop in project.batches():
-        part = again[start:stop]
-        if part.any():
-            values = {name: project.read("micrographs", name, start, stop) for name in columns}
-            for name, column in columns.items():
-                values[name][part] = column[start:stop][part]
-            project.write_batch("micrographs", start, stop, values)
+    if again.any():
+        values = {name: project.read("micrographs", name) for name in columns}
+        for name, column in columns.items():
+            values[name][again] = column[again]
+        project.write_blocks("micrographs", 0, project.count, values)
     return project
 
 
@@ -185,10 +183,10 @@ def ingest_batch(task: IngestTask) -> None:
     """Read, clip, crop and scale the micrographs of one batch and write them with their status."""
     project = Project.open(task.project, mode="r+")
     names = ("image_mean", "image_std", "status", "error")
-    values = {name: project.read("micrographs", name, task.start, task.stop) for name in names}
-    sources = project.read("micrographs", "source", task.start, task.stop)
+    found = project.read_rows("micrographs", (*names, "source", "source_pixel_size"), task.start, task.stop)
+    values = {name: found[name] for name in names}
+    sources, pixel_sizes = found["source"], found["source_pixel_size"]
     images = project.read("micrographs", "image", task.start, task.stop)
-    pixel_sizes = project.read("micrographs", "source_pixel_size", task.start, task.stop)
     for i, source in enumerate(sources):
         if values["status"][i] != Status.PENDING:
             continue

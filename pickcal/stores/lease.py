@@ -95,11 +95,6 @@ class Lease:
         try:
             self._mine = objects.write(self.url, self._words(), "none" if old is None else old)
         except Changed:
-            # an answer that was lost: the request was sent again and found our own object
-            with suppress(PickcalError):
-                if objects.read(self.url) == self._words():
-                    self._mine = objects.stat(self.url)
-                    return self._mine is not None
             return False
         return True
 
@@ -110,18 +105,10 @@ class Lease:
                 assert self._mine is not None
                 self._mine = objects.write(self.url, self._words(), self._mine)
             except Changed:
-                self.lost = not self._taken_back()
-                if self.lost:
-                    return
+                self.lost = True
+                return
             except PickcalError:
                 continue  # the store does not answer now; LEASE leaves time to try again
-
-    def _taken_back(self) -> bool:
-        with suppress(PickcalError):
-            if objects.read(self.url) == self._words():
-                self._mine = objects.stat(self.url)
-                return self._mine is not None
-        return False
 
     def _words(self) -> bytes:
         return f"{self._token} {self._beats} {socket.gethostname()} {os.getpid()}".encode()

@@ -39,6 +39,8 @@ TIMEOUT = 60.0
 RETRIES = 8
 LONGEST_RETRY = 150.0
 """Seconds after which a request that keeps failing is given up."""
+CONDITIONAL_ATTEMPTS = 3
+"""How often a conditional request is sent that gets no answer."""
 KEPT_CLIENTS = 32
 
 
@@ -160,6 +162,8 @@ def plain_error(error: BaseException, url: Url | str = "") -> str:
             f"{where}the object store refuses access ({short_reason(error)}); are credentials in the environment or in "
             "~/.aws, and do they allow this bucket?"
         )
+    if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+        return f"{where}there is no such bucket; make it first, or look at its name, region and endpoint"
     return f"{where}the object store failed ({short_reason(error)}); the same command goes on when it answers again"
 
 
@@ -262,14 +266,40 @@ def write(url: Url, data: bytes, expected: Stat | Literal["none", "any"] = "any"
         mode = "create"
     elif isinstance(expected, Stat):
         mode = {"e_tag": expected.mark} | ({} if expected.version is None else {"version": expected.version})
+    for attempt in range(CONDITIONAL_ATTEMPTS):
+        try:
+            return _written(url, data, mode, isinstance(expected, Stat))
+        except (Changed, ProjectError) as error:
+            # the client does not send a conditional request again that got no answer: it may have been carried out
+            last = attempt == CONDITIONAL_ATTEMPTS - 1
+            if mode == "overwrite" or (isinstance(error, Changed) and not attempt):
+                raise
+            if (found := _ours(url, data)) is not None:
+                return found
+            if last or isinstance(error, Changed):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _written(url: Url, data: bytes, mode: Any, replaces: bool) -> Stat:
     try:
         with told(url):
             done = obstore.put(_bucket(url), url.key, data, mode=mode)
     except FileNotFoundError:  # what was to be replaced is gone, or there is no such bucket
-        if isinstance(expected, Stat):
+        if replaces:
             raise Changed(str(url)) from None
         raise ProjectError(f"{url}: there is no {url.scheme}://{url.bucket}; make it first") from None
     return Stat(len(data), str(done.get("e_tag")), done.get("version"), 0.0)
+
+
+def _ours(url: Url, data: bytes) -> Stat | None:
+    """Mark of an object that holds what was to be written, None where another one or none is there."""
+    try:
+        with told(url):
+            found = obstore.get(_bucket(url), url.key)
+            return _stat(found.meta) if bytes(found.bytes()) == data else None
+    except FileNotFoundError:
+        return None
 
 
 def remove(url: Url) -> None:
@@ -293,14 +323,11 @@ def listed(url: Url, most: int | None = None) -> dict[str, Stat]:
     """
     out: dict[str, Stat] = {}
     with told(url, InputError):
-        try:
-            start = len(url.key) + 1 if url.key else 0
-            for chunk in obstore.list(_bucket(url), prefix=f"{url.key}/" if url.key else None):
-                out.update((str(found["path"])[start:], _stat(found)) for found in chunk)
-                if most is not None and len(out) >= most:
-                    break
-        except FileNotFoundError:
-            pass  # no such bucket: nothing is in it
+        start = len(url.key) + 1 if url.key else 0
+        for chunk in obstore.list(_bucket(url), prefix=f"{url.key}/" if url.key else None):
+            out.update((str(found["path"])[start:], _stat(found)) for found in chunk)
+            if most is not None and len(out) >= most:
+                break
     return out
 
 

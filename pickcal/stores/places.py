@@ -34,7 +34,7 @@ OPTIONS = {
 """What may follow the `?` of a URL."""
 FLAGS = ("anonymous", "virtual_hosted")
 NUMBERS = ("timeout", "retries")
-_LOOKS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
+_LOOKS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/{1,2})(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9]")
 
 
@@ -141,7 +141,7 @@ def place(text: str | Path | Url) -> Place:
         return Path(text)
     scheme = found[1].lower()
     if scheme == "file":
-        return Path(found[2][2:] + found[3])
+        return Path(found[3])
     if scheme not in SCHEMES:
         raise InputError(
             f"{scheme}://...: expected a path of this machine, or a URL that begins with "
