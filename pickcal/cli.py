@@ -6,8 +6,10 @@ import errno
 import json
 import logging
 import math
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,8 @@ from pickcal.settings import (
     SelectSettings,
     SimulateSettings,
     TemplateSettings,
+    WatchPickSettings,
+    WatchSettings,
     describe,
 )
 from pickcal.stores.places import Place, PlaceField, PlaceList
@@ -464,7 +468,66 @@ def run(
     with _session(output) as (reporter, show):
         loaded = load_job(job, (*set_, *extra))
         with open_executor(loaded.cluster if loaded.has_tasks else SERIAL) as executor:
-            show(stage(loaded, executor, reporter))
+            if loaded.watch is None:
+                show(stage(loaded, executor, reporter))
+                return
+            with _told_to_stop(reporter) as stop:
+                show(stage(loaded, executor, reporter, stop))
+
+
+@app.command
+def watch(
+    source: PlaceField,
+    project: PROJECT,
+    *,
+    watching: Annotated[WatchSettings, Parameter(name="*")] = WatchSettings(),
+    picking: Annotated[WatchPickSettings, Parameter(name="*")] = WatchPickSettings(),
+    settings: Import = ImportSettings(),
+    name: Annotated[str | None, Parameter(help="Name of the picks; default: template or blob.")] = None,
+    cluster: Cluster = _DEFAULT_CLUSTER,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Follow a running session: micrographs are taken in, picked and calibrated as they arrive. Ctrl-C ends it.
+
+    Examples: pickcal watch CtfFind/job003/micrographs_ctf.star p.zarr --templates templates.mrcs --diameter 150;
+    pickcal watch "frames/*.mrc" p.zarr --ctf-table ctf.star --diameter 150 --selection live; later, to go on:
+    pickcal watch CtfFind/job003/micrographs_ctf.star p.zarr
+
+    Parameters
+    ----------
+    source
+        Table of micrographs that grows, or folder of images (or a name with *) with --ctf-table.
+    """
+    from pickcal.stages.watch import Session
+    from pickcal.stages.watch import watch as stage
+
+    with _session(output) as (reporter, show), open_executor(cluster) as executor, _told_to_stop(reporter) as stop:
+        show(
+            stage(
+                Session(
+                    source, project, watching, settings, picking.as_pick(), executor, reporter, name=name, stop=stop
+                )
+            )
+        )
+
+
+@contextmanager
+def _told_to_stop(reporter: TerminalReporter) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C (or SIGTERM) end a watch after its round; the second one interrupts."""
+    told = threading.Event()
+
+    def stop(number: int, _: Any) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+        reporter.note("ending after this round; once more to interrupt it")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield told.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @app.command

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pickcal.errors import InputError
 from pickcal.settings import (
@@ -22,6 +22,7 @@ from pickcal.settings import (
     SelectSettings,
     Settings,
     SimulateSettings,
+    WatchSettings,
     read_toml,
     validated,
 )
@@ -70,6 +71,10 @@ class EvaluateJob(EvaluateSettings):
     truth: Path = Field(description="STAR file of true particles or hand picks.")
 
 
+class WatchJob(WatchSettings):
+    """The `[watch]` section of a job file: the source of `[import]` is followed while a session runs."""
+
+
 class Job(Settings):
     """A whole job file: what `pickcal run` does, stage by stage; sections left out are not run."""
 
@@ -79,6 +84,7 @@ class Job(Settings):
     cluster: ClusterSettings = ClusterSettings()
     simulate: SimulateSettings | None = None
     import_: ImportJob | None = Field(None, alias="import")
+    watch: WatchJob | None = None
     import_picks: ImportPicksJob | None = None
     pick: Annotated[PickSettings, Field(discriminator="method")] | None = None
     score: ScoreJob | None = None
@@ -86,6 +92,18 @@ class Job(Settings):
     select: SelectJob | None = None
     export: ExportJob | None = None
     evaluate: EvaluateJob | None = None
+
+    @model_validator(mode="after")
+    def _watched(self) -> Job:
+        if self.watch is None:
+            return self
+        if self.import_ is None or len(self.import_.sources) != 1 or self.import_.tables_only:
+            raise ValueError("watch: expected one source with its images in [import], which is followed")
+        if self.pick is None:
+            raise ValueError("watch: expected a [pick] section: what is followed is picked on the way")
+        if self.import_picks is not None or self.score is not None:
+            raise ValueError("watch: expected neither [import_picks] nor [score] beside it; run them once it has ended")
+        return self
 
     @property
     def picks_name(self) -> str:

@@ -27,13 +27,24 @@ from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.formats.foreign import Column
 from pickcal.schema import BANK, FORMAT_VERSION, MICROGRAPHS, PICKS, STATIC, Status, Variable
 from pickcal.settings import NAME_PATTERN
-from pickcal.storage import array_of, create_arrays, dims_of, lazy_dataset, new_array, plain, storable, zarr_store
+from pickcal.storage import (
+    array_of,
+    create_arrays,
+    dims_of,
+    lazy_dataset,
+    lengthen,
+    new_array,
+    plain,
+    storable,
+    zarr_store,
+)
 from pickcal.stores.homes import META, UNLISTED, Home, home_of
 from pickcal.stores.places import Place, Url
 
 Kind = Literal["picks", "calibration", "selection", "control"]
 KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection", "control")
 Block = tuple[int, Mapping[str, xr.Dataset]]
+N = TypeVar("N")
 T = TypeVar("T")
 AT_ONCE = 16
 """Arrays of a project in an object store that are read or written at once."""
@@ -66,6 +77,7 @@ class Project:
         batch: int,
         columns: Mapping[str, NDArray[Any]],
         settings: Mapping[str, Any],
+        growing: bool = False,
     ) -> Project:
         """Create a project with its table of micrographs, all or nothing.
 
@@ -81,6 +93,9 @@ class Project:
             Static columns of `schema.MICROGRAPHS`, and `status` and `error`.
         settings
             Settings of the import, kept for later comparison.
+        growing
+            More micrographs will be appended: every column is chunked by the batch, so that no full batch is written
+            again. Default False: what no task writes is in few large chunks.
 
         Raises
         ------
@@ -92,7 +107,7 @@ class Project:
             raise ProjectError(f"{home.place}: exists already; choose another name or remove it")
         with home.plainly(), home.creating() as made:
             group = _new_group(made, "micrographs")
-            create_arrays(group, MICROGRAPHS, sizes, batch, STATIC)
+            create_arrays(group, MICROGRAPHS, sizes, batch, frozenset() if growing else STATIC)
             for name, values in columns.items():
                 array_of(group, name)[:] = values
             group.attrs.update({"batch": batch, "settings": dict(settings)})
@@ -155,6 +170,11 @@ class Project:
         status = self._array("micrographs", "status")
         total = int(status.shape[0])
         return total if self._whole else min(total, int(status.attrs.get(COUNT, total)))  # type: ignore[arg-type]
+
+    @property
+    def arrived(self) -> int:
+        """Number of micrographs, those included that are still in work and that readers do not see yet."""
+        return int(self._array("micrographs", "status").shape[0])
 
     @property
     def has_images(self) -> bool:
@@ -317,12 +337,14 @@ class Project:
     def write_batch(self, group: str, start: int, stop: int, values: Mapping[str, NDArray[Any]]) -> None:
         """Write one whole batch; `status` goes last, so that an interrupted batch stays pending.
 
+        The last batch of a project that grows may have been shorter when its task began.
+
         Raises
         ------
         AssertionError
             If the region is not exactly one batch: writing part of a chunk could lose another task's data.
         """
-        if (start, stop) not in self.batches():
+        if (start, stop) not in self.batches() and (start % self.batch or not 0 < stop - start < self.batch):
             raise AssertionError(f"region {start}:{stop} is not a batch of {self.batch}")
         arrays = {name: self._array(group, name) for name in values}
         for name, array in arrays.items():
@@ -342,7 +364,7 @@ class Project:
         if "status" in values:
             one("status")
 
-    def _each(self, function: Callable[[str], T], names: Sequence[str]) -> list[T]:
+    def _each(self, function: Callable[[N], T], names: Sequence[N]) -> list[T]:
         """Call a function for several arrays; at once where every one waits for an object store."""
         if isinstance(self.path, Path) or len(names) < 2:
             return [function(name) for name in names]
@@ -355,6 +377,75 @@ class Project:
         found = self._each(lambda name: np.asarray(arrays[name][start:stop]), list(names))
         return dict(zip(names, found, strict=True))
 
+    def write_images(self, images: Mapping[int, NDArray[Any]]) -> None:
+        """Write working images `(y, x)` of a task's micrographs, by their indices; what they do not fill is NaN."""
+        array = self._array("micrographs", "image")
+        assert array.chunks[0] == 1, "an image is a chunk"
+
+        def one(index: int) -> None:
+            image = images[index]
+            frame = np.full(array.shape[1:], np.nan, dtype=array.dtype)
+            frame[: image.shape[0], : image.shape[1]] = image
+            array[index] = frame
+
+        self._each(one, list(images))
+
+    def extend(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Append micrographs behind those that have arrived; readers see them after `show`.
+
+        For the one process that makes the project grow, between its rounds. What an interrupted call left is
+        overwritten: a micrograph has arrived once it has a status.
+
+        Parameters
+        ----------
+        columns
+            As for `create`.
+        """
+        status = self._array("micrographs", "status")
+        first, total = self.arrived, self.arrived + len(columns["name"])
+        if COUNT not in status.attrs:
+            status.attrs[COUNT] = first
+        for picks in self.names("picks"):
+            for _, array in self._group(f"picks/{picks}").arrays():
+                lengthen(array, total)
+        for name, array in self._group("micrographs").arrays():
+            if name != "status":
+                lengthen(array, total)
+                if name in columns:
+                    array[first:total] = columns[name]
+        lengthen(status, total)
+        self._known.clear()
+        self._array("micrographs", "status")[first:total] = columns["status"]
+
+    def show(self) -> None:
+        """Let readers see all micrographs that have arrived."""
+        status = self._array("micrographs", "status")
+        if status.attrs.get(COUNT, self.arrived) != self.arrived:
+            status.attrs[COUNT] = self.arrived
+        self._known.clear()
+
+    def write_more(self, kind: Kind, name: str, blocks: Iterable[Block], attributes: Mapping[str, Any]) -> None:
+        """Add to a small result what belongs to micrographs that came since, or write it anew.
+
+        Parameters
+        ----------
+        kind, name
+            Which group.
+        blocks
+            As for `write_whole`.
+        attributes
+            Attributes that change.
+        """
+        path, total = f"{kind}/{name}", self.arrived
+        for start, columns in blocks:
+            for part, values in columns.items():
+                group = self._group(f"{path}/{part}" if part else path)
+                for key, variable in values.variables.items():
+                    if "micrograph" in variable.dims:
+                        lengthen(array_of(group, str(key)), total)
+                self._write_rows(group, start, values)
+        self._group(path).attrs.update(plain(attributes))
+
     def write_whole(
         self,
         kind: Kind,
@@ -363,6 +454,7 @@ class Project:
         settings: Mapping[str, Any],
         parts: Mapping[str, xr.Dataset] | None = None,
         blocks: Iterable[Block] = (),
+        swap: bool = False,
     ) -> None:
         """Write a small result as one group; settings go last.
 
@@ -383,10 +475,12 @@ class Project:
         blocks
             What belongs to single micrographs, block by block in order, so that never all of it is in memory: for
             each block its first micrograph, and datasets for the group itself (named "") and for its parts.
+        swap
+            Leave what is of another kind until the new one takes its place, as for selections.
         """
         check_name(kind, name)
         groups = {"": dataset, **(parts or {})}
-        if kind != "selection":
+        if kind != "selection" and not swap:
             self.remove(f"{kind}/{name}")
             self._fill(self._root.create_group(f"{kind}/{name}"), groups, blocks, settings)
             return

@@ -78,6 +78,13 @@ def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
     return tuple(str(name) for name in getattr(array.metadata, "dimension_names", None) or ())
 
 
+def lengthen(array: zarr.Array[Any], count: int) -> None:
+    """Make an array longer along `micrograph`, if it is shorter; nothing that is stored is touched."""
+    dims = dims_of(array)
+    if "micrograph" in dims and array.shape[axis := dims.index("micrograph")] < count:
+        array.resize(tuple(count if i == axis else n for i, n in enumerate(array.shape)))
+
+
 def compressor() -> BloscCodec:
     """Codec of arrays of numbers: level 1 with bitshuffle beats level 5 on ratio and speed."""
     return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")

@@ -67,10 +67,10 @@ def ingest(
     if settings.tables_only:
         shapes = _source_shapes(table)
     else:
-        shapes = [_working(row, settings.pixel_size) for _, row in table.iterrows()]
+        shapes = [working_shape(row, settings.pixel_size) for _, row in table.iterrows()]
     stored = {**settings.stored(), "sources": [str(source.absolute()) for source in sources]}
     new = not home_of(path).exists()
-    project = _create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)
+    project = create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)
     if settings.tables_only:
         reporter.note(f"{project.count} micrographs from tables, without their images")
         result = run_batches(project, "micrographs", "import", ingest_batch, (), executor, Silent())
@@ -82,7 +82,7 @@ def ingest(
     return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter)
 
 
-def _working(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:
+def working_shape(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:
     """Height, width and pixel size of the working image of one micrograph; zeros where it cannot be read."""
     if row["problem"]:
         return 0, 0, float("nan")
@@ -97,7 +97,10 @@ def _source_shapes(table: pd.DataFrame) -> list[tuple[int, int, float]]:
     return [(int(h), int(w), float(p)) for h, w, p in zip(*(table[name] for name in columns), strict=True)]
 
 
-def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: bool = True) -> dict[str, NDArray[Any]]:
+def columns_of(
+    table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: bool = True
+) -> dict[str, NDArray[Any]]:
+    """Columns of `schema.MICROGRAPHS` for a table of sources, with the shapes of the working images."""
     failed = (table["problem"] != "").to_numpy()
     height, width, pixel = zip(*shapes, strict=True)
     columns = {name: table[name].to_numpy() for name in STATIC if name in table}
@@ -111,13 +114,34 @@ def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: 
     return out
 
 
-def _create(
+def create(
     path: Place,
     table: pd.DataFrame,
     shapes: list[tuple[int, int, float]],
     stored: dict[str, Any],
     settings: ImportSettings,
+    growing: bool = False,
 ) -> Project:
+    """Create a project for a table of sources, if there is room for it.
+
+    Parameters
+    ----------
+    path
+        Where.
+    table, shapes
+        From `read_sources`, and the shapes of the working images.
+    stored
+        Settings as they are stored and compared.
+    settings
+        Batch, and whether there are images.
+    growing
+        More micrographs will come: see `Project.create`.
+
+    Raises
+    ------
+    ProjectError
+        If something is at `path`, or the disk is too small.
+    """
     count = len(table)
     images = not settings.tables_only
     height, width = (max(s[0] for s in shapes), max(s[1] for s in shapes)) if images else (0, 0)
@@ -132,8 +156,9 @@ def _create(
         path,
         {"micrograph": count, "y": height, "x": width},
         settings.batch or min(16 if images else TABLE_BATCH, -(-count // 16)),
-        _columns(table, shapes, images),
+        columns_of(table, shapes, images),
         stored,
+        growing,
     )
 
 
@@ -156,7 +181,7 @@ def _resume(path: Place, table: pd.DataFrame, shapes: list[tuple[int, int, float
     for i in np.flatnonzero((status == Status.FAILED) & (table["problem"] == "").to_numpy()):
         if shapes[i][0] > room[0] or shapes[i][1] > room[1]:
             table.loc[i, "problem"] = f"working image {shapes[i][:2]} does not fit the project's {room}; import anew"
-    columns = _columns(table, shapes, project.has_images)
+    columns = columns_of(table, shapes, project.has_images)
     again = status == Status.FAILED
     if again.any():
         values = {name: project.read("micrographs", name) for name in columns}
@@ -181,24 +206,24 @@ def _moved(project: Project, table: pd.DataFrame) -> list[str]:
 
 def ingest_batch(task: IngestTask) -> None:
     """Read, clip, crop and scale the micrographs of one batch and write them with their status."""
-    project = Project.open(task.project, mode="r+")
+    project = Project.open(task.project, mode="r+", whole=True)
     names = ("image_mean", "image_std", "status", "error")
     found = project.read_rows("micrographs", (*names, "source", "source_pixel_size"), task.start, task.stop)
     values = {name: found[name] for name in names}
-    sources, pixel_sizes = found["source"], found["source_pixel_size"]
-    images = project.read("micrographs", "image", task.start, task.stop)
-    for i, source in enumerate(sources):
+    images: dict[int, NDArray[np.float32]] = {}
+    for i, (source, pixel) in enumerate(zip(found["source"], found["source_pixel_size"], strict=True)):
         if values["status"][i] != Status.PENDING:
             continue
         try:
-            image, mean, deviation = working_image(str(source), float(pixel_sizes[i]), task.pixel_size, task.clip)
+            image, mean, deviation = working_image(str(source), float(pixel), task.pixel_size, task.clip)
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue
-        images[i, : image.shape[0], : image.shape[1]] = image
+        images[task.start + i] = image
         values["image_mean"][i], values["image_std"][i] = mean, deviation
         values["status"][i], values["error"][i] = Status.DONE, ""
-    project.write_batch("micrographs", task.start, task.stop, {"image": images, **values})
+    project.write_images(images)
+    project.write_batch("micrographs", task.start, task.stop, values)
 
 
 def _clip(image: NDArray[np.float32], clip: float) -> None:

@@ -40,7 +40,13 @@ class PickTask:
 
 
 def pick(
-    project: Project, name: str, settings: PickSettings, executor: Executor, reporter: Reporter, overwrite: bool = False
+    project: Project,
+    name: str,
+    settings: PickSettings,
+    executor: Executor,
+    reporter: Reporter,
+    overwrite: bool = False,
+    again: bool = True,
 ) -> StageResult:
     """Search all micrographs of a project, or those that an earlier call with the same settings left.
 
@@ -56,6 +62,8 @@ def pick(
         Where tasks run and who is told.
     overwrite
         Replace picks of this name that were made with other settings.
+    again
+        Try micrographs again that failed; default True.
 
     Raises
     ------
@@ -71,7 +79,7 @@ def pick(
     else:
         project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
     made = search_of(project, name, settings)
-    tasks = [PickTask(made, start, stop) for start, stop in batches_left(project, group)]
+    tasks = [PickTask(made, start, stop) for start, stop in batches_left(project, group, again)]
     result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter)
     capped = int(project.read(group, "capped").sum())
     if capped:
@@ -232,7 +240,7 @@ def load_templates(settings: TemplateSettings) -> tuple[NDArray[np.float32], flo
 
 def pick_batch(task: PickTask) -> None:
     """Search the micrographs of one batch and write picks, decoys and status."""
-    project = Project.open(task.search.project, mode="r+")
+    project = Project.open(task.search.project, mode="r+", whole=True)
     group = f"picks/{task.search.name}"
     bank, whitening = load_bank(task.search)
     values = {name: project.read(group, name, task.start, task.stop) for name in PICKS}

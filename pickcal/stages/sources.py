@@ -83,7 +83,8 @@ def _is_table(source: Place) -> bool:
         return is_table(path)
 
 
-def _exposures(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFrame:
+def exposures(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFrame:
+    """Read tables of micrographs, here or at URLs; as `formats.registry.read_exposures`."""
     with ExitStack() as stack:
         paths = [stack.enter_context(fetched(source)) for source in sources]
         return read_exposures(paths, require_ctf=not settings.without_ctf)
@@ -91,15 +92,35 @@ def _exposures(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFra
 
 def _with_images(sources: Sequence[Place], settings: ImportSettings) -> tuple[pd.DataFrame, Place]:
     """Table of micrographs whose images are read as well."""
-    table = _exposures(sources, settings)
+    table = exposures(sources, settings)
     root = root_of(table["name"].tolist(), sources[0], settings.root)
+    return with_headers(table, root, settings), root
+
+
+def with_headers(table: pd.DataFrame, root: Place, settings: ImportSettings) -> pd.DataFrame:
+    """Add to a table of micrographs what the headers of their files say.
+
+    Parameters
+    ----------
+    table
+        From `formats.registry.read_exposures`.
+    root
+        Folder that its names are relative to.
+    settings
+        Pixel size.
+
+    Returns
+    -------
+    DataFrame
+        Columns as of `read_sources`.
+    """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda name: _info(root, name), table["name"]))
     rows = []
     for (_, row), (info, source, problem) in zip(table.iterrows(), found, strict=True):
         rows.append(_row(info, source, str(row["problem"]) or problem, float(row["pixel_size"]), settings))
     table = table.drop(columns=["problem", "pixel_size", "source_height", "source_width"])
-    return pd.concat([table.reset_index(drop=True), pd.DataFrame(rows)], axis=1), root
+    return pd.concat([table.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
 
 
 def root_of(names: Sequence[str], source: Place, root: Place | None) -> Place:
@@ -135,7 +156,7 @@ def _remote_root(names: Sequence[str], source: Place, folders: Sequence[Url]) ->
     sample = [names[int(i * step)] for i in range(min(len(names), SAMPLED_NAMES))]
 
     def there(folder: Url, name: str) -> bool:
-        place = _within(folder, name)[1]
+        place = within(folder, name)[1]
         return isinstance(place, Url) and objects.stat(place) is not None
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -150,7 +171,7 @@ def _remote_root(names: Sequence[str], source: Place, folders: Sequence[Url]) ->
     return folders[best]
 
 
-def _within(root: Place, name: str) -> tuple[int | None, Place]:
+def within(root: Place, name: str) -> tuple[int | None, Place]:
     """Slice and place of a micrograph that a table names: relative to a folder, or a URL of its own."""
     index, found = split_place(name)
     if isinstance(found, Url):
@@ -160,7 +181,7 @@ def _within(root: Place, name: str) -> tuple[int | None, Place]:
 
 def _from_tables(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFrame:
     """Table of micrographs alone; images are not looked at and need not be there."""
-    table = _exposures(sources, settings)
+    table = exposures(sources, settings)
     given = settings.source_pixel_size
     table["source_pixel_size"] = table.pop("pixel_size") if given is None else given
     missing = (table["problem"] == "") & ~(table["source_pixel_size"] > 0)
@@ -208,7 +229,7 @@ def _info(root: Place, name: str) -> tuple[ImageInfo | None, Place, str]:
     """Header of a micrograph that a table names, where its file is, and what is wrong with it."""
     place: Place = Path(name)
     try:
-        index, place = _within(root, name)
+        index, place = within(root, name)
         with fetched_image(place, index, pixels=False) as path:
             return image_info(path, index), place, ""
     except PickcalError as error:
