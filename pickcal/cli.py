@@ -628,6 +628,7 @@ def main(tokens: list[str] | None = None) -> NoReturn:
         errors.print(f"pickcal: {text}", markup=False)
         code = USAGE
     except KeyboardInterrupt:
+        sys.unraisablehook = lambda _: None  # what zarr was about to read is dropped with its loop, and says so
         errors.print(
             "pickcal: interrupted; what is finished is kept, the same command goes on from there", markup=False
         )
