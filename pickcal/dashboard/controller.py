@@ -408,6 +408,8 @@ class Inspector:
             self._stamps[picks] = (time.monotonic(), found)
             if before and before["picks"] != found["picks"]:
                 self._forget(picks)
+                for name in ("micrographs", "defocus"):  # a project that grows has more of them now
+                    self.__dict__.pop(name, None)
             return found
 
     def _forget(self, picks: str) -> None:
@@ -461,6 +463,10 @@ class Inspector:
 _TOTALS = (("picks", "count"), ("decoys", "decoy_count"))
 
 
+GROWN = "micrographs/status/zarr.json"
+"""Written anew when micrographs of a running session are shown."""
+
+
 def stamps(project: Project, picks: str) -> dict[str, tuple[object, ...]]:
     """When the picks and their calibration, the status of their micrographs, and the selections were written last."""
     places = {
@@ -468,14 +474,16 @@ def stamps(project: Project, picks: str) -> dict[str, tuple[object, ...]]:
             f"picks/{picks}/zarr.json",
             f"calibration/{picks}/zarr.json",
             f"calibration/{picks}/mixture/zarr.json",
+            GROWN,
         ],
-        "finished": [f"picks/{picks}/status/c", f"picks/{picks}/status/zarr.json"],
+        "finished": [f"picks/{picks}/status/c", f"picks/{picks}/status/zarr.json", GROWN],
+        "grown": [GROWN],
     }
-    found = {
-        what: [(name, *mark) for name in names if (mark := project.home.mark(name)) is not None]
-        for what, names in places.items()
-    }
-    return {**{what: tuple(marks) for what, marks in found.items()}, "saved": project.home.marks("selection")}
+    marks = {name: project.home.mark(name) for name in dict.fromkeys(n for names in places.values() for n in names)}
+    found: dict[str, tuple[object, ...]] = {"saved": project.home.marks("selection")}
+    for what, names in places.items():
+        found[what] = tuple((name, *mark) for name in names if (mark := marks[name]) is not None)
+    return found
 
 
 def cache_folder() -> Path | None:
