@@ -193,22 +193,6 @@ def read(url: Url) -> bytes:
         raise MissingFileError(f"{url}: no such object") from None
 
 
-def read_marked(url: Url) -> tuple[bytes, Stat] | None:
-    """Read an object with the mark of what was read; None where there is none.
-
-    Raises
-    ------
-    InputError
-        If the store does not answer, or refuses.
-    """
-    try:
-        with told(url, InputError):
-            found = obstore.get(_bucket(url), url.key)
-            return bytes(found.bytes()), _stat(found.meta)
-    except FileNotFoundError:
-        return None
-
-
 def read_start(url: Url, length: int) -> tuple[bytes, int]:
     """Read the beginning of an object, and its whole size.
 

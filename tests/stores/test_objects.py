@@ -11,7 +11,6 @@ from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.formats.images import image_info, read_image
 from pickcal.stores import lease as leases
 from pickcal.stores import objects
-from pickcal.stores.beside import beside
 from pickcal.stores.fetching import HEAD, fetched, fetched_image
 from pickcal.stores.lease import Lease
 from pickcal.stores.objects import Changed
@@ -190,20 +189,3 @@ def test_the_lease_of_the_dead_is_taken_over_and_they_learn_of_it(bucket, monkey
     assert objects.stat(bucket / "lock") is not None  # it is not its own any more
     waits.release()
     assert objects.stat(bucket / "lock") is None
-
-
-def test_small_objects_beside_a_project(bucket):
-    """Made once, replaced and removed only as they were read, appended to; two who replace do not both."""
-    place_ = beside(f"{bucket / 'p.zarr'}?region=us-east-1.events", ".events")
-    assert str(place_.url) == f"{bucket}p.zarr.events?region=us-east-1"
-    assert place_.names() == [] and place_.read("a") is None and not place_.remove("a")
-    assert place_.create("a", b"1") and not place_.create("a", b"2")
-    content, tag = place_.read("a")
-    other = beside(f"{bucket / 'p.zarr'}.events", ".events")
-    assert content == b"1" and other.replace("a", b"22", other.read("a")[1])
-    assert not place_.replace("a", b"3", tag) and not place_.remove("a", tag)
-    place_.append("log", b"x")
-    place_.append("log", b"y")
-    assert other.read("log")[0] == b"xy" and place_.names() == ["a", "log"]
-    assert place_.remove("a", place_.read("a")[1]) and place_.remove("log")
-    assert place_.names() == []
