@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pickcal.picking.filters import Float32
 from pickcal.picking.kernels import extremes, take_rows, weighted_squares
@@ -20,6 +21,8 @@ TILE = 24
 """Side of a tile, pixels of the search grid."""
 SHARES = (0.4, 0.12)
 """Pixels of a tile that the energy, and then the coarse groups, leave."""
+SURROUNDINGS = 9
+"""Side of the square, pixels, whose mean a score is held against."""
 ROUGH = 48
 """Images that the coarse groups are compared by."""
 
@@ -49,7 +52,8 @@ def extreme_scores(responses: Responses, window: Window) -> tuple[Float32, Float
         return np.empty(shape, np.float32), np.empty(shape, np.float32)
     looked = best_of_tiles(energy_map(responses, window), looked, SHARES[0])
     highest, lowest = _extremes_at(responses, responses.groups.coarse, window, looked, ROUGH)
-    looked = best_of_tiles(np.maximum(highest, -lowest), looked, SHARES[1])
+    outstanding = np.maximum(_above_surroundings(highest, looked), _above_surroundings(-lowest, looked))
+    looked = best_of_tiles(outstanding, looked, SHARES[1])
     return _extremes_at(responses, responses.groups.fine, window, looked)
 
 
@@ -82,6 +86,13 @@ def best_of_tiles(values: Float32, looked: NDArray[np.bool_], share: float) -> N
     least = np.partition(flat, rank, axis=1)[:, rank]
     marked = (flat >= least[:, None]).reshape(tiles.shape).swapaxes(1, 2).reshape(filled.shape)
     return np.asarray(marked[:height, :width] & looked)
+
+
+def _above_surroundings(scores: Float32, looked: NDArray[np.bool_]) -> Float32:
+    """Scores less their mean about: near ice all are high, and yet a particle may stand out."""
+    share = ndimage.uniform_filter(looked.astype(np.float32), SURROUNDINGS, mode="constant")
+    total = ndimage.uniform_filter(np.where(looked, scores, np.float32(0)), SURROUNDINGS, mode="constant")
+    return np.asarray(scores - total / np.maximum(share, np.float32(1e-6)), dtype=np.float32)
 
 
 def _extremes_at(
