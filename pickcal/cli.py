@@ -92,7 +92,7 @@ PicksName = Annotated[str, Parameter(help="Name of the picks.")]
 _DEFAULT_OUTPUT = Output()
 _DEFAULT_CLUSTER = ClusterSettings()
 _DEFAULT_CONTROL = ControlSettings()
-SERIAL = ClusterSettings(cluster="serial")
+SERIAL = ClusterSettings(kind="serial")
 
 
 @app.command
@@ -114,7 +114,7 @@ def simulate(
     """
     from pickcal.simulation import simulate as make
 
-    with _session(output) as (reporter, show), open_executor(cluster) as executor:
+    with _session(output) as (reporter, show), open_executor(cluster, reporter.note) as executor:
         reporter.start("simulate", settings.micrographs)
         made = make(out, settings, executor, lambda _: reporter.advance(1))
         reporter.finish()
@@ -151,7 +151,10 @@ def import_(
     """
     from pickcal.stages.ingest import ingest
 
-    with _session(output) as (reporter, show), open_executor(SERIAL if settings.tables_only else cluster) as executor:
+    with (
+        _session(output) as (reporter, show),
+        open_executor(SERIAL if settings.tables_only else cluster, reporter.note) as executor,
+    ):
         show(ingest(sources, project, settings, executor, reporter).as_json())
 
 
@@ -229,7 +232,7 @@ def _pick(
 
     with _session(output) as (reporter, show):
         opened = Project.open(project, mode="r+")
-        with open_executor(cluster) as executor:
+        with open_executor(cluster, reporter.note) as executor:
             show(pick(opened, name, settings, executor, reporter, overwrite).as_json())
 
 
@@ -254,7 +257,7 @@ def score(
 
     with _session(output) as (reporter, show):
         opened = Project.open(project, mode="r+")
-        with open_executor(cluster) as executor:
+        with open_executor(cluster, reporter.note) as executor:
             show(stage(opened, picks, name, settings, executor, reporter, overwrite).as_json())
 
 
@@ -345,7 +348,7 @@ def control(
 
     with _session(output) as (reporter, show):
         opened = Project.open(project, mode="r+")
-        with open_executor(cluster) as executor:
+        with open_executor(cluster, reporter.note) as executor:
             show(stage(opened, picks, settings, executor, reporter, selection))
 
 
@@ -441,7 +444,7 @@ def run(
     set_: Annotated[
         tuple[str, ...], Parameter(name="--set", consume_multiple=False, help="section.key=value; may be given again.")
     ] = (),
-    cluster: Annotated[str | None, Parameter(help="As the job's [cluster] cluster.")] = None,
+    cluster: Annotated[str | None, Parameter(help="As the job's [cluster] kind.")] = None,
     workers: Annotated[int | None, Parameter(help="As the job's [cluster] workers.")] = None,
     output: Output = _DEFAULT_OUTPUT,
 ) -> None:
@@ -460,7 +463,7 @@ def run(
     extra += [f"cluster.workers={workers}"] if workers else []
     with _session(output) as (reporter, show):
         loaded = load_job(job, (*set_, *extra))
-        with open_executor(loaded.cluster if loaded.has_tasks else SERIAL) as executor:
+        with open_executor(loaded.cluster if loaded.has_tasks else SERIAL, reporter.note) as executor:
             show(stage(loaded, executor, reporter))
 
 

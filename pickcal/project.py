@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from zarr.errors import ZarrUserWarning
 
 import pickcal
+from pickcal import guard
 from pickcal.columns import read_columns, write_columns
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.formats.foreign import Column
@@ -286,6 +288,7 @@ class Project:
         """
         if (start, stop) not in self.batches():
             raise AssertionError(f"region {start}:{stop} is not a batch of {self.batch}")
+        guard.ask()
         for name in sorted(values, key=lambda name: name == "status"):
             array = self._array(group, name)
             if self.batch % array.chunks[0]:
@@ -387,6 +390,17 @@ class Project:
         if differences:
             lines = "\n".join(f"  {line}" for line in differences)
             raise ProjectError(f"{self.path}: {group} holds other settings:\n{lines}\n{remedy}")
+
+    def group_mark(self, group: str) -> str:
+        """Return what tells a group from others of its name made before or after it; given on first asking.
+
+        Event records carry it. "" if the group has none and the project is open for reading only.
+        """
+        found = self._attrs(group).get("mark", "")
+        if not found and not self._root.read_only:
+            found = uuid.uuid4().hex[:12]
+            self._group(group).attrs["mark"] = found
+        return str(found)
 
     def done(self, group: str) -> NDArray[np.int8]:
         """Status of every micrograph in a group."""

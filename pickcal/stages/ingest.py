@@ -13,6 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
+from pickcal.engine.laps import begin
+from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
 from pickcal.formats.images import image_info, read_image, split_stack_name
@@ -59,7 +61,13 @@ def ingest(
     InputError, MissingFileError, ProjectError
         If the sources are unusable as a whole, the project holds something else, or the disk is too small.
     """
-    path = path.absolute()
+    with held(path, "micrographs"):
+        return _ingest(sources, path.absolute(), settings, executor, reporter)
+
+
+def _ingest(
+    sources: Sequence[Path], path: Path, settings: ImportSettings, executor: Executor, reporter: Reporter
+) -> StageResult:
     table, root = read_sources(sources, settings)
     if root is not None:
         reporter.note(f"names in {sources[0]} are relative to {root}")
@@ -192,6 +200,7 @@ def ingest_batch(task: IngestTask) -> None:
     for i, source in enumerate(sources):
         if values["status"][i] != Status.PENDING:
             continue
+        begin(task.start + i)
         try:
             image, mean, deviation = working_image(str(source), float(pixel_sizes[i]), task.pixel_size, task.clip)
         except Exception as error:

@@ -11,6 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
+from pickcal.engine.laps import begin
+from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, MissingFileError
 from pickcal.formats.images import is_volume, read_stack, read_volume
@@ -62,6 +64,13 @@ def pick(
         If templates or diameter do not fit, or the name holds picks with other settings.
     """
     check_name("picks", name)
+    with held(project.path, f"picks/{name}"):
+        return _pick(project, name, settings, executor, reporter, overwrite)
+
+
+def _pick(
+    project: Project, name: str, settings: PickSettings, executor: Executor, reporter: Reporter, overwrite: bool
+) -> StageResult:
     group = f"picks/{name}"
     identity = identity_of(settings)
     there = name in project.names("picks")
@@ -237,6 +246,7 @@ def pick_batch(task: PickTask) -> None:
     for i in range(task.stop - task.start):
         if values["status"][i] == Status.DONE:
             continue
+        begin(task.start + i)
         row = micrographs.isel(micrograph=i)
         if row["status"] != Status.DONE:
             values["status"][i] = Status.SKIPPED

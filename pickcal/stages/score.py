@@ -13,6 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
+from pickcal.engine.laps import begin
+from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError
 from pickcal.picking.bank import Bank
@@ -99,6 +101,19 @@ def score(
         raise InputError(f"--name: expected another name than that of the picks to score, got {name!r}")
     if not project.has_images:
         raise InputError(f"{project.path}: score needs the images: import the micrographs instead of tables only")
+    with held(project.path, f"picks/{name}"):
+        return _score(project, picks, name, settings, executor, reporter, overwrite)
+
+
+def _score(
+    project: Project,
+    picks: str,
+    name: str,
+    settings: ScoreSettings,
+    executor: Executor,
+    reporter: Reporter,
+    overwrite: bool,
+) -> StageResult:
     group = f"picks/{name}"
     search_settings = settings.as_pick()
     identity = _score_identity(project, picks, settings, search_settings)
@@ -167,6 +182,7 @@ def score_batch(task: ScoreTask) -> None:
     for i in range(task.stop - task.start):
         if values["status"][i] == Status.DONE:
             continue
+        begin(task.start + i)
         row = micrographs.isel(micrograph=i)
         refused = _refusal(row, task.picks, Status(int(source["status"][i])), str(source["error"][i]))
         if refused is not None:
