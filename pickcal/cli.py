@@ -20,6 +20,7 @@ from rich.console import Console
 import pickcal
 from pickcal.dashboard.serving.settings import ServeSettings
 from pickcal.engine.executors import open_executor
+from pickcal.engine.logs import open_log
 from pickcal.engine.progress import TerminalReporter
 from pickcal.errors import PickcalError
 from pickcal.job_file import load_job
@@ -66,10 +67,15 @@ class Output:
         Print one JSON object as the last line of standard output.
     quiet
         No progress.
+    log
+        File to append a structured log to.
     """
 
     json: Annotated[bool, Parameter(help="Print one JSON object as the last line.", negative="")] = field(default=False)
     quiet: Annotated[bool, Parameter(help="No progress.", negative="")] = field(default=False)
+    log: Annotated[Path | None, Parameter(help="File to append a log to, one JSON object a line.")] = field(
+        default=None
+    )
 
 
 Cluster = Annotated[ClusterSettings, Parameter(name="*")]
@@ -521,7 +527,7 @@ def _session(output: Output) -> Iterator[tuple[TerminalReporter, Any]]:
             code = SOME_FAILED
         print(json.dumps(_finite(result), allow_nan=False, default=str) if output.json else render(result), flush=True)
 
-    with TerminalReporter(output.quiet) as reporter:
+    with open_log(output.log), TerminalReporter(output.quiet) as reporter:
         yield reporter, show
     if code:
         raise _Exit(code)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,10 +23,10 @@ from pickcal.guard import guarded
 T = TypeVar("T")
 R = TypeVar("R")
 
-OVERDUE = "pickcal-overdue"
-"""Topic of the scheduler's events under which a worker says that it gives up on a batch."""
 CONTACT_SECONDS = 15.0
 """A worker that has not heard from its scheduler for longer does not write: half of what Dask's connections allow."""
+EXIT_SECONDS = 1.0
+"""Between giving a task up that hangs and the end of the process that it hangs in: for the news to leave."""
 PATIENCE = 60.0
 """Seconds that a worker waits to hear from its scheduler again before it gives a batch up."""
 
@@ -109,19 +110,51 @@ class Call(Generic[T, R]):
         self._check(worker)
         began = time.time()
         _forget_peak()
-        key: Any = None
-        question: AbstractContextManager[None] = nullcontext()
-        if worker is not None:
-            key, heard = worker.get_current_task(), _last_heard(worker)
-            question = guarded(lambda: _still_mine(worker, key, heard))
         try:
-            with _overdue(worker, key, self.limit), question, threadpool_limits(1):
-                result = self.function(task)
+            result = self._alone(task) if worker is None else self._on_worker(worker, task)
         except (LostTask, Unsuitable):
             raise
         except Exception as error:
             raise Failed(explain(error), _measure(began)) from None
         return Done(result, _measure(began))
+
+    def _alone(self, task: T) -> R:
+        with threadpool_limits(1):
+            return self.function(task)
+
+    def _on_worker(self, worker: Any, task: T) -> R:
+        """Run in a thread of its own, which may be left behind; what it hangs in cannot be stopped otherwise.
+
+        The process then ends itself, so that nothing in it can still write; its nanny starts another one.
+        """
+        key, heard, over = worker.get_current_task(), _last_heard(worker), threading.Event()
+        results: list[R] = []
+        errors: list[Exception] = []
+
+        def question() -> None:
+            if over.is_set():
+                raise LostTask(f"worker {whoami()}: this task took too long and was given up")
+            _still_mine(worker, key, heard)
+
+        def run() -> None:
+            try:
+                with guarded(question):
+                    results.append(self._alone(task))
+            except Exception as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run, name="pickcal-task", daemon=True)
+        thread.start()
+        thread.join(self.limit)
+        if thread.is_alive():
+            over.set()
+            end = threading.Timer(EXIT_SECONDS, os._exit, (1,))
+            end.daemon = True
+            end.start()
+            raise TimeoutError(errno.ETIMEDOUT, f"it took longer than {self.limit:g} s (--batch-limit)")
+        if errors:
+            raise errors[0]
+        return results[0]
 
     def _check(self, worker: Any) -> None:
         if self.version != pickcal.__version__:
@@ -204,30 +237,6 @@ def _dask_worker() -> Any:
         return get_worker()
     except ValueError:
         return None
-
-
-@contextmanager
-def _overdue(worker: Any, key: Any, limit: float) -> Iterator[None]:
-    """End this process if the block takes longer than `limit` seconds: what hangs in a system call cannot be stopped.
-
-    Its nanny starts another one, and no thread of this one is left that might still write.
-    """
-    if worker is None:
-        yield
-        return
-
-    def give_up() -> None:
-        worker.log_event(OVERDUE, {"key": key, "worker": whoami(), "limit": limit})
-        time.sleep(1.0)  # for the event to leave
-        os._exit(1)
-
-    timer = threading.Timer(limit, give_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _still_mine(worker: Any, key: Any, heard: Callable[[], float]) -> None:

@@ -152,8 +152,8 @@ class DaskExecutor:
                 self.client = self._connect()
                 log("scheduler.found", address=address, attempts=attempt + 1)
                 return
-            except (OSError, TimeoutError, InputError) as error:
-                if time.monotonic() > end:
+            except (OSError, TimeoutError, RuntimeError, InputError) as error:
+                if time.monotonic() > end or isinstance(error, RuntimeError):  # our own cluster, closed
                     raise InputError(
                         f"{address}: the scheduler went away and did not come back for {self.wait:g} s "
                         f"({explain(error)}); what is finished is kept, the same command goes on from there"

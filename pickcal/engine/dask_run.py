@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pickcal.engine.calls import OVERDUE, Call, Failed, LostTask, Unsuitable, explain
+from pickcal.engine.calls import Call, Failed, LostTask, Unsuitable, explain
 from pickcal.engine.executors import Outcome
 from pickcal.engine.logs import log
 from pickcal.errors import InputError
@@ -30,6 +30,7 @@ PER_WORKER = 4
 LEAST_WINDOW = 32
 DEATHS_ALONE = 4
 """Workers that must have died of a task that ran alone before it is blamed."""
+KILLED = f"the worker process died on this batch, alone, {DEATHS_ALONE} times (out of memory?)"
 MOST_KILLERS = 5
 """So many tasks in a row that kill their workers alone are no accident of a task."""
 
@@ -43,7 +44,7 @@ class Run(Generic[T, R]):
 
     def __init__(self, executor: DaskExecutor, call: Call[T, R]) -> None:
         self._executor, self._call = executor, call
-        self._name, self._numbers, self._last_key = uuid.uuid4().hex[:8], itertools.count(), ""
+        self._name, self._numbers = uuid.uuid4().hex[:8], itertools.count()
         self._flying: dict[str, tuple[T, Any]] = {}
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._bereaved: deque[T] = deque()
@@ -103,10 +104,10 @@ class Run(Generic[T, R]):
                 self._bereaved.pop()
             else:
                 killers += 1
-                yield Outcome(task, error=self._reason())
+                yield Outcome(task, error=KILLED)
                 if killers >= MOST_KILLERS and self._bereaved:
                     raise InputError(
-                        f"{killers} batches in a row killed their workers, each running alone: {self._reason()}. "
+                        f"{killers} batches in a row killed their workers, each running alone (out of memory?). "
                         f"{len(self._bereaved)} more are left. Expected enough memory for a batch; give more --memory "
                         "or fewer --workers, and the same command again"
                     )
@@ -114,7 +115,7 @@ class Run(Generic[T, R]):
     def _submit(self, task: T) -> None:
         key = f"pickcal-{self._name}-{next(self._numbers)}"
         future = self._executor.client.submit(self._call, task, key=key, pure=False, retries=2)
-        self._flying[key], self._last_key = (task, future), key
+        self._flying[key] = (task, future)
         future.add_done_callback(self._finished.put)
 
     def _collected(self) -> Iterator[Outcome[T, R]]:
@@ -186,16 +187,6 @@ class Run(Generic[T, R]):
             yield Outcome(task, error=error.text, measure=error.measure)
         else:
             yield Outcome(task, error=explain(error))
-
-    def _reason(self) -> str:
-        """Why the task that ran alone, and last, cost its workers their lives."""
-        try:
-            events = self._executor.ask(self._executor.client.scheduler.events, topic=OVERDUE, seconds=10.0)
-        except (OSError, TimeoutError):
-            events = ()
-        if any(event.get("key") == self._last_key for _, event in events):
-            return f"it took longer than {self._call.limit:g} s, alone, every time (--batch-limit)"
-        return f"the worker process died on this batch, alone, {DEATHS_ALONE} times (out of memory?)"
 
     def _recover(self) -> None:
         """Give everything that was in flight to a scheduler that came back, or to its successor."""

@@ -114,6 +114,8 @@ class FolderPlace:
 
     def remove(self, name: str, tag: str | None = None) -> bool:
         """See `Place.remove`; a folder with nothing left in it goes too."""
+        if not self.folder.exists():
+            return False
         with self._locked():
             found = self.read(name)
             if found is None or (tag is not None and found[1] != tag):

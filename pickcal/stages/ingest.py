@@ -23,6 +23,7 @@ from pickcal.project import Project, differing
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.memory import import_memory
 from pickcal.stages.sources import CTF_COLUMNS, read_sources
 
 TABLE_BATCH = 256
@@ -86,7 +87,8 @@ def _ingest(
         IngestTask(str(path), start, stop, settings.pixel_size, settings.clip)
         for start, stop in batches_left(project, "micrographs")
     ]
-    return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter)
+    memory = import_memory(project)
+    return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter, memory)
 
 
 def _working(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:

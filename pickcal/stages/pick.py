@@ -26,6 +26,7 @@ from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status
 from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.memory import search_memory
 from pickcal.stages.search import Search, load_bank, search_micrograph, search_of
 
 NOISE_SAMPLE = 24
@@ -80,7 +81,8 @@ def _pick(
         project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
     made = search_of(project, name, settings)
     tasks = [PickTask(made, start, stop) for start, stop in batches_left(project, group)]
-    result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter)
+    memory = search_memory(project, name)
+    result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter, memory)
     capped = int(project.read(group, "capped").sum())
     if capped:
         reporter.note(f"{capped} micrographs had more than {settings.max_picks} picks; the best are kept (--max-picks)")

@@ -24,6 +24,7 @@ from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status, Variable
 from pickcal.settings import PickSettings, ScoreSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.memory import search_memory
 from pickcal.stages.pick import identity_of, stored_bank
 from pickcal.stages.search import Search, load_bank, padded, search_of, suited
 
@@ -124,7 +125,8 @@ def _score(
         project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
     made = search_of(project, name, search_settings)
     tasks = [ScoreTask(made, picks, settings.reach, start, stop) for start, stop in batches_left(project, group)]
-    result = run_batches(project, group, f"score {picks}", score_batch, tasks, executor, reporter)
+    memory = search_memory(project, name)
+    result = run_batches(project, group, f"score {picks}", score_batch, tasks, executor, reporter, memory)
     without = _without_score(project, group)
     if without:
         reporter.note(f"{without} picks lie outside their micrographs and got no scores")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +21,7 @@ from pickcal.settings import ClusterSettings
 WORKER_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PRELOAD = "pickcal.engine.worker"
 DEFAULT_MEMORY = "4 GB"
+CONNECT_SECONDS = 20.0
 CONFIGURATION = {
     # 0 would blame neighbours of a batch that kills its worker; measured
     "distributed.scheduler.allowed-failures": 3,
@@ -59,12 +63,10 @@ def executor_of(
     connect
         Makes a client; default: a client of the cluster object.
     """
-    from distributed import Client
-
     if settings.workers_min is not None:
         cluster.adapt(minimum=settings.workers_min, maximum=settings.workers, interval="2s")
     executor = DaskExecutor(
-        connect or (lambda: Client(cluster, timeout="20s")),
+        connect or partial(client_of, cluster, CONNECT_SECONDS),
         wait=settings.wait,
         batch_limit=settings.batch_limit,
         most_workers=settings.workers or 1,
@@ -80,6 +82,49 @@ def executor_of(
         yield executor
     finally:
         executor.close()
+
+
+def client_of(target: Any, seconds: float, **options: Any) -> Any:
+    """Make a client, and wait for it no longer than twice `seconds`: Dask bounds each of its steps, not all of them.
+
+    Parameters
+    ----------
+    target
+        Address or cluster object.
+    seconds
+        Given to Dask as the time for each step.
+    options
+        Given to `distributed.Client`.
+
+    Raises
+    ------
+    TimeoutError
+        If there is no client after that time; one that comes later is closed.
+    """
+    from distributed import Client
+
+    made: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    late = threading.Event()
+
+    def make() -> None:
+        try:
+            client = Client(target, timeout=seconds, set_as_default=False, **options)
+        except Exception as error:
+            made.put(error)
+            return
+        made.put(client)
+        if late.is_set():
+            client.close()
+
+    threading.Thread(target=make, name="pickcal-connect", daemon=True).start()
+    try:
+        found = made.get(timeout=2 * seconds)
+    except queue.Empty:
+        late.set()
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer for {2 * seconds:g} s") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _heal(cluster: Any) -> None:

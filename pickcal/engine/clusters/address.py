@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pickcal.engine.calls import explain
-from pickcal.engine.clusters._dask import executor_of, refuse_options, security
+from pickcal.engine.clusters._dask import client_of, executor_of, refuse_options, security
 from pickcal.engine.executors import Executor
 from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings
 
 ANSWER_SECONDS = 20
+STEP_SECONDS = 5.0
 
 
 @contextmanager
@@ -33,12 +35,15 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
 
 
 def _client(settings: ClusterSettings) -> Any:
-    from distributed import Client
-
-    try:
-        return Client(settings.kind, timeout=f"{ANSWER_SECONDS}s", security=security(settings))
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{settings.kind}: expected a running Dask scheduler, found none ({explain(error)}); "
-            "start one with 'dask scheduler', or leave --cluster out to use this machine"
-        ) from None
+    end = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            return client_of(settings.kind, STEP_SECONDS, security=security(settings))
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            # one that is just starting drops the connection
+            if time.monotonic() > end or not isinstance(error, OSError):
+                raise InputError(
+                    f"{settings.kind}: expected a running Dask scheduler, found none ({explain(error)}); "
+                    "start one with 'dask scheduler', or leave --cluster out to use this machine"
+                ) from None
+        time.sleep(0.2)
