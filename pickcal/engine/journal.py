@@ -8,6 +8,7 @@ written stops nothing.
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
 import uuid
@@ -73,7 +74,7 @@ class Journal:
 
     def __init__(self, project: Path | str, stage: str, group: str, mark: str) -> None:
         self._place: Place = place_beside(project)
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%f")
         self.run = f"{stamp}-{group.replace('/', '.')}-{uuid.uuid4().hex[:6]}"
         self._head = {"run": self.run, "stage": stage, "group": group, "mark": mark}
         self._count = 0
