@@ -6,8 +6,10 @@ import errno
 import json
 import logging
 import math
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +40,11 @@ from pickcal.settings import (
     SelectSettings,
     SimulateSettings,
     TemplateSettings,
+    WatchPickSettings,
+    WatchSettings,
     describe,
 )
+from pickcal.stores.places import Place, PlaceField, PlaceList
 
 OK, REFUSED, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -79,7 +84,9 @@ class Output:
 
 
 Cluster = Annotated[ClusterSettings, Parameter(name="*")]
-PROJECT = Annotated[Path, Parameter(help="The project store, a folder ending in .zarr.")]
+PROJECT = Annotated[
+    PlaceField, Parameter(help="The project store: a folder ending in .zarr, or s3://BUCKET/NAME.zarr.")
+]
 Simulation = Annotated[SimulateSettings, Parameter(name="*")]
 Import = Annotated[ImportSettings, Parameter(name="*")]
 Template = Annotated[TemplateSettings, Parameter(name="*")]
@@ -138,7 +145,7 @@ def simulate(
 
 @app.command(name="import")
 def import_(
-    sources: list[Path],
+    sources: PlaceList,
     *,
     project: PROJECT,
     settings: Import = ImportSettings(),
@@ -226,7 +233,7 @@ def blob(
 
 
 def _pick(
-    project: Path,
+    project: Place,
     name: str,
     settings: TemplateSettings | BlobSettings,
     overwrite: bool,
@@ -361,7 +368,7 @@ def control(
 @app.command
 def export(
     project: PROJECT,
-    out: Path,
+    out: PlaceField,
     *,
     selection: Annotated[str, Parameter(help="Name of the selection.")],
     settings: Export = ExportSettings(),
@@ -470,7 +477,70 @@ def run(
     with _session(output) as (reporter, show):
         loaded = load_job(job, (*set_, *extra))
         with open_executor(loaded.cluster if loaded.has_tasks else SERIAL, reporter.note) as executor:
-            show(stage(loaded, executor, reporter))
+            if loaded.watch is None:
+                show(stage(loaded, executor, reporter))
+                return
+            with _told_to_stop(reporter) as stop:
+                show(stage(loaded, executor, reporter, stop))
+
+
+@app.command
+def watch(
+    source: PlaceField,
+    project: PROJECT,
+    *,
+    watching: Annotated[WatchSettings, Parameter(name="*")] = WatchSettings(),
+    picking: Annotated[WatchPickSettings, Parameter(name="*")] = WatchPickSettings(),
+    settings: Import = ImportSettings(),
+    name: Annotated[str | None, Parameter(help="Name of the picks; default: template or blob.")] = None,
+    cluster: Cluster = _DEFAULT_CLUSTER,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Follow a running session: micrographs are taken in, picked and calibrated as they arrive. Ctrl-C ends it.
+
+    Examples: pickcal watch CtfFind/job003/micrographs_ctf.star p.zarr --templates templates.mrcs --diameter 150;
+    pickcal watch "frames/*.mrc" p.zarr --ctf-table ctf.star --diameter 150 --selection live; later, to go on:
+    pickcal watch CtfFind/job003/micrographs_ctf.star p.zarr
+
+    Parameters
+    ----------
+    source
+        Table of micrographs that grows, or folder of images (or a name with *) with --ctf-table.
+    """
+    from pickcal.stages.watch import Session
+    from pickcal.stages.watch import watch as stage
+
+    with (
+        _session(output) as (reporter, show),
+        open_executor(cluster, reporter.note) as executor,
+        _told_to_stop(reporter) as stop,
+    ):
+        show(
+            stage(
+                Session(
+                    source, project, watching, settings, picking.as_pick(), executor, reporter, name=name, stop=stop
+                )
+            )
+        )
+
+
+@contextmanager
+def _told_to_stop(reporter: TerminalReporter) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C (or SIGTERM) end a watch after its round; the second one interrupts."""
+    told = threading.Event()
+
+    def stop(number: int, _: Any) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+        reporter.note("ending after this round; once more to interrupt it")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield told.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @app.command
@@ -571,12 +641,18 @@ def main(tokens: list[str] | None = None) -> NoReturn:
         errors.print(f"pickcal: {text}", markup=False)
         code = USAGE
     except KeyboardInterrupt:
+        sys.unraisablehook = lambda _: None  # what zarr was about to read is dropped with its loop, and says so
         errors.print(
             "pickcal: interrupted; what is finished is kept, the same command goes on from there", markup=False
         )
         code = INTERRUPTED
-    except OSError as error:
-        if error.errno is None:
+    except Exception as error:
+        if type(error).__module__.startswith("obstore"):
+            from pickcal.stores.objects import plain_error
+
+            errors.print(f"pickcal: {plain_error(error)}", markup=False)
+            sys.exit(REFUSED)
+        if not isinstance(error, OSError) or error.errno is None:
             raise
         advice = "make room and give the same command again" if error.errno == errno.ENOSPC else ""
         parts = (error.strerror, error.filename, advice)

@@ -8,7 +8,6 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
@@ -41,6 +40,8 @@ from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
 from pickcal.settings import SelectSettings
 from pickcal.stages.select import Judge, selections_of, thresholds_of
+from pickcal.stores.homes import Home, home_of
+from pickcal.stores.places import Url
 
 Floats = NDArray[np.floating]
 Key = tuple[str, Method, SelectSettings]
@@ -78,9 +79,9 @@ class Inspector:
         If there is no project at `path`, or the truth is of other micrographs.
     """
 
-    def __init__(self, path: Path | str, truth: Path | None = None, read_only: bool = False) -> None:
+    def __init__(self, path: Path | Url | str, truth: Path | None = None, read_only: bool = False) -> None:
         self.project = Project.open(path)
-        self.made = _made(self.project.path)
+        self.made = _made(self.project.home)
         self.read_only = read_only
         self.background = Background()
         self.drafts = Drafts(self.project.path, read_only)
@@ -403,7 +404,7 @@ class Inspector:
         """As `stamps`, but look at the disk now."""
         with self._lock:
             before = self._stamps.get(picks, (0.0, {}))[1]
-            found = stamps(self.project.path, picks)
+            found = stamps(self.project, picks)
             self._stamps[picks] = (time.monotonic(), found)
             if before and before["picks"] != found["picks"]:
                 self._forget(picks)
@@ -460,7 +461,7 @@ class Inspector:
 _TOTALS = (("picks", "count"), ("decoys", "decoy_count"))
 
 
-def stamps(path: Path, picks: str) -> dict[str, tuple[object, ...]]:
+def stamps(project: Project, picks: str) -> dict[str, tuple[object, ...]]:
     """When the picks and their calibration, the status of their micrographs, and the selections were written last."""
     places = {
         "picks": [
@@ -469,17 +470,12 @@ def stamps(path: Path, picks: str) -> dict[str, tuple[object, ...]]:
             f"calibration/{picks}/mixture/zarr.json",
         ],
         "finished": [f"picks/{picks}/status/c", f"picks/{picks}/status/zarr.json"],
-        "saved": ["selection/*/zarr.json"],
     }
-    out: dict[str, tuple[object, ...]] = {}
-    for what, patterns in places.items():
-        found: list[object] = []
-        for place in sorted(place for pattern in patterns for place in path.glob(pattern)):
-            with suppress(FileNotFoundError):  # a group that is being replaced
-                stat = place.stat()
-                found.append((str(place), stat.st_mtime_ns, stat.st_ino))
-        out[what] = tuple(found)
-    return out
+    found = {
+        what: [(name, *mark) for name in names if (mark := project.home.mark(name)) is not None]
+        for what, names in places.items()
+    }
+    return {**{what: tuple(marks) for what, marks in found.items()}, "saved": project.home.marks("selection")}
 
 
 def cache_folder() -> Path | None:
@@ -494,7 +490,7 @@ def cache_folder() -> Path | None:
 _SHARED: dict[tuple[str, str, bool], Inspector] = {}
 
 
-def shared_inspector(path: Path | str, truth: Path | None = None, read_only: bool = False) -> Inspector:
+def shared_inspector(path: Path | Url | str, truth: Path | None = None, read_only: bool = False) -> Inspector:
     """Give all visitors of one server the same inspector, and a new one when the project was made anew.
 
     Raises
@@ -502,9 +498,10 @@ def shared_inspector(path: Path | str, truth: Path | None = None, read_only: boo
     MissingFileError, ProjectError, InputError
         As `Inspector`.
     """
-    key = (str(Path(path).resolve()), str(truth or ""), read_only)
+    home = home_of(path)
+    key = (str(home.place.resolve()), str(truth or ""), read_only)
     found = _SHARED.get(key)
-    if found is None or found.made != _made(Path(path)):
+    if found is None or found.made != _made(home):
         if found is not None:
             found.background.close()
         _SHARED[key] = found = Inspector(path, truth, read_only)
@@ -517,10 +514,6 @@ def close_shared() -> None:
         _SHARED.popitem()[1].background.close()
 
 
-def _made(path: Path) -> tuple[int, int] | None:
+def _made(home: Home) -> tuple[object, ...] | None:
     """Which project it is: one that was imported anew is another."""
-    try:
-        stat = (path / "micrographs" / "zarr.json").stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+    return home.mark("micrographs/zarr.json")

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 import pickcal
 from pickcal.errors import PickcalError
 from pickcal.guard import guarded
+from pickcal.stores.credentials import redacted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -189,11 +190,15 @@ def measured(function: Callable[[T], R], task: T) -> Done[R]:
 def explain(error: BaseException) -> str:
     """One line for an error: a user error's own words, else type and message."""
     if isinstance(error, PickcalError):
-        return str(error)
+        return redacted(str(error))
+    if type(error).__module__.startswith("obstore"):
+        from pickcal.stores.objects import plain_error
+
+        return plain_error(error)
     if isinstance(error, OSError) and error.strerror:
         name = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{name}"
-    return f"{type(error).__name__}: {error}"
+    return redacted(f"{type(error).__name__}: {error}")
 
 
 def whoami() -> str:

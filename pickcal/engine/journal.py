@@ -19,6 +19,8 @@ from typing import Any
 
 from pickcal.engine.logs import log
 from pickcal.engine.place import Place, place_beside
+from pickcal.errors import PickcalError
+from pickcal.stores.places import Url
 
 RECORDS_PER_OBJECT = 1000
 SUFFIX = ".jsonl"
@@ -72,7 +74,7 @@ class Journal:
         What runs, what it writes, and the mark of that group.
     """
 
-    def __init__(self, project: Path | str, stage: str, group: str, mark: str) -> None:
+    def __init__(self, project: Path | Url | str, stage: str, group: str, mark: str) -> None:
         self._place: Place = place_beside(project)
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%f")
         self.run = f"{stamp}-{group.replace('/', '.')}-{uuid.uuid4().hex[:6]}"
@@ -98,13 +100,15 @@ class Journal:
         log(f"stage.{record['event']}", run=self.run, **{k: v for k, v in record.items() if k not in ("event", "run")})
         try:
             self._place.append(name, json.dumps(record).encode() + b"\n")
-        except OSError as error:
+            if record["event"] != "batch":
+                self._place.flush()
+        except (OSError, PickcalError) as error:
             if not self._failed:
                 log("journal", level="warning", text=f"events are not kept: {error}")
             self._failed = True
 
 
-def runs(project: Path | str, group: str, mark: str) -> Iterator[list[dict[str, Any]]]:
+def runs(project: Path | Url | str, group: str, mark: str) -> Iterator[list[dict[str, Any]]]:
     """Give the records of every run of a group, oldest run first; those of older groups of its name are left out.
 
     Parameters

@@ -22,7 +22,8 @@ from typing import Any
 import psutil
 
 from pickcal.engine.place import Place, place_beside
-from pickcal.errors import ProjectError
+from pickcal.errors import PickcalError, ProjectError
+from pickcal.stores.places import Url, place
 
 LEASE_SECONDS = 60.0
 """Seconds after which a lease that nobody renews is over."""
@@ -34,7 +35,7 @@ _guard = threading.RLock()
 
 
 @contextmanager
-def held(project: Path | str, group: str) -> Iterator[Lease]:
+def held(project: Path | Url | str, group: str) -> Iterator[Lease]:
     """Be the only job that works on a group of a project until the block ends; may be nested.
 
     Parameters
@@ -49,7 +50,7 @@ def held(project: Path | str, group: str) -> Iterator[Lease]:
     ProjectError
         If another job works on it: at once if that can be known, else after `LEASE_SECONDS` at the latest.
     """
-    key = (str(project if "://" in str(project) else Path(project).absolute()), group)
+    key = (str(place(project).absolute()), group)
     with _guard:
         outer = _held.get(key)
         if outer is None:
@@ -66,7 +67,7 @@ def held(project: Path | str, group: str) -> Iterator[Lease]:
         lease.release()
 
 
-def holder(project: Path | str, group: str) -> dict[str, Any] | None:
+def holder(project: Path | Url | str, group: str) -> dict[str, Any] | None:
     """Who works on a group now, as far as its lease tells: host, pid, since (seconds of the epoch); None if nobody."""
     found = place_beside(project).read(group.replace("/", ".") + ".lease")
     if found is None:
@@ -127,7 +128,7 @@ class Lease:
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(LEASE_SECONDS)
-        with suppress(OSError):
+        with suppress(OSError, PickcalError):
             found = self.place.read(self.name)
             if found is not None and self._is_mine(found[0]):
                 self.place.remove(self.name, found[1])
@@ -159,7 +160,7 @@ class Lease:
         while not self._over.wait(LEASE_SECONDS / 4):
             began = time.monotonic()
             # a full disk or a store that does not answer is no reason to stop yet: `check` says when it is
-            with suppress(OSError):
+            with suppress(OSError, PickcalError):
                 found = self.place.read(self.name)
                 if found is None or not self._is_mine(found[0]):
                     self.lost = True

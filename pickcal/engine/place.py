@@ -1,7 +1,7 @@
 """Small objects beside a project: event records and leases.
 
 `Place` is all that the engine asks of a store for them: five operations, each of one object, which folders and object
-stores alike can do. Any project path that is no folder gets its place from a maker in `MAKERS`.
+stores alike can do.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+from pickcal.stores.places import Url, place
 
 SUFFIX = ".events"
 """What the name of a project's place adds to that of the project."""
@@ -50,28 +52,30 @@ class Place(Protocol):
         """Add to the end of an object that nobody else writes; makes it if it is not there.
 
         Objects that are appended to stay below `pickcal.engine.journal.RECORDS_PER_OBJECT` lines, so that a store
-        that cannot append may write them anew.
+        that cannot append may write them anew, now and then.
         """
         ...
 
+    def flush(self) -> None:
+        """Write what was appended, where that is not done at once."""
+        ...
 
-MAKERS: dict[str, Callable[[str], Place]] = {}
-"""Makers of places for addresses, by scheme ("s3", ...); they are given the address of the place."""
 
-
-def place_beside(project: Path | str) -> Place:
+def place_beside(project: Path | Url | str) -> Place:
     """Place of a project: a folder or prefix of its name with `SUFFIX` behind it; nothing is made yet.
 
     Parameters
     ----------
     project
-        Folder of the project or its address; need not exist.
+        Folder of the project or its URL; need not exist.
     """
-    scheme, separator, _ = str(project).partition("://")
-    if separator:
-        return MAKERS[scheme](str(project).rstrip("/") + SUFFIX)
-    path = Path(project).absolute()
-    return FolderPlace(path.with_name(path.name + SUFFIX))
+    where = place(project).absolute()
+    beside = where.with_name(where.name + SUFFIX)
+    if isinstance(beside, Path):
+        return FolderPlace(beside)
+    from pickcal.engine.object_place import ObjectPlace
+
+    return ObjectPlace(beside)
 
 
 class FolderPlace:
@@ -130,6 +134,9 @@ class FolderPlace:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / name).open("ab") as file:
             file.write(content)
+
+    def flush(self) -> None:
+        """See `Place.flush`; nothing is kept back."""
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.folder / f".{name}.{uuid.uuid4().hex[:8]}"

@@ -84,9 +84,9 @@ def pending(project: Project, group: str) -> NDArray[np.bool_]:
     return np.asarray((status == Status.PENDING) | mended)
 
 
-def batches_left(project: Project, group: str) -> list[tuple[int, int]]:
-    """Batches that hold a micrograph not yet done; failed ones are tried again."""
-    left = pending(project, group) | (project.done(group) == Status.FAILED)
+def batches_left(project: Project, group: str, again: bool = True) -> list[tuple[int, int]]:
+    """Batches that hold a micrograph not yet done; failed ones are tried again unless told otherwise."""
+    left = pending(project, group) | (again & (project.done(group) == Status.FAILED))
     return [(start, stop) for start, stop in project.batches() if left[start:stop].any()]
 
 

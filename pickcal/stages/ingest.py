@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from pickcal.engine.laps import begin
 from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
-from pickcal.formats.images import image_info, read_image, split_stack_name
+from pickcal.formats.images import image_info, read_image
 from pickcal.picking.filters import crop_to_working_pixel, plan_crop
 from pickcal.project import Project, differing
 from pickcal.schema import MICROGRAPHS, STATIC, Status
@@ -25,6 +23,9 @@ from pickcal.settings import ImportSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 from pickcal.stages.memory import import_memory
 from pickcal.stages.sources import CTF_COLUMNS, read_sources
+from pickcal.stores.fetching import fetched_image, split_place
+from pickcal.stores.homes import home_of
+from pickcal.stores.places import Place, place
 
 TABLE_BATCH = 256
 """Micrographs per chunk where there are no images: everything is small then, and few large files are quicker."""
@@ -42,7 +43,7 @@ class IngestTask:
 
 
 def ingest(
-    sources: Sequence[Path], path: Path, settings: ImportSettings, executor: Executor, reporter: Reporter
+    sources: Sequence[Place], path: Place, settings: ImportSettings, executor: Executor, reporter: Reporter
 ) -> StageResult:
     """Import micrographs into a project, new or begun earlier with the same settings.
 
@@ -62,23 +63,24 @@ def ingest(
     InputError, MissingFileError, ProjectError
         If the sources are unusable as a whole, the project holds something else, or the disk is too small.
     """
-    with held(path, "micrographs"):
-        return _ingest(sources, path.absolute(), settings, executor, reporter)
+    with held(place(path), "micrographs"):
+        return _ingest(sources, place(path).absolute(), settings, executor, reporter)
 
 
 def _ingest(
-    sources: Sequence[Path], path: Path, settings: ImportSettings, executor: Executor, reporter: Reporter
+    sources: Sequence[Place], path: Place, settings: ImportSettings, executor: Executor, reporter: Reporter
 ) -> StageResult:
+    sources = [place(source) for source in sources]
     table, root = read_sources(sources, settings)
     if root is not None:
         reporter.note(f"names in {sources[0]} are relative to {root}")
     if settings.tables_only:
         shapes = _source_shapes(table)
     else:
-        shapes = [_working(row, settings.pixel_size) for _, row in table.iterrows()]
+        shapes = [working_shape(row, settings.pixel_size) for _, row in table.iterrows()]
     stored = {**settings.stored(), "sources": [str(source.absolute()) for source in sources]}
-    new = not path.exists()
-    project = _create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)
+    new = not home_of(path).exists()
+    project = create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)
     if settings.tables_only:
         reporter.note(f"{project.count} micrographs from tables, without their images")
         result = run_batches(project, "micrographs", "import", ingest_batch, (), executor, Silent())
@@ -91,7 +93,7 @@ def _ingest(
     return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter, memory)
 
 
-def _working(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:
+def working_shape(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:
     """Height, width and pixel size of the working image of one micrograph; zeros where it cannot be read."""
     if row["problem"]:
         return 0, 0, float("nan")
@@ -106,7 +108,10 @@ def _source_shapes(table: pd.DataFrame) -> list[tuple[int, int, float]]:
     return [(int(h), int(w), float(p)) for h, w, p in zip(*(table[name] for name in columns), strict=True)]
 
 
-def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: bool = True) -> dict[str, NDArray[Any]]:
+def columns_of(
+    table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: bool = True
+) -> dict[str, NDArray[Any]]:
+    """Columns of `schema.MICROGRAPHS` for a table of sources, with the shapes of the working images."""
     failed = (table["problem"] != "").to_numpy()
     height, width, pixel = zip(*shapes, strict=True)
     columns = {name: table[name].to_numpy() for name in STATIC if name in table}
@@ -120,20 +125,40 @@ def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: 
     return out
 
 
-def _create(
-    path: Path,
+def create(
+    path: Place,
     table: pd.DataFrame,
     shapes: list[tuple[int, int, float]],
     stored: dict[str, Any],
     settings: ImportSettings,
+    growing: bool = False,
 ) -> Project:
+    """Create a project for a table of sources, if there is room for it.
+
+    Parameters
+    ----------
+    path
+        Where.
+    table, shapes
+        From `read_sources`, and the shapes of the working images.
+    stored
+        Settings as they are stored and compared.
+    settings
+        Batch, and whether there are images.
+    growing
+        More micrographs will come: see `Project.create`.
+
+    Raises
+    ------
+    ProjectError
+        If something is at `path`, or the disk is too small.
+    """
     count = len(table)
     images = not settings.tables_only
     height, width = (max(s[0] for s in shapes), max(s[1] for s in shapes)) if images else (0, 0)
     needed = 2 * count * height * width
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.absolute().parent).free
-    if needed > free:
+    free = home_of(path).room()
+    if free is not None and needed > free:
         raise ProjectError(
             f"{path}: {count} working images need up to {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
             "make room or give a larger --pixel-size"
@@ -142,12 +167,13 @@ def _create(
         path,
         {"micrograph": count, "y": height, "x": width},
         settings.batch or min(16 if images else TABLE_BATCH, -(-count // 16)),
-        _columns(table, shapes, images),
+        columns_of(table, shapes, images),
         stored,
+        growing,
     )
 
 
-def _resume(path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]], stored: dict[str, Any]) -> Project:
+def _resume(path: Place, table: pd.DataFrame, shapes: list[tuple[int, int, float]], stored: dict[str, Any]) -> Project:
     """Open a project begun earlier; what failed for its source file is looked at again."""
     project = Project.open(path, mode="r+")
     if stored["batch"] is None:
@@ -166,15 +192,13 @@ def _resume(path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]
     for i in np.flatnonzero((status == Status.FAILED) & (table["problem"] == "").to_numpy()):
         if shapes[i][0] > room[0] or shapes[i][1] > room[1]:
             table.loc[i, "problem"] = f"working image {shapes[i][:2]} does not fit the project's {room}; import anew"
-    columns = _columns(table, shapes, project.has_images)
+    columns = columns_of(table, shapes, project.has_images)
     again = status == Status.FAILED
-    for start, stop in project.batches():
-        part = again[start:stop]
-        if part.any():
-            values = {name: project.read("micrographs", name, start, stop) for name in columns}
-            for name, column in columns.items():
-                values[name][part] = column[start:stop][part]
-            project.write_batch("micrographs", start, stop, values)
+    if again.any():
+        values = {name: project.read("micrographs", name) for name in columns}
+        for name, column in columns.items():
+            values[name][again] = column[again]
+        project.write_blocks("micrographs", 0, project.count, values)
     return project
 
 
@@ -193,25 +217,25 @@ def _moved(project: Project, table: pd.DataFrame) -> list[str]:
 
 def ingest_batch(task: IngestTask) -> None:
     """Read, clip, crop and scale the micrographs of one batch and write them with their status."""
-    project = Project.open(task.project, mode="r+")
+    project = Project.open(task.project, mode="r+", whole=True)
     names = ("image_mean", "image_std", "status", "error")
-    values = {name: project.read("micrographs", name, task.start, task.stop) for name in names}
-    sources = project.read("micrographs", "source", task.start, task.stop)
-    images = project.read("micrographs", "image", task.start, task.stop)
-    pixel_sizes = project.read("micrographs", "source_pixel_size", task.start, task.stop)
-    for i, source in enumerate(sources):
+    found = project.read_rows("micrographs", (*names, "source", "source_pixel_size"), task.start, task.stop)
+    values = {name: found[name] for name in names}
+    images: dict[int, NDArray[np.float32]] = {}
+    for i, (source, pixel) in enumerate(zip(found["source"], found["source_pixel_size"], strict=True)):
         if values["status"][i] != Status.PENDING:
             continue
         begin(task.start + i)
         try:
-            image, mean, deviation = working_image(str(source), float(pixel_sizes[i]), task.pixel_size, task.clip)
+            image, mean, deviation = working_image(str(source), float(pixel), task.pixel_size, task.clip)
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue
-        images[i, : image.shape[0], : image.shape[1]] = image
+        images[task.start + i] = image
         values["image_mean"][i], values["image_std"][i] = mean, deviation
         values["status"][i], values["error"][i] = Status.DONE, ""
-    project.write_batch("micrographs", task.start, task.stop, {"image": images, **values})
+    project.write_images(images)
+    project.write_batch("micrographs", task.start, task.stop, values)
 
 
 def _clip(image: NDArray[np.float32], clip: float) -> None:
@@ -249,8 +273,9 @@ def working_image(
     InputError
         If the file cannot be used.
     """
-    index, path = split_stack_name(source)
-    image = read_image(image_info(path, index))
+    index, where = split_place(source)
+    with fetched_image(where, index) as path:
+        image = read_image(image_info(path, index))
     _clip(image, clip)
     plan = plan_crop((image.shape[0], image.shape[1]), source_pixel_size, pixel_size)
     small = crop_to_working_pixel(image, plan)

@@ -174,7 +174,7 @@ def _without_score(project: Project, group: str) -> int:
 
 def score_batch(task: ScoreTask) -> None:
     """Score the picks of one batch of micrographs and write scores, decoys and status."""
-    project = Project.open(task.search.project, mode="r+")
+    project = Project.open(task.search.project, mode="r+", whole=True)
     group, source_group = f"picks/{task.search.name}", f"picks/{task.picks}"
     bank, whitening = load_bank(task.search)
     values = {name: project.read(group, name, task.start, task.stop) for name in (*PICKS, *EXTRA)}
