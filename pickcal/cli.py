@@ -22,6 +22,7 @@ from rich.console import Console
 import pickcal
 from pickcal.dashboard.serving.settings import ServeSettings
 from pickcal.engine.executors import open_executor
+from pickcal.engine.logs import open_log
 from pickcal.engine.progress import TerminalReporter
 from pickcal.errors import PickcalError
 from pickcal.job_file import load_job
@@ -71,10 +72,15 @@ class Output:
         Print one JSON object as the last line of standard output.
     quiet
         No progress.
+    log
+        File to append a structured log to.
     """
 
     json: Annotated[bool, Parameter(help="Print one JSON object as the last line.", negative="")] = field(default=False)
     quiet: Annotated[bool, Parameter(help="No progress.", negative="")] = field(default=False)
+    log: Annotated[Path | None, Parameter(help="File to append a log to, one JSON object a line.")] = field(
+        default=None
+    )
 
 
 Cluster = Annotated[ClusterSettings, Parameter(name="*")]
@@ -99,7 +105,7 @@ PicksName = Annotated[str, Parameter(help="Name of the picks.")]
 _DEFAULT_OUTPUT = Output()
 _DEFAULT_CLUSTER = ClusterSettings()
 _DEFAULT_CONTROL = ControlSettings()
-SERIAL = ClusterSettings(cluster="serial")
+SERIAL = ClusterSettings(kind="serial")
 
 
 @app.command
@@ -121,7 +127,7 @@ def simulate(
     """
     from pickcal.simulation import simulate as make
 
-    with _session(output) as (reporter, show), open_executor(cluster) as executor:
+    with _session(output) as (reporter, show), open_executor(cluster, reporter.note) as executor:
         reporter.start("simulate", settings.micrographs)
         made = make(out, settings, executor, lambda _: reporter.advance(1))
         reporter.finish()
@@ -158,7 +164,10 @@ def import_(
     """
     from pickcal.stages.ingest import ingest
 
-    with _session(output) as (reporter, show), open_executor(SERIAL if settings.tables_only else cluster) as executor:
+    with (
+        _session(output) as (reporter, show),
+        open_executor(SERIAL if settings.tables_only else cluster, reporter.note) as executor,
+    ):
         show(ingest(sources, project, settings, executor, reporter).as_json())
 
 
@@ -236,7 +245,7 @@ def _pick(
 
     with _session(output) as (reporter, show):
         opened = Project.open(project, mode="r+")
-        with open_executor(cluster) as executor:
+        with open_executor(cluster, reporter.note) as executor:
             show(pick(opened, name, settings, executor, reporter, overwrite).as_json())
 
 
@@ -261,7 +270,7 @@ def score(
 
     with _session(output) as (reporter, show):
         opened = Project.open(project, mode="r+")
-        with open_executor(cluster) as executor:
+        with open_executor(cluster, reporter.note) as executor:
             show(stage(opened, picks, name, settings, executor, reporter, overwrite).as_json())
 
 
@@ -352,7 +361,7 @@ def control(
 
     with _session(output) as (reporter, show):
         opened = Project.open(project, mode="r+")
-        with open_executor(cluster) as executor:
+        with open_executor(cluster, reporter.note) as executor:
             show(stage(opened, picks, settings, executor, reporter, selection))
 
 
@@ -448,7 +457,7 @@ def run(
     set_: Annotated[
         tuple[str, ...], Parameter(name="--set", consume_multiple=False, help="section.key=value; may be given again.")
     ] = (),
-    cluster: Annotated[str | None, Parameter(help="As the job's [cluster] cluster.")] = None,
+    cluster: Annotated[str | None, Parameter(help="As the job's [cluster] kind.")] = None,
     workers: Annotated[int | None, Parameter(help="As the job's [cluster] workers.")] = None,
     output: Output = _DEFAULT_OUTPUT,
 ) -> None:
@@ -467,7 +476,7 @@ def run(
     extra += [f"cluster.workers={workers}"] if workers else []
     with _session(output) as (reporter, show):
         loaded = load_job(job, (*set_, *extra))
-        with open_executor(loaded.cluster if loaded.has_tasks else SERIAL) as executor:
+        with open_executor(loaded.cluster if loaded.has_tasks else SERIAL, reporter.note) as executor:
             if loaded.watch is None:
                 show(stage(loaded, executor, reporter))
                 return
@@ -501,7 +510,11 @@ def watch(
     from pickcal.stages.watch import Session
     from pickcal.stages.watch import watch as stage
 
-    with _session(output) as (reporter, show), open_executor(cluster) as executor, _told_to_stop(reporter) as stop:
+    with (
+        _session(output) as (reporter, show),
+        open_executor(cluster, reporter.note) as executor,
+        _told_to_stop(reporter) as stop,
+    ):
         show(
             stage(
                 Session(
@@ -585,7 +598,7 @@ def _session(output: Output) -> Iterator[tuple[TerminalReporter, Any]]:
             code = SOME_FAILED
         print(json.dumps(_finite(result), allow_nan=False, default=str) if output.json else render(result), flush=True)
 
-    with TerminalReporter(output.quiet) as reporter:
+    with open_log(output.log), TerminalReporter(output.quiet) as reporter:
         yield reporter, show
     if code:
         raise _Exit(code)

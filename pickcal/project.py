@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from zarr.errors import ZarrUserWarning
 
 import pickcal
+from pickcal import guard
 from pickcal.columns import read_columns, write_columns
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.formats.foreign import Column
@@ -350,6 +352,7 @@ class Project:
         shorter = grows and not start % self.batch and 0 < stop - start < self.batch
         if (start, stop) not in self.batches() and not shorter:
             raise AssertionError(f"region {start}:{stop} is not a batch of {self.batch}")
+        guard.ask()
         arrays = {name: self._array(group, name) for name in values}
         for name, array in arrays.items():
             if self.batch % array.chunks[0]:
@@ -383,6 +386,7 @@ class Project:
 
     def write_images(self, images: Mapping[int, NDArray[Any]]) -> None:
         """Write working images `(y, x)` of a task's micrographs, by their indices; what they do not fill is NaN."""
+        guard.ask()
         array = self._array("micrographs", "image")
         assert array.chunks[0] == 1, "an image is a chunk"
 
@@ -559,6 +563,18 @@ class Project:
         if differences:
             lines = "\n".join(f"  {line}" for line in differences)
             raise ProjectError(f"{self.path}: {group} holds other settings:\n{lines}\n{remedy}")
+
+    def group_mark(self, group: str) -> str:
+        """Return what tells a group from others of its name made before or after it; given on first asking.
+
+        Event records carry it. "" if the group has none and the project is open for reading only.
+        """
+        attributes = self._group(group).attrs  # as stored now: another process may have made the group anew
+        found = attributes.get("mark", "")
+        if not found and not self._root.read_only:
+            found = uuid.uuid4().hex[:12]
+            attributes["mark"] = found
+        return str(found)
 
     def done(self, group: str) -> NDArray[np.int8]:
         """Status of every micrograph in a group."""

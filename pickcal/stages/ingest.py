@@ -12,6 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
+from pickcal.engine.laps import begin
+from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
 from pickcal.formats.images import image_info, read_image
@@ -21,6 +23,7 @@ from pickcal.project import Project, differing
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.memory import import_memory
 from pickcal.stages.sources import CTF_COLUMNS, read_sources
 from pickcal.stores.fetching import fetched_image, split_place
 from pickcal.stores.homes import home_of
@@ -62,7 +65,14 @@ def ingest(
     InputError, MissingFileError, ProjectError
         If the sources are unusable as a whole, the project holds something else, or the disk is too small.
     """
-    path, sources = place(path).absolute(), [place(source) for source in sources]
+    with held(place(path), "micrographs"):
+        return _ingest(sources, place(path).absolute(), settings, executor, reporter)
+
+
+def _ingest(
+    sources: Sequence[Place], path: Place, settings: ImportSettings, executor: Executor, reporter: Reporter
+) -> StageResult:
+    sources = [place(source) for source in sources]
     table, root = read_sources(sources, settings)
     if root is not None:
         reporter.note(f"names in {sources[0]} are relative to {root}")
@@ -81,7 +91,8 @@ def ingest(
         IngestTask(str(path), start, stop, settings.pixel_size, settings.clip)
         for start, stop in batches_left(project, "micrographs")
     ]
-    return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter)
+    memory = import_memory(project)
+    return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter, memory)
 
 
 def working_shape(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:
@@ -216,6 +227,7 @@ def ingest_batch(task: IngestTask) -> None:
     images: dict[int, NDArray[np.float16]] = {}
     left = [i for i in range(len(sources)) if values["status"][i] == Status.PENDING]
     for i, read in zip(left, read_ahead([sources[i] for i in left]), strict=True):
+        begin(task.start + i)
         try:
             image, mean, deviation = working_image(
                 read(), sources[i], float(pixel_sizes[i]), task.pixel_size, task.clip

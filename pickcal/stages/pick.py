@@ -11,6 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
+from pickcal.engine.laps import begin
+from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, MissingFileError
 from pickcal.formats.images import is_volume, read_stack, read_volume
@@ -25,6 +27,7 @@ from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status
 from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.memory import search_memory
 from pickcal.stages.search import Search, load_bank, search_micrograph, search_of
 from pickcal.stores.fetching import fetched
 
@@ -72,6 +75,19 @@ def pick(
         If templates or diameter do not fit, or the name holds picks with other settings.
     """
     check_name("picks", name)
+    with held(project.path, f"picks/{name}"):
+        return _pick(project, name, settings, executor, reporter, overwrite, again)
+
+
+def _pick(
+    project: Project,
+    name: str,
+    settings: PickSettings,
+    executor: Executor,
+    reporter: Reporter,
+    overwrite: bool,
+    again: bool,
+) -> StageResult:
     group = f"picks/{name}"
     identity = identity_of(settings)
     there = name in project.names("picks")
@@ -81,7 +97,8 @@ def pick(
         project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
     made = search_of(project, name, settings)
     tasks = [PickTask(made, start, stop) for start, stop in batches_left(project, group, again)]
-    result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter)
+    memory = search_memory(project, name)
+    result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter, memory)
     capped = int(project.read(group, "capped").sum())
     if capped:
         reporter.note(f"{capped} micrographs had more than {settings.max_picks} picks; the best are kept (--max-picks)")
@@ -263,6 +280,7 @@ def pick_batch(task: PickTask) -> None:
     for i in range(task.stop - task.start):
         if values["status"][i] == Status.DONE:
             continue
+        begin(task.start + i)
         row = micrographs.isel(micrograph=i)
         if row["status"] != Status.DONE:
             values["status"][i] = Status.SKIPPED
