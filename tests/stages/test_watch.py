@@ -358,6 +358,8 @@ def test_ctrl_c_ends_the_command_and_the_same_one_goes_on(microscope, small_set,
     ]
     process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: Project.open(follow.path).calibration("template") is not None, 120)
+    refused = cli(*command[3:], code=1)
+    assert "another job works on it" in refused.err or str(process.pid) in refused.err
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
