@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pickcal.stages.run import run
     from pickcal.stages.select import select
     from pickcal.stages.status import status
+    from pickcal.stages.watch import watch
 
 _HOMES = {
     "Project": "pickcal.project",
@@ -47,6 +48,7 @@ _HOMES = {
     "select": "pickcal.stages.select",
     "simulate": "pickcal.simulation",
     "status": "pickcal.stages.status",
+    "watch": "pickcal.stages.watch",
     "write_report": "pickcal.report",
 }
 
@@ -65,6 +67,7 @@ __all__ = [
     "select",
     "simulate",
     "status",
+    "watch",
     "write_report",
 ]
 

@@ -6,8 +6,10 @@ import errno
 import json
 import logging
 import math
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from rich.console import Console
 import pickcal
 from pickcal.dashboard.serving.settings import ServeSettings
 from pickcal.engine.executors import open_executor
+from pickcal.engine.logs import open_log
 from pickcal.engine.progress import TerminalReporter
 from pickcal.errors import PickcalError
 from pickcal.job_file import load_job
@@ -37,8 +40,11 @@ from pickcal.settings import (
     SelectSettings,
     SimulateSettings,
     TemplateSettings,
+    WatchPickSettings,
+    WatchSettings,
     describe,
 )
+from pickcal.stores.places import Place, PlaceField, PlaceList
 
 OK, REFUSED, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -66,14 +72,21 @@ class Output:
         Print one JSON object as the last line of standard output.
     quiet
         No progress.
+    log
+        File to append a structured log to.
     """
 
     json: Annotated[bool, Parameter(help="Print one JSON object as the last line.", negative="")] = field(default=False)
     quiet: Annotated[bool, Parameter(help="No progress.", negative="")] = field(default=False)
+    log: Annotated[Path | None, Parameter(help="File to append a log to, one JSON object a line.")] = field(
+        default=None
+    )
 
 
 Cluster = Annotated[ClusterSettings, Parameter(name="*")]
-PROJECT = Annotated[Path, Parameter(help="The project store, a folder ending in .zarr.")]
+PROJECT = Annotated[
+    PlaceField, Parameter(help="The project store: a folder ending in .zarr, or s3://BUCKET/NAME.zarr.")
+]
 Simulation = Annotated[SimulateSettings, Parameter(name="*")]
 Import = Annotated[ImportSettings, Parameter(name="*")]
 Template = Annotated[TemplateSettings, Parameter(name="*")]
@@ -92,7 +105,7 @@ PicksName = Annotated[str, Parameter(help="Name of the picks.")]
 _DEFAULT_OUTPUT = Output()
 _DEFAULT_CLUSTER = ClusterSettings()
 _DEFAULT_CONTROL = ControlSettings()
-SERIAL = ClusterSettings(cluster="serial")
+SERIAL = ClusterSettings(kind="serial")
 
 
 @app.command
@@ -114,7 +127,7 @@ def simulate(
     """
     from pickcal.simulation import simulate as make
 
-    with _session(output) as (reporter, show), open_executor(cluster) as executor:
+    with _session(output) as (reporter, show), open_executor(cluster, reporter.note) as executor:
         reporter.start("simulate", settings.micrographs)
         made = make(out, settings, executor, lambda _: reporter.advance(1))
         reporter.finish()
@@ -132,7 +145,7 @@ def simulate(
 
 @app.command(name="import")
 def import_(
-    sources: list[Path],
+    sources: PlaceList,
     *,
     project: PROJECT,
     settings: Import = ImportSettings(),
@@ -151,7 +164,10 @@ def import_(
     """
     from pickcal.stages.ingest import ingest
 
-    with _session(output) as (reporter, show), open_executor(SERIAL if settings.tables_only else cluster) as executor:
+    with (
+        _session(output) as (reporter, show),
+        open_executor(SERIAL if settings.tables_only else cluster, reporter.note) as executor,
+    ):
         show(ingest(sources, project, settings, executor, reporter).as_json())
 
 
@@ -217,7 +233,7 @@ def blob(
 
 
 def _pick(
-    project: Path,
+    project: Place,
     name: str,
     settings: TemplateSettings | BlobSettings,
     overwrite: bool,
@@ -229,7 +245,7 @@ def _pick(
 
     with _session(output) as (reporter, show):
         opened = Project.open(project, mode="r+")
-        with open_executor(cluster) as executor:
+        with open_executor(cluster, reporter.note) as executor:
             show(pick(opened, name, settings, executor, reporter, overwrite).as_json())
 
 
@@ -254,7 +270,7 @@ def score(
 
     with _session(output) as (reporter, show):
         opened = Project.open(project, mode="r+")
-        with open_executor(cluster) as executor:
+        with open_executor(cluster, reporter.note) as executor:
             show(stage(opened, picks, name, settings, executor, reporter, overwrite).as_json())
 
 
@@ -345,14 +361,14 @@ def control(
 
     with _session(output) as (reporter, show):
         opened = Project.open(project, mode="r+")
-        with open_executor(cluster) as executor:
+        with open_executor(cluster, reporter.note) as executor:
             show(stage(opened, picks, settings, executor, reporter, selection))
 
 
 @app.command
 def export(
     project: PROJECT,
-    out: Path,
+    out: PlaceField,
     *,
     selection: Annotated[str, Parameter(help="Name of the selection.")],
     settings: Export = ExportSettings(),
@@ -441,7 +457,7 @@ def run(
     set_: Annotated[
         tuple[str, ...], Parameter(name="--set", consume_multiple=False, help="section.key=value; may be given again.")
     ] = (),
-    cluster: Annotated[str | None, Parameter(help="As the job's [cluster] cluster.")] = None,
+    cluster: Annotated[str | None, Parameter(help="As the job's [cluster] kind.")] = None,
     workers: Annotated[int | None, Parameter(help="As the job's [cluster] workers.")] = None,
     output: Output = _DEFAULT_OUTPUT,
 ) -> None:
@@ -460,8 +476,72 @@ def run(
     extra += [f"cluster.workers={workers}"] if workers else []
     with _session(output) as (reporter, show):
         loaded = load_job(job, (*set_, *extra))
-        with open_executor(loaded.cluster if loaded.has_tasks else SERIAL) as executor:
-            show(stage(loaded, executor, reporter))
+        with open_executor(loaded.cluster if loaded.has_tasks else SERIAL, reporter.note) as executor:
+            if loaded.watch is None:
+                show(stage(loaded, executor, reporter))
+                return
+            with _told_to_stop(reporter) as stop:
+                show(stage(loaded, executor, reporter, stop))
+
+
+@app.command
+def watch(
+    source: PlaceField,
+    project: PROJECT,
+    *,
+    watching: Annotated[WatchSettings, Parameter(name="*")] = WatchSettings(),
+    picking: Annotated[WatchPickSettings, Parameter(name="*")] = WatchPickSettings(),
+    settings: Import = ImportSettings(),
+    name: Annotated[str | None, Parameter(help="Name of the picks; default: template or blob.")] = None,
+    cluster: Cluster = _DEFAULT_CLUSTER,
+    output: Output = _DEFAULT_OUTPUT,
+) -> None:
+    """Follow a running session: micrographs are taken in, picked and calibrated as they arrive. Ctrl-C ends it.
+
+    Examples: pickcal watch CtfFind/job003/micrographs_ctf.star p.zarr --templates templates.mrcs --diameter 150;
+    pickcal watch "frames/*.mrc" p.zarr --ctf-table ctf.star --diameter 150 --selection live; later, to go on:
+    pickcal watch CtfFind/job003/micrographs_ctf.star p.zarr
+
+    Parameters
+    ----------
+    source
+        Table of micrographs that grows, or folder of images (or a name with *) with --ctf-table.
+    """
+    from pickcal.stages.watch import Session
+    from pickcal.stages.watch import watch as stage
+
+    with (
+        _session(output) as (reporter, show),
+        open_executor(cluster, reporter.note) as executor,
+        _told_to_stop(reporter) as stop,
+    ):
+        show(
+            stage(
+                Session(
+                    source, project, watching, settings, picking.as_pick(), executor, reporter, name=name, stop=stop
+                )
+            )
+        )
+
+
+@contextmanager
+def _told_to_stop(reporter: TerminalReporter) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C (or SIGTERM) end a watch after its round; the second one interrupts."""
+    told = threading.Event()
+
+    def stop(number: int, _: Any) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+        reporter.note("ending after this round; once more to interrupt it")
+
+    main_thread = threading.current_thread() is threading.main_thread()  # only it may ask for signals
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM) if main_thread}
+    try:
+        yield told.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @app.command
@@ -518,7 +598,7 @@ def _session(output: Output) -> Iterator[tuple[TerminalReporter, Any]]:
             code = SOME_FAILED
         print(json.dumps(_finite(result), allow_nan=False, default=str) if output.json else render(result), flush=True)
 
-    with TerminalReporter(output.quiet) as reporter:
+    with open_log(output.log), TerminalReporter(output.quiet) as reporter:
         yield reporter, show
     if code:
         raise _Exit(code)
@@ -562,12 +642,18 @@ def main(tokens: list[str] | None = None) -> NoReturn:
         errors.print(f"pickcal: {text}", markup=False)
         code = USAGE
     except KeyboardInterrupt:
+        sys.unraisablehook = lambda _: None  # what zarr was about to read is dropped with its loop, and says so
         errors.print(
             "pickcal: interrupted; what is finished is kept, the same command goes on from there", markup=False
         )
         code = INTERRUPTED
-    except OSError as error:
-        if error.errno is None:
+    except Exception as error:
+        if type(error).__module__.startswith("obstore"):
+            from pickcal.stores.objects import plain_error
+
+            errors.print(f"pickcal: {plain_error(error)}", markup=False)
+            sys.exit(REFUSED)
+        if not isinstance(error, OSError) or error.errno is None:
             raise
         advice = "make room and give the same command again" if error.errno == errno.ENOSPC else ""
         parts = (error.strerror, error.filename, advice)

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pickcal.errors import InputError
 from pickcal.settings import (
@@ -22,15 +22,17 @@ from pickcal.settings import (
     SelectSettings,
     Settings,
     SimulateSettings,
+    WatchSettings,
     read_toml,
     validated,
 )
+from pickcal.stores.places import PlaceField
 
 
 class ImportJob(ImportSettings):
     """The `[import]` section of a job file."""
 
-    sources: tuple[Path, ...] = Field(
+    sources: tuple[PlaceField, ...] = Field(
         min_length=1, description="Table of micrographs (RELION, cryoSPARC, CTFFIND, Gctf, CSV), or MRC and TIFF files."
     )
 
@@ -58,7 +60,9 @@ class SelectJob(SelectSettings):
 class ExportJob(ExportSettings):
     """The `[export]` section of a job file."""
 
-    path: Path = Field(description="Folder (RELION, crYOLO, EMAN) or file (cryoSPARC, Topaz, CSV, Parquet) to write.")
+    path: PlaceField = Field(
+        description="Folder (RELION, crYOLO, EMAN) or file (cryoSPARC, Topaz, CSV, Parquet) to write."
+    )
 
 
 class EvaluateJob(EvaluateSettings):
@@ -67,15 +71,20 @@ class EvaluateJob(EvaluateSettings):
     truth: Path = Field(description="STAR file of true particles or hand picks.")
 
 
+class WatchJob(WatchSettings):
+    """The `[watch]` section of a job file: the source of `[import]` is followed while a session runs."""
+
+
 class Job(Settings):
     """A whole job file: what `pickcal run` does, stage by stage; sections left out are not run."""
 
-    project: Path = Field(description="The project store, a folder ending in .zarr.")
+    project: PlaceField = Field(description="The project store: a folder ending in .zarr, or its URL.")
     picks: Name | None = Field(None, description="Name of the picks; default: the method of picking, or 'imported'.")
     report: Path | None = Field(None, description="HTML report to write.")
     cluster: ClusterSettings = ClusterSettings()
     simulate: SimulateSettings | None = None
     import_: ImportJob | None = Field(None, alias="import")
+    watch: WatchJob | None = None
     import_picks: ImportPicksJob | None = None
     pick: Annotated[PickSettings, Field(discriminator="method")] | None = None
     score: ScoreJob | None = None
@@ -83,6 +92,18 @@ class Job(Settings):
     select: SelectJob | None = None
     export: ExportJob | None = None
     evaluate: EvaluateJob | None = None
+
+    @model_validator(mode="after")
+    def _watched(self) -> Job:
+        if self.watch is None:
+            return self
+        if self.import_ is None or len(self.import_.sources) != 1 or self.import_.tables_only:
+            raise ValueError("watch: expected one source with its images in [import], which is followed")
+        if self.pick is None:
+            raise ValueError("watch: expected a [pick] section: what is followed is picked on the way")
+        if self.import_picks is not None or self.score is not None:
+            raise ValueError("watch: expected neither [import_picks] nor [score] beside it; run them once it has ended")
+        return self
 
     @property
     def picks_name(self) -> str:

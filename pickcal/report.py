@@ -29,6 +29,7 @@ from pickcal.report_probability import (
 )
 from pickcal.schema import Status
 from pickcal.selection import REASONS
+from pickcal.stages.history import history, words
 from pickcal.stages.import_picks import PROGRAMS
 from pickcal.stages.select import selections_of
 
@@ -117,6 +118,7 @@ def report_content(project: Project, plots: Path | None = None, saved: list[Path
         "failures": failures[:MOST_ROWS],
         "failure_count": len(failures),
         "groups": [_picks_content(project, name, micrographs, names, plots, keep) for name in project.names("picks")],
+        "runs": _runs(project),
         "settings": _settings(project),
     }
 
@@ -146,6 +148,28 @@ def _source_size(micrographs: xr.Dataset) -> list[tuple[str, str]]:
     texts = [f"{rows} rows × {columns} columns" for rows, columns in found[order][:MOST_SIZES]]
     more = len(found) - len(texts)
     return [("Source size", "; ".join(texts) + (f"; and {more} others" if more else ""))]
+
+
+def _runs(project: Project) -> list[dict[str, Any]]:
+    """Rows of what the event records say of every stage that ran in batches."""
+    rows = []
+    for group in ("micrographs", *(f"picks/{name}" for name in project.names("picks"))):
+        past = history(project, group)
+        if past is None:
+            continue
+        said = words(project, group, past)
+        each = said["seconds_per_micrograph"]
+        rows.append(
+            {
+                **{key: said[key] for key in ("stage", "running", "batches", "workers")},
+                "rate": _number(said["micrographs_per_minute"], ".4g"),
+                "each": "–" if each is None else f"{each:.3g}",
+                "memory": said["peak_memory_mb"] or "–",
+                "slowest": ", ".join(f"{item['micrograph']} ({item['seconds']:.3g} s)" for item in said["slowest"]),
+                "reasons": list(said["failures_by_reason"].items()),
+            }
+        )
+    return rows
 
 
 def _spread(values: Any, unit: str) -> str:

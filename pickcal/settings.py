@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pickcal.errors import InputError, MissingFileError
+from pickcal.stores.places import PlaceField
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
@@ -93,7 +94,7 @@ class ImportSettings(Settings):
     source_pixel_size: float | None = Field(
         None, gt=0, description="Pixel size of the source files, Å; overrules STAR file and headers."
     )
-    root: Path | None = Field(None, description="Folder that the names in the STAR file are relative to.")
+    root: PlaceField | None = Field(None, description="Folder that the names in the STAR file are relative to.")
     clip: float = Field(6.0, ge=3, description="Pixels further than this many standard deviations are clipped.")
     batch: int | None = Field(
         None, ge=1, description="Micrographs per task and chunk; default: a sixteenth of all, at most 16."
@@ -170,7 +171,7 @@ class TemplateSettings(FilterSettings):
     """Picking with 2D images or with projections of a 3D map."""
 
     method: Annotated[Literal["template"], Parameter(show=False)] = Field("template", description="Kind of picking.")
-    templates: Path = Field(
+    templates: PlaceField = Field(
         description="Stack of 2D templates (.mrcs), or a 3D map (.mrc) to project; white particles."
     )
     diameter: float = Field(ge=20, le=5000, description="Particle diameter, Å; sets mask, distances and borders.")
@@ -197,7 +198,7 @@ class ScoreSettings(Settings):
     """Scoring at given coordinates: with templates, or without with a disc and a ring of the particle's diameter."""
 
     diameter: float = Field(ge=20, le=5000, description="Particle diameter, Å; sets mask, power disc and blobs.")
-    templates: Path | None = Field(
+    templates: PlaceField | None = Field(
         None,
         description="Stack of 2D templates (.mrcs), or a 3D map (.mrc) to project; white particles; "
         "default: blobs of the diameter.",
@@ -262,6 +263,68 @@ class ScoreSettings(Settings):
 
 
 PickSettings = BlobSettings | TemplateSettings
+
+
+class WatchSettings(Settings):
+    """How a running session is followed."""
+
+    interval: float = Field(10.0, gt=0, le=3600, description="Seconds between two looks at the source.")
+    settle: float = Field(
+        5.0, ge=0, le=3600, description="Seconds for which a file and its row of the table must have been the same."
+    )
+    patience: float | None = Field(
+        None, ge=0, description="End when nothing new came for so many seconds; default: not before Ctrl-C."
+    )
+    first: int = Field(
+        8, ge=1, description="Begin when so many micrographs are there: they set filters and masks for the session."
+    )
+    most: int = Field(64, ge=1, description="Micrographs taken in at once before they are shown.")
+    refit: float = Field(
+        1.25,
+        ge=1,
+        description="Fit the calibration anew when there are so many times the micrographs that it was made of.",
+    )
+    ctf_table: PlaceField | None = Field(None, description="For a folder of images: table with their CTF.")
+    selection: Name | None = Field(
+        None, description="Selection to keep up to date, as 'pickcal select --auto' makes it."
+    )
+
+
+class WatchPickSettings(Settings):
+    """What to pick with on the way; a job file has more to choose from."""
+
+    diameter: float | None = Field(
+        None, ge=20, le=5000, description="Particle diameter, Å; default: go on with the picks that the project holds."
+    )
+    templates: PlaceField | None = Field(
+        None,
+        description="Stack of 2D templates (.mrcs), or a 3D map (.mrc) to project; default: blobs of the diameter.",
+    )
+    template_pixel_size: float | None = Field(
+        None, gt=0, description="Pixel size of the templates, Å; default: header."
+    )
+    rotation_step: float = Field(5.0, ge=0.5, le=90, description="In-plane rotation step of the templates, degrees.")
+
+    def as_pick(self) -> PickSettings | None:
+        """Give the settings of the picking; None where no diameter is given.
+
+        Raises
+        ------
+        InputError
+            If there are templates without a diameter.
+        """
+        if self.diameter is None:
+            if self.templates is not None:
+                raise InputError("diameter: expected the particle diameter beside the templates, in Å; got none")
+            return None
+        if self.templates is None:
+            return BlobSettings(diameter_min=self.diameter, diameter_max=self.diameter)
+        return TemplateSettings(
+            templates=self.templates,
+            diameter=self.diameter,
+            template_pixel_size=self.template_pixel_size,
+            rotation_step=self.rotation_step,
+        )
 
 
 Covariate = Literal[
@@ -379,17 +442,78 @@ class EvaluateSettings(Settings):
 class ClusterSettings(Settings):
     """Where tasks run."""
 
-    cluster: str = Field(
+    kind: Annotated[str, Parameter(name="--cluster")] = Field(
         "local",
-        description="'local' (processes on this machine), 'serial', or the address of a Dask scheduler.",
+        description="'local' (processes on this machine), 'serial', the address of a Dask scheduler, 'slurm', 'pbs', "
+        "'lsf', 'kubernetes', 'aws', 'gcp' or 'azure'.",
     )
-    workers: int | None = Field(None, ge=1, description="Worker processes of the local cluster; default: all cores.")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="Worker processes; the most of them with --workers-min. Default: all cores, elsewhere 1.",
+    )
+    workers_min: int | None = Field(
+        None, ge=0, description="Scale between this number of workers and --workers with the work that is left."
+    )
+    memory: str | None = Field(
+        None,
+        pattern=r"^[0-9]+(\.[0-9]+)? ?([kKMGT]i?)?B$",
+        description="Memory of one worker, such as '4 GB'; default: an even share of this machine, elsewhere 4 GB.",
+    )
+    wait: float = Field(
+        300.0, gt=0, description="Seconds without any worker, or without the scheduler, after which a job gives up."
+    )
+    batch_limit: float = Field(
+        3600.0, gt=0, description="Seconds after which a batch that does not end is taken from its worker."
+    )
+    listen: str | None = Field(
+        None,
+        description="Address or network interface at which the scheduler listens for workers on other machines; "
+        "default: this machine only.",
+    )
+    tls_ca: Path | None = Field(None, description="TLS: file of the authority that signed the certificates.")
+    tls_cert: Path | None = Field(None, description="TLS: certificate file.")
+    tls_key: Path | None = Field(None, description="TLS: file of the certificate's key.")
+    options: Annotated[dict[str, Any], Parameter(parse=False)] = Field(
+        default_factory=dict, description="Job files: further settings of the kind, such as queue, account, image."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, values: Any) -> Any:
+        """Take `cluster` for `kind`, as the flag is called, and `kind = "address"` with the address beside it."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if "cluster" in values:
+            values["kind"] = values.pop("cluster")
+        if values.get("kind") == "address":
+            if not isinstance(values.get("address"), str):
+                raise ValueError('cluster: kind = "address" expects address = "tcp://host:8786" beside it')
+            values["kind"] = values.pop("address")
+        return values
 
     @model_validator(mode="after")
-    def _kind(self) -> ClusterSettings:
-        if self.cluster not in ("local", "serial") and "://" not in self.cluster:
-            raise ValueError("cluster: expected 'local', 'serial' or an address such as tcp://host:8786")
+    def _consistent(self) -> ClusterSettings:
+        if "://" not in self.kind and self.kind not in cluster_kinds():
+            raise ValueError(
+                f"cluster: expected 'local', 'serial' or an address such as tcp://host:8786, or one of "
+                f"{', '.join(kind for kind in cluster_kinds() if kind not in ('local', 'serial'))}, got {self.kind!r}"
+            )
+        if self.workers_min is not None and self.workers is None:
+            raise ValueError("workers_min: expected workers, the largest number, as well")
+        if self.workers_min is not None and self.workers is not None:
+            _ordered(self, "workers_min", "workers")
+        given = [name for name in ("tls_ca", "tls_cert", "tls_key") if getattr(self, name) is not None]
+        if given and len(given) < 3:
+            raise ValueError(f"tls: expected tls_ca, tls_cert and tls_key together, got only {', '.join(given)}")
         return self
+
+
+def cluster_kinds() -> tuple[str, ...]:
+    """Kinds of clusters: the modules of `pickcal.engine.clusters`, one each."""
+    folder = Path(__file__).parent / "engine" / "clusters"
+    return tuple(sorted(path.stem for path in folder.glob("[a-z]*.py") if path.stem != "address"))
 
 
 Model = TypeVar("Model", bound=Settings)

@@ -6,17 +6,83 @@ Beside this module only `project` and `columns` call zarr.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.core.indexing import LazilyIndexedArray
+from zarr.abc.buffer import Buffer
+from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
+from zarr.storage import LocalStore, ObjectStore
 
 from pickcal.schema import Variable
 
 ROWS_PER_CHUNK = 4096
+
+
+class _Objects(ObjectStore[Any]):
+    """Zarr's store over obstore, which looks before it writes what is to be there already.
+
+    The client does not send a conditional request again that got no answer; and who makes a group here holds the lock
+    of the project, or is the only one to write it.
+    """
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write an object unless there is one."""
+        if not await self.exists(key):
+            await self.set(key, value)
+
+
+def zarr_store(backing: Any, read_only: bool = False) -> Store:
+    """Open what a home gives (`stores.homes.Backing`) as a store of Zarr: a folder, or a client of obstore."""
+    if isinstance(backing, Path):
+        return LocalStore(backing, read_only=read_only)
+    return _Objects(backing, read_only=read_only)
+
+
+def lazy_dataset(
+    arrays: Mapping[str, zarr.Array[Any]], attributes: Mapping[str, Any], count: int | None = None
+) -> xr.Dataset:
+    """Arrays of a group as a dataset that loads lazily, as `xarray.open_dataset` gives it.
+
+    Parameters
+    ----------
+    arrays
+        The arrays.
+    attributes
+        Attributes of the dataset.
+    count
+        Rows along `micrograph` that are to be seen. Arrays may hold more: a project that grows makes them longer one
+        after the other, and a dataset of arrays of different lengths could not be opened. Default: that of `status`.
+    """
+    if count is None and "status" in arrays:
+        count = arrays["status"].shape[0]
+    variables = {}
+    for name, array in arrays.items():
+        dims = dims_of(array)
+        data = LazilyIndexedArray(ZarrArrayWrapper(array))  # type: ignore[no-untyped-call]
+        variable = xr.Variable(dims, data, array.attrs.asdict())
+        if count is not None and "micrograph" in dims and variable.sizes["micrograph"] > count:
+            variable = variable.isel(micrograph=slice(count))
+        variables[name] = variable
+    return xr.Dataset(variables, attrs=attributes)
+
+
+def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """Names of the dimensions of an array."""
+    return tuple(str(name) for name in getattr(array.metadata, "dimension_names", None) or ())
+
+
+def lengthen(array: zarr.Array[Any], count: int) -> None:
+    """Make an array longer along `micrograph`, if it is shorter; nothing that is stored is touched."""
+    dims = dims_of(array)
+    if "micrograph" in dims and array.shape[axis := dims.index("micrograph")] < count:
+        array.resize(tuple(count if i == axis else n for i, n in enumerate(array.shape)))
 
 
 def compressor() -> BloscCodec:
@@ -57,14 +123,31 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 
 def create_arrays(
-    group: zarr.Group, variables: Mapping[str, Variable], sizes: Mapping[str, int], batch: int | None
+    group: zarr.Group,
+    variables: Mapping[str, Variable],
+    sizes: Mapping[str, int],
+    batch: int | None,
+    by_driver: frozenset[str] = frozenset(),
 ) -> None:
-    """Make the arrays of declared variables, chunked along their first dimension by the batch, or in one chunk."""
+    """Make the arrays of declared variables, chunked along their first dimension by the batch, or in one chunk.
+
+    Parameters
+    ----------
+    group, variables, sizes
+        Where, which, and the lengths of their dimensions.
+    batch
+        Micrographs per task; None: one chunk for everything.
+    by_driver
+        Variables that no task writes: their chunks hold about `ROWS_PER_CHUNK` micrographs, so that a large project
+        is not made of many small files.
+    """
     for name, variable in variables.items():
         shape = tuple(sizes[dim] for dim in variable.dims)
         chunks = list(max(1, n) for n in shape)
         if batch is not None:
             chunks[0] = 1 if name == "image" else batch
+            if name in by_driver:
+                chunks[0] = batch * max(1, ROWS_PER_CHUNK // batch)
         compressors: Any = "auto" if variable.dtype is str else compressor()
         array = group.create_array(
             name,

@@ -128,3 +128,24 @@ def dask_executor():
     """One local cluster of two processes for all tests that only need a cluster."""
     with open_executor(ClusterSettings(workers=2)) as executor:
         yield executor
+
+
+@pytest.fixture(scope="session")
+def _s3_server():
+    pytest.importorskip("moto", reason="moto is not installed: no S3-compatible server to test with")
+    from object_store import S3
+
+    server = S3()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(_s3_server, monkeypatch):
+    """A running S3-compatible server, with its address and keys in the environment."""
+    from object_store import ENVIRONMENT
+
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": _s3_server.address}.items():
+        monkeypatch.setenv(name, value)
+    yield _s3_server
+    _s3_server.faults(0)

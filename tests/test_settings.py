@@ -133,7 +133,7 @@ def test_a_job_file_is_read(job):
     assert isinstance(read.pick, TemplateSettings) and read.pick.diameter == 150
     assert read.select.min_ncc == 0.3 and read.select.name == "selected"
     assert read.calibrate is None and read.export is None
-    assert read.picks_name == "template" and read.cluster.cluster == "local"
+    assert read.picks_name == "template" and read.cluster.kind == "local"
 
 
 def test_overrides_replace_and_add(job):
@@ -153,7 +153,7 @@ def test_overrides_replace_and_add(job):
     assert read.import_.pixel_size == 6 and read.pick.diameter == 180 and read.pick.ctf is False
     assert read.select.exclude == ("a.mrc", "b.mrc") and read.select.min_ncc == 0.3
     assert read.calibrate.degree == 2 and read.picks_name == "mine"
-    assert read.project == Path("other.zarr") and read.cluster.cluster == "tcp://host:8786"
+    assert read.project == Path("other.zarr") and read.cluster.kind == "tcp://host:8786"
 
 
 def test_an_override_may_change_the_method(job):

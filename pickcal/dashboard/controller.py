@@ -30,6 +30,8 @@ from pickcal.errors import ProjectError
 from pickcal.plots.images import ordinary_by_defocus
 from pickcal.settings import SelectSettings
 from pickcal.stages.select import Judge, thresholds_of
+from pickcal.stores.homes import Home, home_of
+from pickcal.stores.places import Url
 
 Key = tuple[str, Method, SelectSettings]
 
@@ -63,9 +65,9 @@ class Inspector(Facts):
         If there is no project at `path`, or the truth is of other micrographs.
     """
 
-    def __init__(self, path: Path | str, truth: Path | None = None, read_only: bool = False) -> None:
+    def __init__(self, path: Path | Url | str, truth: Path | None = None, read_only: bool = False) -> None:
         super().__init__(path)
-        self.made = _made(self.project.path)
+        self.made = _made(self.project.home)
         self.read_only = read_only
         self.background = Background()
         self.drafts = Drafts(self.project.path, read_only)
@@ -273,7 +275,7 @@ def cache_folder() -> Path | None:
 _SHARED: dict[tuple[str, str, bool], Inspector] = {}
 
 
-def shared_inspector(path: Path | str, truth: Path | None = None, read_only: bool = False) -> Inspector:
+def shared_inspector(path: Path | Url | str, truth: Path | None = None, read_only: bool = False) -> Inspector:
     """Give all visitors of one server the same inspector, and a new one when the project was made anew.
 
     Raises
@@ -281,9 +283,10 @@ def shared_inspector(path: Path | str, truth: Path | None = None, read_only: boo
     MissingFileError, ProjectError, InputError
         As `Inspector`.
     """
-    key = (str(Path(path).resolve()), str(truth or ""), read_only)
+    home = home_of(path)
+    key = (str(home.place.resolve()), str(truth or ""), read_only)
     found = _SHARED.get(key)
-    if found is None or found.made != _made(Path(path)):
+    if found is None or found.made != _made(home):
         if found is not None:
             found.background.close()
         _SHARED[key] = found = Inspector(path, truth, read_only)
@@ -296,10 +299,6 @@ def close_shared() -> None:
         _SHARED.popitem()[1].background.close()
 
 
-def _made(path: Path) -> tuple[int, int] | None:
+def _made(home: Home) -> tuple[object, ...] | None:
     """Which project it is: one that was imported anew is another."""
-    try:
-        stat = (path / "micrographs" / "zarr.json").stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+    return home.mark("micrographs/zarr.json")

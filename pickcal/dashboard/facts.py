@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
@@ -25,6 +24,7 @@ from pickcal.plots.style import UM, png
 from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
 from pickcal.stages.select import selections_of
+from pickcal.stores.places import Url
 
 Floats = NDArray[np.floating]
 
@@ -48,7 +48,7 @@ class Facts:
         If there is no project at `path`.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | Url | str) -> None:
         self.project = Project.open(path)
         self._lock = RLock()
         self._stamps: dict[str, tuple[float, dict[str, tuple[object, ...]]]] = {}
@@ -186,10 +186,12 @@ class Facts:
         """As `stamps`, but look at the disk now."""
         with self._lock:
             before = self._stamps.get(picks, (0.0, {}))[1]
-            found = stamps(self.project.path, picks)
+            found = stamps(self.project, picks)
             self._stamps[picks] = (time.monotonic(), found)
             if before and before["picks"] != found["picks"]:
                 self._forget(picks)
+                for name in ("micrographs", "defocus"):  # a project that grows has more of them now
+                    self.__dict__.pop(name, None)
             return found
 
     def _forget(self, picks: str) -> None:
@@ -238,23 +240,24 @@ class Facts:
         return draw(*thinned_scores(self.project, picks, fit))
 
 
-def stamps(path: Path, picks: str) -> dict[str, tuple[object, ...]]:
+GROWN = "micrographs/status/zarr.json"
+"""Written anew when micrographs of a running session are shown."""
+
+
+def stamps(project: Project, picks: str) -> dict[str, tuple[object, ...]]:
     """When the picks and their calibration, the status of their micrographs, and the selections were written last."""
     places = {
         "picks": [
             f"picks/{picks}/zarr.json",
             f"calibration/{picks}/zarr.json",
             f"calibration/{picks}/mixture/zarr.json",
+            GROWN,
         ],
-        "finished": [f"picks/{picks}/status/c", f"picks/{picks}/status/zarr.json"],
-        "saved": ["selection/*/zarr.json"],
+        "finished": [f"picks/{picks}/status/c", f"picks/{picks}/status/zarr.json", GROWN],
+        "grown": [GROWN],
     }
-    out: dict[str, tuple[object, ...]] = {}
-    for what, patterns in places.items():
-        found: list[object] = []
-        for place in sorted(place for pattern in patterns for place in path.glob(pattern)):
-            with suppress(FileNotFoundError):  # a group that is being replaced
-                stat = place.stat()
-                found.append((str(place), stat.st_mtime_ns, stat.st_ino))
-        out[what] = tuple(found)
-    return out
+    marks = {name: project.home.mark(name) for name in dict.fromkeys(n for names in places.values() for n in names)}
+    found: dict[str, tuple[object, ...]] = {"saved": project.home.marks("selection")}
+    for what, names in places.items():
+        found[what] = tuple((name, *mark) for name in names if (mark := marks[name]) is not None)
+    return found

@@ -224,7 +224,8 @@ class Session(Deciding):
     def _follow_changes(self, changes: set[str]) -> None:
         if "picks" in changes:
             self.inspector.require(self.picks)
-            self.say("These picks were calibrated or picked anew; counts and plots are of what is there now.")
+            if "grown" not in changes:
+                self.say("These picks were calibrated or picked anew; counts and plots are of what is there now.")
             if self.method not in self.methods:
                 self._history = History(Decisions(self.methods[0], thresholds_only(self.settings, self.methods[0])))
             self._reload()

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-import functools
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from threadpoolctl import threadpool_limits
+import psutil
 
-from pickcal.errors import InputError, PickcalError
+from pickcal.engine.calls import Failed, Measure, explain, measured, too_small, whoami
+from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-WORKER_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+__all__ = ["Executor", "Outcome", "SerialExecutor", "explain", "open_executor"]
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[T, R]):
-    """What became of one task: its result, or the reason why there is none."""
+    """What became of one task: its result, or the reason why there is none; and where and when it ran, if known."""
 
     task: T
     result: R | None = None
     error: str | None = None
+    measure: Measure | None = None
 
 
 class Executor(Protocol):
     """Anything that runs tasks."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """Worker processes there are now, at least 1."""
+        ...
+
+    def require(self, memory: int) -> None:
+        """Refuse to run tasks that need this memory in bytes, unless every worker has it.
+
+        Raises
+        ------
+        InputError
+            Naming the worker that has less. Workers that come later are held to it too.
+        """
+        ...
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[Outcome[T, R]]:
         """Call `function` on every task and yield outcomes in the order of completion.
@@ -47,129 +60,44 @@ class SerialExecutor:
 
     workers = 1
 
+    def require(self, memory: int) -> None:
+        """See `Executor.require`; this machine's memory counts."""
+        if memory > psutil.virtual_memory().total:
+            raise InputError(too_small(whoami(), psutil.virtual_memory().total, memory))
+
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[Outcome[T, R]]:
         """See `Executor.run`."""
         for task in tasks:
             try:
-                result = single_threaded(function, task)
-            except Exception as error:
-                yield Outcome(task, error=explain(error))
+                done = measured(function, task)
+            except Failed as error:
+                yield Outcome(task, error=error.text, measure=error.measure)
             else:
-                yield Outcome(task, result)
+                yield Outcome(task, done.result, measure=done.measure)
 
 
-class DaskExecutor:
-    """Runs tasks on a Dask cluster.
-
-    A task whose worker died is submitted once more, alone, under a new key: what kills its worker again is
-    reported, and its neighbours are not blamed.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-        self.workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-
-    def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[Outcome[T, R]]:
-        """See `Executor.run`."""
-        bereaved: list[T] = []
-        for task, outcome in self._submit(function, list(tasks)):
-            if outcome is None:
-                bereaved.append(task)
-            else:
-                yield outcome
-        for task in bereaved:
-            for _, outcome in self._submit(function, [task]):
-                yield outcome or Outcome(task, error="the worker process died on this batch, twice (out of memory?)")
-
-    def _submit(self, function: Callable[[T], R], tasks: list[T]) -> Iterator[tuple[T, Outcome[T, R] | None]]:
-        from distributed import KilledWorker, as_completed
-
-        call = functools.partial(single_threaded, function)
-        run = uuid.uuid4().hex[:8]
-        futures = {
-            self.client.submit(call, task, key=f"pickcal-{run}-{i}", pure=False, retries=2): task
-            for i, task in enumerate(tasks)
-        }
-        try:
-            for future in as_completed(list(futures)):
-                task = futures.pop(future)
-                error = future.exception()
-                if error is None:
-                    yield task, Outcome(task, future.result())
-                elif isinstance(error, KilledWorker):
-                    yield task, None
-                else:
-                    yield task, Outcome(task, error=explain(error))
-                future.release()
-        finally:
-            for future in futures:
-                future.cancel()
-
-
-def single_threaded(function: Callable[[T], R], task: T) -> R:
-    """Call `function(task)` with one BLAS thread: parallelism comes from tasks, and sums keep their order."""
-    with threadpool_limits(1):
-        return function(task)
-
-
-def explain(error: BaseException) -> str:
-    """One line for an error: a user error's own words, else type and message."""
-    if isinstance(error, PickcalError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        name = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{name}"
-    return f"{type(error).__name__}: {error}"
+def _silent(_: str) -> None:
+    """Say nothing."""
 
 
 @contextmanager
-def open_executor(settings: ClusterSettings) -> Iterator[Executor]:
+def open_executor(settings: ClusterSettings, note: Callable[[str], None] = _silent) -> Iterator[Executor]:
     """Open the executor that the settings ask for and close it afterwards.
 
     Parameters
     ----------
     settings
-        Kind of cluster and number of workers.
+        Kind of cluster, workers, limits.
+    note
+        Told the address of Dask's dashboard, and what a user should know of the cluster.
 
     Raises
     ------
     InputError
-        If the scheduler's address does not answer within 20 s.
+        If the cluster cannot be had: nothing answers at the address, a package is missing, options are wrong, no
+        worker comes in time, or workers have another version of pickcal.
     """
-    if settings.cluster == "serial":
-        yield SerialExecutor()
-        return
-    from distributed import Client
+    from pickcal.engine.clusters import opened
 
-    if settings.cluster != "local":
-        try:
-            client = Client(settings.cluster, timeout="20s")
-        except (OSError, TimeoutError, ValueError) as error:
-            raise InputError(
-                f"{settings.cluster}: expected a running Dask scheduler, found none ({explain(error)}); "
-                "start one with 'dask scheduler', or leave --cluster out to use this machine"
-            ) from None
-        with client:
-            yield DaskExecutor(client)
-        return
-    with _local_cluster(settings.workers) as cluster, Client(cluster) as client:
-        yield DaskExecutor(client)
-
-
-def _local_cluster(workers: int | None) -> Any:
-    import logging
-
-    from dask.system import CPU_COUNT
-    from distributed import LocalCluster
-
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-    return LocalCluster(
-        n_workers=workers or CPU_COUNT,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        env=dict.fromkeys(WORKER_THREADS, "1"),
-        preload=["pickcal.engine.worker"],
-        silence_logs=logging.CRITICAL,
-    )
+    with opened(settings, note) as executor:
+        yield executor

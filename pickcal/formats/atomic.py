@@ -9,6 +9,51 @@ from pathlib import Path
 
 from pickcal.errors import InputError
 
+LONGEST_NAME = 255
+"""Bytes of a file name that file systems take."""
+
+
+class Within:
+    """Files below a folder whose names come from tables: none of them leads out of it.
+
+    Parameters
+    ----------
+    folder
+        What is written to. It may be a link itself; links below it that lead out are not followed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._inside: set[Path] = set()
+
+    def file(self, name: str, of: str) -> Path:
+        """Path of a file.
+
+        Parameters
+        ----------
+        name
+            Name relative to the folder.
+        of
+            The micrograph that it is of, for messages.
+
+        Raises
+        ------
+        InputError
+            If the file would not be in the folder, or cannot have this name.
+        """
+        path = self.folder / name
+        if "\0" in name or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+            raise InputError(f"micrograph {of[:60]!r}: no file can have its name; rename it in the table")
+        if path.parent not in self._inside:
+            root = self.folder.resolve()
+            if not path.parent.resolve().is_relative_to(root):
+                raise InputError(
+                    f"micrograph {of!r}: its file would be written to {path.parent.resolve()}, which is not in {root}; "
+                    "remove the link there, or choose another folder"
+                )
+            self._inside.add(path.parent)
+        return path
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pickcal.errors import InputError
-from pickcal.formats.atomic import atomic_path
+from pickcal.formats.atomic import Within, atomic_path
 from pickcal.formats.boxes import BOX_COLUMNS
 from pickcal.formats.delimited_write import delimited
 from pickcal.formats.foreign import Column, ExportBlock, rows_of
@@ -135,12 +135,12 @@ def write_files(
     InputError
         If two micrographs would share a file, or one comes twice.
     """
-    stems, files = Stems(), dict[Path, None]()
+    stems, files, within = Stems(), dict[Path, None](), Within(out)
     for block in blocks:
         columns = columns_of(block)
         edges = np.searchsorted(block.index, np.arange(len(block.micrographs) + 1))
         for n, name in enumerate(block.micrographs["name"]):
-            file = out / f"{stems.of(str(name))}{suffix}"
+            file = within.file(f"{stems.of(str(name))}{suffix}", str(name))
             if file in files:
                 raise InputError(f"{file}: micrograph {name} comes twice; give all its picks at once")
             if edges[n] == edges[n + 1]:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pickcal.errors import InputError
-from pickcal.formats.atomic import atomic_path
+from pickcal.formats.atomic import Within, atomic_path
 from pickcal.formats.foreign import Column, ExportBlock, categorical
 from pickcal.formats.relion_write import FIT, micrograph_tables, pipeline_stem, write_micrographs_star
 from pickcal.formats.star import write_star
@@ -108,6 +108,7 @@ class AutopickFiles:
     def __init__(self, out: Path, suffix: str, root: Path | None = None) -> None:
         self.out, self.suffix, self.root = out, suffix, root
         self.written: list[Path] = []
+        self._within = Within(out)
         self._owners: dict[Path, str] = {}
         self._index: list[tuple[str, str]] = []
 
@@ -115,7 +116,7 @@ class AutopickFiles:
         """Write the files of some micrographs."""
         files = []
         for name in block.micrographs["name"]:
-            file = self.out / f"{pipeline_stem(name)}_{self.suffix}.star"
+            file = self._within.file(f"{pipeline_stem(name)}_{self.suffix}.star", str(name))
             if file in self._owners:
                 raise InputError(
                     f"{file}: micrographs {self._owners[file]} and {name} would share this file by RELION's naming "

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.engine.executors import Executor
+import pickcal
+from pickcal.engine.executors import Executor, Outcome
+from pickcal.engine.journal import BatchRecord, Journal
+from pickcal.engine.laps import laps
+from pickcal.engine.lease import Lease, held
 from pickcal.engine.progress import Reporter
 from pickcal.errors import ProjectError
 from pickcal.project import Project, stage_counts
@@ -78,9 +84,9 @@ def pending(project: Project, group: str) -> NDArray[np.bool_]:
     return np.asarray((status == Status.PENDING) | mended)
 
 
-def batches_left(project: Project, group: str) -> list[tuple[int, int]]:
-    """Batches that hold a micrograph not yet done; failed ones are tried again."""
-    left = pending(project, group) | (project.done(group) == Status.FAILED)
+def batches_left(project: Project, group: str, again: bool = True) -> list[tuple[int, int]]:
+    """Batches that hold a micrograph not yet done; failed ones are tried again unless told otherwise."""
+    left = pending(project, group) | (again & (project.done(group) == Status.FAILED))
     return [(start, stop) for start, stop in project.batches() if left[start:stop].any()]
 
 
@@ -92,39 +98,145 @@ def run_batches(
     tasks: Sequence[Task],
     executor: Executor,
     reporter: Reporter,
+    memory: int = 0,
 ) -> StageResult:
-    """Run tasks that each write their own batch, and mark what a lost task left behind.
+    """Run tasks that each write their own batch, keep a record of each, and mark what a lost task left behind.
+
+    Parameters
+    ----------
+    project, group, stage
+        What is written, and the stage's name for people.
+    function
+        Called with a task, on a worker.
+    tasks
+        Batches to run; none of them twice.
+    executor, reporter
+        Where tasks run and who is told.
+    memory
+        Bytes that a worker needs for one of the tasks; see `pickcal.stages.memory`.
 
     Raises
     ------
     ProjectError
-        If the disk is full: what is written stays valid and the same command continues.
+        If another job works on the group, or the disk is full: what is written stays valid and the same command
+        continues.
+    InputError
+        If a worker has too little memory, or the cluster goes away.
     """
     began = time.monotonic()
-    before = project.done(group)
-    reporter.start(stage, sum(task.stop - task.start for task in tasks))
-    for outcome in executor.run(function, tasks):
-        task = outcome.task
-        if outcome.error is not None:
-            _mark_failed(project, group, task, outcome.error)
-        reporter.advance(task.stop - task.start)
-    reporter.finish()
+    with held(project.path, group) as lease:
+        before = project.done(group)
+        if tasks:
+            _run(project, group, stage, function, tasks, executor, reporter, memory, lease)
+        else:
+            reporter.start(stage, 0)
+            reporter.finish()
     status = project.done(group)
     counts = stage_counts(status)
-    names = project.read("micrographs", "name")
-    errors = project.read(group, "error")
     ran = sum(int((before[t.start : t.stop] != Status.DONE).sum()) for t in tasks)
     return StageResult(
         stage=stage,
         group=group,
         ran=ran,
         seconds=time.monotonic() - began,
-        errors=tuple((str(names[i]), str(errors[i])) for i in np.flatnonzero(status == Status.FAILED)),
+        errors=tuple(failures(project, group, status)),
         done=counts["done"],
         failed=counts["failed"],
         skipped=counts["skipped"],
         pending=counts["pending"],
     )
+
+
+def _run(
+    project: Project,
+    group: str,
+    stage: str,
+    function: Callable[[Task], None],
+    tasks: Sequence[Task],
+    executor: Executor,
+    reporter: Reporter,
+    memory: int,
+    lease: Lease,
+) -> None:
+    executor.require(memory)
+    journal = Journal(project.path, stage, group, project.group_mark(group))
+    total = sum(task.stop - task.start for task in tasks)
+    journal.begin(
+        micrographs=total, batches=len(tasks), workers=executor.workers, pickcal=pickcal.__version__, memory=memory
+    )
+    reporter.start(stage, total)
+    how = "stopped"
+    try:
+        for outcome in executor.run(partial(_reported, function, str(project.path.absolute()), group), tasks):
+            lease.check()
+            task = outcome.task
+            journal.batch(_record(outcome))
+            if outcome.error is not None:
+                _mark_failed(project, group, task, outcome.error)
+            reporter.advance(task.stop - task.start)
+        how = "finished"
+    finally:
+        journal.end(how=how)
+    reporter.finish()
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What a worker tells of a batch that it has written.
+
+    Attributes
+    ----------
+    statuses
+        Status of each micrograph, one digit each.
+    reasons
+        How many micrographs failed for each reason.
+    slowest, seconds
+        The micrograph that took longest and its seconds; -1 and 0 if the stage does not say when it begins one.
+    """
+
+    statuses: str
+    reasons: dict[str, int]
+    slowest: int
+    seconds: float
+
+
+def _reported(function: Callable[[Task], None], path: str, group: str, task: Task) -> BatchReport:
+    """Run a task on a worker and read back what it has written."""
+    with laps() as measured:
+        function(task)
+    project = Project.open(path)
+    status = project.read(group, "status", task.start, task.stop)
+    reasons: Counter[str] = Counter()
+    if (status == Status.FAILED).any():
+        errors = project.read(group, "error", task.start, task.stop)
+        reasons.update(str(reason) for reason in errors[status == Status.FAILED])
+    slowest, seconds = measured.slowest()
+    return BatchReport("".join(str(int(one)) for one in status), dict(reasons), slowest, seconds)
+
+
+def _record(outcome: Outcome[Task, BatchReport]) -> BatchRecord:
+    task, report, measure = outcome.task, outcome.result, outcome.measure
+    ran = {} if measure is None else asdict(measure)
+    if report is None:
+        return BatchRecord(task.start, task.stop, **ran, error=outcome.error)
+    return BatchRecord(
+        task.start,
+        task.stop,
+        **ran,
+        statuses=report.statuses,
+        slowest=report.slowest,
+        slowest_seconds=round(report.seconds, 3),
+        reasons=report.reasons,
+    )
+
+
+def failures(project: Project, group: str, status: NDArray[np.int8]) -> Iterator[tuple[str, str]]:
+    """Name and reason of every micrograph that failed; reads no batch without one."""
+    for start, stop in project.batches():
+        failed = np.flatnonzero(status[start:stop] == Status.FAILED)
+        if len(failed):
+            names, errors = project.read("micrographs", "name", start, stop), project.read(group, "error", start, stop)
+            yield from ((str(names[i]), str(errors[i])) for i in failed)
 
 
 def _mark_failed(project: Project, group: str, task: BatchTask, reason: str) -> None:

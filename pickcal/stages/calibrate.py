@@ -17,7 +17,7 @@ from pickcal.calibration.verdicts import ranked_outliers
 from pickcal.errors import InputError
 from pickcal.project import Block, Project
 from pickcal.schema import Status
-from pickcal.settings import CalibrateSettings
+from pickcal.settings import CalibrateSettings, validated
 
 Rows = NDArray[np.intp] | slice
 
@@ -34,11 +34,20 @@ LEAST_MIXTURE, MOST_MIXTURE = 100, 2000
 MOST_OUTLYING = 10
 
 
-def calibrate(project: Project, picks: str, settings: CalibrateSettings) -> xr.Dataset:
+def calibrate(project: Project, picks: str, settings: CalibrateSettings, swap: bool = False) -> xr.Dataset:
     """Fit both scores and store the fit under the name of the picks.
 
     Lines and mixture are fitted on a sample where a data set is large; then blocks of micrographs are read one after
     the other and what belongs to each micrograph is written, so that memory does not grow with their number.
+
+    Parameters
+    ----------
+    project, picks
+        Opened for writing, and the name of the picks.
+    settings
+        How to fit.
+    swap
+        Leave an older fit until the new one takes its place; default False: it is gone from the start.
 
     Returns
     -------
@@ -58,9 +67,11 @@ def calibrate(project: Project, picks: str, settings: CalibrateSettings) -> xr.D
     medians = _medians(table, rows, settings)
     lines = fit_lines(medians, table.micrographs(rows), settings)
     model, verdict = _model(table, rows, settings)
+    done = int((project.done(f"picks/{picks}") == Status.DONE).sum())
     lines = lines.assign_attrs(
         picks=picks,
-        micrographs_done=int((project.done(f"picks/{picks}") == Status.DONE).sum()),
+        micrographs_done=done,
+        fitted_done=done,
         probability=verdict,
         micrographs_fitted=len(rows),
         **table.words,
@@ -68,8 +79,41 @@ def calibrate(project: Project, picks: str, settings: CalibrateSettings) -> xr.D
     parts = {} if model is None else {"mixture": model.to_dataset().assign_attrs(table.words)}
     known = medians if len(rows) == project.count else None
     blocks = _columns(table, lines, model, settings, known)
-    project.write_whole("calibration", picks, lines, settings.stored(), parts, blocks)
+    project.write_whole("calibration", picks, lines, settings.stored(), parts, blocks, swap)
     return project.dataset(f"calibration/{picks}")
+
+
+def lay_on_more(project: Project, picks: str, start: int) -> bool:
+    """Lay a stored fit on micrographs that came since it was made; the fit itself stays as it is.
+
+    Parameters
+    ----------
+    project
+        Opened for writing, with all micrographs that have arrived.
+    picks
+        Name of calibrated picks.
+    start
+        Micrograph from which on to lay it; those before are as the fit found them.
+
+    Returns
+    -------
+    bool
+        False where that cannot be done: the fit has no values up to `start`, or knows nothing of an exposure group.
+    """
+    fit, mixture = project.calibration(picks), project.mixture(picks)
+    if fit is None or fit.sizes["micrograph"] < start:
+        return False
+    settings = validated(CalibrateSettings, project.settings(f"calibration/{picks}"), f"calibration {picks}")
+    table = PickTable(project, picks)
+    if fit.attrs["per_group"]:
+        groups = table.micrographs(slice(start, project.count))["exposure_group"].values
+        if not np.isin(groups, fit["group"].values).all():
+            return False
+    done = int((project.done(f"picks/{picks}") == Status.DONE).sum())
+    model = None if mixture is None else Model.from_dataset(mixture)
+    blocks = _columns(table, fit, model, settings, None, start)
+    project.write_more("calibration", picks, blocks, {"micrographs_done": done})
+    return True
 
 
 class PickTable:
@@ -142,11 +186,19 @@ def _model(table: PickTable, rows: NDArray[np.intp], settings: CalibrateSettings
 
 
 def _columns(
-    table: PickTable, lines: xr.Dataset, model: Model | None, settings: CalibrateSettings, known: xr.Dataset | None
+    table: PickTable,
+    lines: xr.Dataset,
+    model: Model | None,
+    settings: CalibrateSettings,
+    known: xr.Dataset | None,
+    begin: int = 0,
 ) -> Iterator[Block]:
-    """Lay lines and mixture on every micrograph, block by block."""
+    """Lay lines and mixture on every micrograph from `begin` on, block by block."""
     template = "template" in settings.covariates
-    for start, stop in table.blocks():
+    for first, stop in table.blocks():
+        start = max(first, begin)
+        if start >= stop:
+            continue
         rows = slice(start, stop)
         picks, micrographs = table.picks(rows, template), table.micrographs(rows)
         medians = micrograph_medians(picks, settings.median_of) if known is None else known.isel(micrograph=rows)

@@ -7,6 +7,7 @@ picks of another program go out again untouched, with pickcal's beside them.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from pickcal.project import Project
 from pickcal.selection import ACCEPTED, NO_PICK, REASONS
 from pickcal.settings import ExportSettings
 from pickcal.stages.select import Judge, Judged, stored_selection
+from pickcal.stores.places import Place, Url
 
 ORDERS = ("source_row", "source_pick")
 """Variables that tell the order in which picks came in."""
@@ -32,7 +34,7 @@ OF_OUR_PICKS = ("peak_power", "background", "background_variance", "template", "
 
 
 def export(
-    project: Project, selection: str, settings: ExportSettings, path: Path, root: Path | None = None
+    project: Project, selection: str, settings: ExportSettings, path: Place, root: Path | None = None
 ) -> dict[str, Any]:
     """Write the picks of a selection.
 
@@ -45,7 +47,7 @@ def export(
     settings
         Format, and whether rejected picks are written as well.
     path
-        Folder (RELION, crYOLO, EMAN) or file. Rejected picks go beside it, with `_rejected` in the name.
+        Folder (RELION, crYOLO, EMAN) or file, also at a URL. Rejected picks go beside it, with `_rejected` in the name.
     root
         Folder to which paths within RELION's index files are relative; default: the working folder.
 
@@ -59,6 +61,10 @@ def export(
     ProjectError, InputError
         If the selection is not there or is stale, or the format needs what is not known.
     """
+    if isinstance(path, Url):
+        with tempfile.TemporaryDirectory(prefix="pickcal-") as folder:
+            done = export(project, selection, settings, Path(folder) / path.name, Path(folder))
+            return _sent(done, Path(folder), path.parent)
     picks, thresholds = stored_selection(project, selection)
     table = micrograph_table(project)
     source = Outgoing.of(project, picks, Judge(project, picks, thresholds), table)
@@ -73,6 +79,20 @@ def export(
         beside = path.with_name(f"{path.stem}_rejected{path.suffix}")
         more = _write(source, beside, settings, table, True, root)
         out |= {"rejected": source.written, "rejected_files": [str(file) for file in more]}
+    return out
+
+
+def _sent(done: dict[str, Any], folder: Path, url: Url) -> dict[str, Any]:
+    """Send the files of an export to an object store, and name them as they are called there."""
+    from pickcal.stores import objects
+
+    out = dict(done)
+    for key in ("files", "rejected_files"):
+        names = [Path(file).relative_to(folder).as_posix() for file in done.get(key, ())]
+        for name in names:
+            objects.write(url / name, (folder / name).read_bytes())
+        if key in done:
+            out[key] = [str(url / name) for name in names]
     return out
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +12,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
+from pickcal.engine.laps import begin
+from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
-from pickcal.formats.images import image_info, read_image, split_stack_name
+from pickcal.formats.images import image_info, read_image
 from pickcal.picking.filters import crop_to_working_pixel, plan_crop
 from pickcal.pixels import summarise
 from pickcal.project import Project, differing
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.memory import import_memory
 from pickcal.stages.sources import CTF_COLUMNS, read_sources
+from pickcal.stores.fetching import fetched_image, split_place
+from pickcal.stores.homes import home_of
+from pickcal.stores.places import Place, place
 
 TABLE_BATCH = 256
 """Micrographs per chunk where there are no images: everything is small then, and few large files are quicker."""
@@ -41,7 +45,7 @@ class IngestTask:
 
 
 def ingest(
-    sources: Sequence[Path], path: Path, settings: ImportSettings, executor: Executor, reporter: Reporter
+    sources: Sequence[Place], path: Place, settings: ImportSettings, executor: Executor, reporter: Reporter
 ) -> StageResult:
     """Import micrographs into a project, new or begun earlier with the same settings.
 
@@ -61,17 +65,24 @@ def ingest(
     InputError, MissingFileError, ProjectError
         If the sources are unusable as a whole, the project holds something else, or the disk is too small.
     """
-    path = path.absolute()
+    with held(place(path), "micrographs"):
+        return _ingest(sources, place(path).absolute(), settings, executor, reporter)
+
+
+def _ingest(
+    sources: Sequence[Place], path: Place, settings: ImportSettings, executor: Executor, reporter: Reporter
+) -> StageResult:
+    sources = [place(source) for source in sources]
     table, root = read_sources(sources, settings)
     if root is not None:
         reporter.note(f"names in {sources[0]} are relative to {root}")
     if settings.tables_only:
         shapes = _source_shapes(table)
     else:
-        shapes = [_working(row, settings.pixel_size) for _, row in table.iterrows()]
+        shapes = [working_shape(row, settings.pixel_size) for _, row in table.iterrows()]
     stored = {**settings.stored(), "sources": [str(source.absolute()) for source in sources]}
-    new = not path.exists()
-    project = _create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)
+    new = not home_of(path).exists()
+    project = create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)
     if settings.tables_only:
         reporter.note(f"{project.count} micrographs from tables, without their images")
         result = run_batches(project, "micrographs", "import", ingest_batch, (), executor, Silent())
@@ -80,10 +91,11 @@ def ingest(
         IngestTask(str(path), start, stop, settings.pixel_size, settings.clip)
         for start, stop in batches_left(project, "micrographs")
     ]
-    return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter)
+    memory = import_memory(project)
+    return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter, memory)
 
 
-def _working(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:
+def working_shape(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:
     """Height, width and pixel size of the working image of one micrograph; zeros where it cannot be read."""
     if row["problem"]:
         return 0, 0, float("nan")
@@ -98,7 +110,10 @@ def _source_shapes(table: pd.DataFrame) -> list[tuple[int, int, float]]:
     return [(int(h), int(w), float(p)) for h, w, p in zip(*(table[name] for name in columns), strict=True)]
 
 
-def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: bool = True) -> dict[str, NDArray[Any]]:
+def columns_of(
+    table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: bool = True
+) -> dict[str, NDArray[Any]]:
+    """Columns of `schema.MICROGRAPHS` for a table of sources, with the shapes of the working images."""
     failed = (table["problem"] != "").to_numpy()
     height, width, pixel = zip(*shapes, strict=True)
     columns = {name: table[name].to_numpy() for name in STATIC if name in table}
@@ -112,20 +127,40 @@ def _columns(table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: 
     return out
 
 
-def _create(
-    path: Path,
+def create(
+    path: Place,
     table: pd.DataFrame,
     shapes: list[tuple[int, int, float]],
     stored: dict[str, Any],
     settings: ImportSettings,
+    growing: bool = False,
 ) -> Project:
+    """Create a project for a table of sources, if there is room for it.
+
+    Parameters
+    ----------
+    path
+        Where.
+    table, shapes
+        From `read_sources`, and the shapes of the working images.
+    stored
+        Settings as they are stored and compared.
+    settings
+        Batch, and whether there are images.
+    growing
+        More micrographs will come: see `Project.create`.
+
+    Raises
+    ------
+    ProjectError
+        If something is at `path`, or the disk is too small.
+    """
     count = len(table)
     images = not settings.tables_only
     height, width = (max(s[0] for s in shapes), max(s[1] for s in shapes)) if images else (0, 0)
     needed = 2 * count * height * width
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.absolute().parent).free
-    if needed > free:
+    free = home_of(path).room()
+    if free is not None and needed > free:
         raise ProjectError(
             f"{path}: {count} working images need up to {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
             "make room or give a larger --pixel-size"
@@ -134,12 +169,13 @@ def _create(
         path,
         {"micrograph": count, "y": height, "x": width},
         settings.batch or min(16 if images else TABLE_BATCH, -(-count // 16)),
-        _columns(table, shapes, images),
+        columns_of(table, shapes, images),
         stored,
+        growing,
     )
 
 
-def _resume(path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]], stored: dict[str, Any]) -> Project:
+def _resume(path: Place, table: pd.DataFrame, shapes: list[tuple[int, int, float]], stored: dict[str, Any]) -> Project:
     """Open a project begun earlier; what failed for its source file is looked at again."""
     project = Project.open(path, mode="r+")
     if stored["batch"] is None:
@@ -158,15 +194,13 @@ def _resume(path: Path, table: pd.DataFrame, shapes: list[tuple[int, int, float]
     for i in np.flatnonzero((status == Status.FAILED) & (table["problem"] == "").to_numpy()):
         if shapes[i][0] > room[0] or shapes[i][1] > room[1]:
             table.loc[i, "problem"] = f"working image {shapes[i][:2]} does not fit the project's {room}; import anew"
-    columns = _columns(table, shapes, project.has_images)
+    columns = columns_of(table, shapes, project.has_images)
     again = status == Status.FAILED
-    for start, stop in project.batches():
-        part = again[start:stop]
-        if part.any():
-            values = {name: project.read("micrographs", name, start, stop) for name in columns}
-            for name, column in columns.items():
-                values[name][part] = column[start:stop][part]
-            project.write_batch("micrographs", start, stop, values)
+    if again.any():
+        values = {name: project.read("micrographs", name) for name in columns}
+        for name, column in columns.items():
+            values[name][again] = column[again]
+        project.write_blocks("micrographs", 0, project.count, values)
     return project
 
 
@@ -185,14 +219,15 @@ def _moved(project: Project, table: pd.DataFrame) -> list[str]:
 
 def ingest_batch(task: IngestTask) -> None:
     """Read, clip, crop and scale the micrographs of one batch and write them with their status."""
-    project = Project.open(task.project, mode="r+")
+    project = Project.open(task.project, mode="r+", whole=True)
     names = ("image_mean", "image_std", "status", "error")
-    values = {name: project.read("micrographs", name, task.start, task.stop) for name in names}
-    sources = [str(source) for source in project.read("micrographs", "source", task.start, task.stop)]
-    images = project.read("micrographs", "image", task.start, task.stop)
-    pixel_sizes = project.read("micrographs", "source_pixel_size", task.start, task.stop)
+    found = project.read_rows("micrographs", (*names, "source", "source_pixel_size"), task.start, task.stop)
+    values = {name: found[name] for name in names}
+    sources, pixel_sizes = [str(source) for source in found["source"]], found["source_pixel_size"]
+    images: dict[int, NDArray[np.float16]] = {}
     left = [i for i in range(len(sources)) if values["status"][i] == Status.PENDING]
     for i, read in zip(left, read_ahead([sources[i] for i in left]), strict=True):
+        begin(task.start + i)
         try:
             image, mean, deviation = working_image(
                 read(), sources[i], float(pixel_sizes[i]), task.pixel_size, task.clip
@@ -200,10 +235,11 @@ def ingest_batch(task: IngestTask) -> None:
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue
-        images[i, : image.shape[0], : image.shape[1]] = image
+        images[task.start + i] = image.astype(np.float16)
         values["image_mean"][i], values["image_std"][i] = mean, deviation
         values["status"][i], values["error"][i] = Status.DONE, ""
-    project.write_batch("micrographs", task.start, task.stop, {"image": images, **values})
+    project.write_images(images)
+    project.write_batch("micrographs", task.start, task.stop, values)
 
 
 def read_ahead(sources: Sequence[str]) -> Iterator[Callable[[], NDArray[np.float32]]]:
@@ -231,8 +267,9 @@ def read_ahead(sources: Sequence[str]) -> Iterator[Callable[[], NDArray[np.float
 
 
 def _read(source: str) -> NDArray[np.float32]:
-    index, path = split_stack_name(source)
-    return read_image(image_info(path, index))
+    index, where = split_place(source)
+    with fetched_image(where, index) as path:
+        return read_image(image_info(path, index))
 
 
 def _clip(image: NDArray[np.float32], clip: float) -> None:

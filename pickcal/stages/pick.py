@@ -11,6 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
+from pickcal.engine.laps import begin
+from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, MissingFileError
 from pickcal.formats.images import is_volume, read_stack, read_volume
@@ -25,7 +27,9 @@ from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status
 from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.memory import search_memory
 from pickcal.stages.search import Search, load_bank, search_micrograph, search_of
+from pickcal.stores.fetching import fetched
 
 NOISE_SAMPLE = 24
 
@@ -40,7 +44,13 @@ class PickTask:
 
 
 def pick(
-    project: Project, name: str, settings: PickSettings, executor: Executor, reporter: Reporter, overwrite: bool = False
+    project: Project,
+    name: str,
+    settings: PickSettings,
+    executor: Executor,
+    reporter: Reporter,
+    overwrite: bool = False,
+    again: bool = True,
 ) -> StageResult:
     """Search all micrographs of a project, or those that an earlier call with the same settings left.
 
@@ -56,6 +66,8 @@ def pick(
         Where tasks run and who is told.
     overwrite
         Replace picks of this name that were made with other settings.
+    again
+        Try micrographs again that failed; default True.
 
     Raises
     ------
@@ -63,6 +75,19 @@ def pick(
         If templates or diameter do not fit, or the name holds picks with other settings.
     """
     check_name("picks", name)
+    with held(project.path, f"picks/{name}"):
+        return _pick(project, name, settings, executor, reporter, overwrite, again)
+
+
+def _pick(
+    project: Project,
+    name: str,
+    settings: PickSettings,
+    executor: Executor,
+    reporter: Reporter,
+    overwrite: bool,
+    again: bool,
+) -> StageResult:
     group = f"picks/{name}"
     identity = identity_of(settings)
     there = name in project.names("picks")
@@ -71,8 +96,9 @@ def pick(
     else:
         project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
     made = search_of(project, name, settings)
-    tasks = [PickTask(made, start, stop) for start, stop in batches_left(project, group)]
-    result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter)
+    tasks = [PickTask(made, start, stop) for start, stop in batches_left(project, group, again)]
+    memory = search_memory(project, name)
+    result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter, memory)
     capped = int(project.read(group, "capped").sum())
     if capped:
         reporter.note(f"{capped} micrographs had more than {settings.max_picks} picks; the best are kept (--max-picks)")
@@ -83,10 +109,11 @@ def identity_of(settings: PickSettings) -> dict[str, Any]:
     """Give settings as they are stored and compared: templates by absolute path and content."""
     out = settings.stored()
     if isinstance(settings, TemplateSettings):
-        if not settings.templates.is_file():
-            raise MissingFileError(f"{settings.templates}: no such file of templates")
+        with fetched(settings.templates) as path:
+            if not path.is_file():
+                raise MissingFileError(f"{settings.templates}: no such file of templates")
+            out["templates_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         out["templates"] = str(settings.templates.absolute())
-        out["templates_sha256"] = hashlib.sha256(settings.templates.read_bytes()).hexdigest()
     return out
 
 
@@ -225,8 +252,9 @@ def load_templates(settings: TemplateSettings) -> tuple[NDArray[np.float32], flo
         float32 `(n, y, x)`, and Å per pixel.
     """
     path = settings.templates
-    volume = is_volume(path)
-    images, header = read_volume(path) if volume else read_stack(path)
+    with fetched(path) as file:
+        volume = is_volume(file)
+        images, header = read_volume(file) if volume else read_stack(file)
     pixel_size = settings.template_pixel_size or header
     if pixel_size is None:
         raise InputError(f"{path}: no pixel size in the header; give --template-pixel-size in Å")
@@ -244,7 +272,7 @@ def load_templates(settings: TemplateSettings) -> tuple[NDArray[np.float32], flo
 
 def pick_batch(task: PickTask) -> None:
     """Search the micrographs of one batch and write picks, decoys and status."""
-    project = Project.open(task.search.project, mode="r+")
+    project = Project.open(task.search.project, mode="r+", whole=True)
     group = f"picks/{task.search.name}"
     bank, whitening = load_bank(task.search)
     values = {name: project.read(group, name, task.start, task.stop) for name in PICKS}
@@ -252,6 +280,7 @@ def pick_batch(task: PickTask) -> None:
     for i in range(task.stop - task.start):
         if values["status"][i] == Status.DONE:
             continue
+        begin(task.start + i)
         row = micrographs.isel(micrograph=i)
         if row["status"] != Status.DONE:
             values["status"][i] = Status.SKIPPED

@@ -13,7 +13,7 @@ from pickcal.job_file import Job, SelectJob
 from pickcal.project import Project
 from pickcal.report import write_report
 from pickcal.selection import read_thresholds
-from pickcal.settings import CalibrateSettings, SelectSettings
+from pickcal.settings import CalibrateSettings, ImportSettings, SelectSettings
 from pickcal.simulation import simulate
 from pickcal.stages.calibrate import calibrate, summary
 from pickcal.stages.evaluate import evaluate_picks, evaluate_selection
@@ -23,10 +23,21 @@ from pickcal.stages.ingest import ingest
 from pickcal.stages.pick import pick
 from pickcal.stages.score import score
 from pickcal.stages.select import automatic, expected_false, select, thresholds_of
+from pickcal.stages.watch import Session, watch
+from pickcal.stores.places import Url
 
 
-def run(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
+def run(job: Job, executor: Executor, reporter: Reporter, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Do what a job file asks for; stages that are done already do nothing.
+
+    Parameters
+    ----------
+    job
+        The job.
+    executor, reporter
+        Where tasks run and who is told.
+    stop
+        Ends a `[watch]` section once it says so, after the round that is being worked on; default: never.
 
     Returns
     -------
@@ -36,11 +47,13 @@ def run(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
     out: dict[str, Any] = {"project": str(job.project)}
     if job.simulate is not None and job.import_ is not None:
         out["simulate"] = _simulate(job, executor, reporter)
-    if job.import_ is not None:
+    if job.watch is not None:
+        out["watch"] = _watch(job, executor, reporter, stop)
+    elif job.import_ is not None:
         out["import"] = ingest(job.import_.sources, job.project, job.import_, executor, reporter).as_json()
     project = Project.open(job.project, mode="r+")
     picks = job.picks_name
-    if job.pick is not None:
+    if job.pick is not None and job.watch is None:
         out["pick"] = pick(project, picks, job.pick, executor, reporter).as_json()
     if job.import_picks is not None:
         out["import_picks"] = import_picks(project, job.import_picks.files, picks, job.import_picks, reporter)
@@ -48,7 +61,11 @@ def run(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
         out["score"] = score(project, picks, job.scored_name, job.score, executor, reporter).as_json()
         picks = job.scored_name
     later: list[tuple[str, bool, Callable[[], Any]]] = [
-        ("calibrate", job.calibrate is not None, lambda: _calibrate(project, picks, _given(job.calibrate))),
+        (
+            "calibrate",
+            job.calibrate is not None and job.watch is None,
+            lambda: _calibrate(project, picks, _given(job.calibrate)),
+        ),
         ("select", job.select is not None, lambda: _select(project, picks, _given(job.select))),
         ("export", job.export is not None, lambda: _export(project, job)),
         ("evaluate", job.evaluate is not None, lambda: _evaluate(project, job)),
@@ -63,6 +80,29 @@ def run(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
     return out
 
 
+def _watch(job: Job, executor: Executor, reporter: Reporter, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Follow the source of the import; the job's selection is kept up to date."""
+    assert job.watch is not None and job.import_ is not None and job.pick is not None
+    importing = ImportSettings(**job.import_.model_dump(exclude={"sources"}))
+    session = Session(
+        job.import_.sources[0],
+        job.project,
+        job.watch,
+        importing,
+        job.pick,
+        executor,
+        reporter,
+        name=job.picks,
+        stop=stop,
+    )
+    if job.calibrate is not None:
+        session.fitting = job.calibrate
+    found = watch(session)
+    if not found["micrographs"]:
+        raise InputError(f"{session.source}: no micrograph has arrived; there is nothing to go on with")
+    return found
+
+
 def _given(section: Any) -> Any:
     assert section is not None
     return section
@@ -72,6 +112,8 @@ def _simulate(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any
     """Simulate into the folder of the import's STAR file, unless it is there already."""
     assert job.simulate is not None and job.import_ is not None
     star = job.import_.sources[0]
+    if isinstance(star, Url):
+        raise InputError(f"{star}: micrographs are simulated into a folder; give a path as import.sources")
     if not star.exists():
         reporter.start("simulate", job.simulate.micrographs)
         simulate(star.parent, job.simulate, executor, lambda _: reporter.advance(1))

@@ -13,6 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
+from pickcal.engine.laps import begin
+from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError
 from pickcal.picking.bank import Bank
@@ -22,6 +24,7 @@ from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status, Variable
 from pickcal.settings import PickSettings, ScoreSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.memory import search_memory
 from pickcal.stages.pick import identity_of, stored_bank
 from pickcal.stages.search import Search, load_bank, padded, search_of, suited
 
@@ -99,6 +102,19 @@ def score(
         raise InputError(f"--name: expected another name than that of the picks to score, got {name!r}")
     if not project.has_images:
         raise InputError(f"{project.path}: score needs the images: import the micrographs instead of tables only")
+    with held(project.path, f"picks/{name}"):
+        return _score(project, picks, name, settings, executor, reporter, overwrite)
+
+
+def _score(
+    project: Project,
+    picks: str,
+    name: str,
+    settings: ScoreSettings,
+    executor: Executor,
+    reporter: Reporter,
+    overwrite: bool,
+) -> StageResult:
     group = f"picks/{name}"
     search_settings = settings.as_pick()
     identity = _score_identity(project, picks, settings, search_settings)
@@ -109,7 +125,8 @@ def score(
         project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
     made = search_of(project, name, search_settings)
     tasks = [ScoreTask(made, picks, settings.reach, start, stop) for start, stop in batches_left(project, group)]
-    result = run_batches(project, group, f"score {picks}", score_batch, tasks, executor, reporter)
+    memory = search_memory(project, name)
+    result = run_batches(project, group, f"score {picks}", score_batch, tasks, executor, reporter, memory)
     without = _without_score(project, group)
     if without:
         reporter.note(f"{without} picks lie outside their micrographs and got no scores")
@@ -157,7 +174,7 @@ def _without_score(project: Project, group: str) -> int:
 
 def score_batch(task: ScoreTask) -> None:
     """Score the picks of one batch of micrographs and write scores, decoys and status."""
-    project = Project.open(task.search.project, mode="r+")
+    project = Project.open(task.search.project, mode="r+", whole=True)
     group, source_group = f"picks/{task.search.name}", f"picks/{task.picks}"
     bank, whitening = load_bank(task.search)
     values = {name: project.read(group, name, task.start, task.stop) for name in (*PICKS, *EXTRA)}
@@ -167,6 +184,7 @@ def score_batch(task: ScoreTask) -> None:
     for i in range(task.stop - task.start):
         if values["status"][i] == Status.DONE:
             continue
+        begin(task.start + i)
         row = micrographs.isel(micrograph=i)
         refused = _refusal(row, task.picks, Status(int(source["status"][i])), str(source["error"][i]))
         if refused is not None:

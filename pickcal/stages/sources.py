@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pickcal.errors import InputError, PickcalError
-from pickcal.formats.images import ImageInfo, image_info, open_image_info, split_stack_name
+from pickcal.errors import InputError, MissingFileError, PickcalError
+from pickcal.formats.images import ImageInfo, image_info, open_image_info
 from pickcal.formats.registry import is_table, read_exposures
-from pickcal.formats.relion import find_root
+from pickcal.formats.relion import SAMPLED_NAMES, find_root
 from pickcal.settings import ImportSettings
+from pickcal.stores.fetching import fetched, fetched_image, split_place
+from pickcal.stores.places import Place, Url
 
 CTF_COLUMNS = (
     "defocus_u",
@@ -27,15 +30,17 @@ CTF_COLUMNS = (
     "ice_thickness",
 )
 PIXEL_TOLERANCE = 0.01
+AT_ONCE = 16
+"""Headers that are read at once."""
 
 
-def read_sources(sources: Sequence[Path], settings: ImportSettings) -> tuple[pd.DataFrame, Path | None]:
+def read_sources(sources: Sequence[Place], settings: ImportSettings) -> tuple[pd.DataFrame, Place | None]:
     """List the micrographs of an import.
 
     Parameters
     ----------
     sources
-        Tables of micrographs (see `formats.registry.read_exposures`), or MRC and TIFF files.
+        Tables of micrographs (see `formats.registry.read_exposures`), or MRC and TIFF files; here or at URLs.
     settings
         Pixel size, root folder, stacks, CTF, tables only.
 
@@ -52,9 +57,9 @@ def read_sources(sources: Sequence[Path], settings: ImportSettings) -> tuple[pd.
         If the table is unusable, or not one micrograph can be used.
     """
     root = None
-    tables = [path for path in sources if is_table(path)]
+    tables = [source for source in sources if _is_table(source)]
     if tables and len(tables) < len(sources):
-        image = next(path for path in sources if path not in tables)
+        image = next(source for source in sources if source not in tables)
         raise InputError(f"{image}: expected tables of micrographs or images, got both; the table names its images")
     if settings.tables_only:
         table = _from_tables(sources, settings)
@@ -71,23 +76,112 @@ def read_sources(sources: Sequence[Path], settings: ImportSettings) -> tuple[pd.
     return table, root
 
 
-def _with_images(sources: Sequence[Path], settings: ImportSettings) -> tuple[pd.DataFrame, Path]:
+def _is_table(source: Place) -> bool:
+    if source.suffix.lower() == ".star":
+        return True
+    with fetched_image(source, pixels=False) as path:
+        return is_table(path)
+
+
+def exposures(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFrame:
+    """Read tables of micrographs, here or at URLs; as `formats.registry.read_exposures`."""
+    with ExitStack() as stack:
+        paths = [stack.enter_context(fetched(source)) for source in sources]
+        return read_exposures(paths, require_ctf=not settings.without_ctf)
+
+
+def _with_images(sources: Sequence[Place], settings: ImportSettings) -> tuple[pd.DataFrame, Place]:
     """Table of micrographs whose images are read as well."""
-    table = read_exposures(sources, require_ctf=not settings.without_ctf)
-    root, _ = find_root(table["name"].tolist(), sources[0], settings.root, Path.cwd())
-    root = root.absolute()  # workers may stand in another folder
-    with ThreadPoolExecutor(8) as pool:
+    table = exposures(sources, settings)
+    root = root_of(table["name"].tolist(), sources[0], settings.root)
+    return with_headers(table, root, settings), root
+
+
+def with_headers(table: pd.DataFrame, root: Place, settings: ImportSettings) -> pd.DataFrame:
+    """Add to a table of micrographs what the headers of their files say.
+
+    Parameters
+    ----------
+    table
+        From `formats.registry.read_exposures`.
+    root
+        Folder that its names are relative to.
+    settings
+        Pixel size.
+
+    Returns
+    -------
+    DataFrame
+        Columns as of `read_sources`.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda name: _info(root, name), table["name"]))
     rows = []
-    for (_, row), (info, problem) in zip(table.iterrows(), found, strict=True):
-        rows.append(_row(info, str(row["problem"]) or problem, float(row["pixel_size"]), settings))
+    for (_, row), (info, source, problem) in zip(table.iterrows(), found, strict=True):
+        rows.append(_row(info, source, str(row["problem"]) or problem, float(row["pixel_size"]), settings))
     table = table.drop(columns=["problem", "pixel_size", "source_height", "source_width"])
-    return pd.concat([table.reset_index(drop=True), pd.DataFrame(rows)], axis=1), root
+    return pd.concat([table.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
 
 
-def _from_tables(sources: Sequence[Path], settings: ImportSettings) -> pd.DataFrame:
+def root_of(names: Sequence[str], source: Place, root: Place | None) -> Place:
+    """Find the folder, here or in an object store, that the names of a table are relative to.
+
+    Parameters
+    ----------
+    names
+        Names of micrographs.
+    source
+        The table.
+    root
+        The folder, if known.
+
+    Raises
+    ------
+    MissingFileError
+        If no folder holds any of them, with the folders tried.
+    """
+    if isinstance(root, Path) or (root is None and isinstance(source, Path)):
+        star = source if isinstance(source, Path) else Path(source.name)
+        found, _ = find_root(list(names), star, root, Path.cwd())
+        return found.absolute()  # workers may stand in another folder
+    folders = [root] if root is not None else source.parents
+    return _remote_root(names, source, [folder for folder in folders if isinstance(folder, Url)])
+
+
+def _remote_root(names: Sequence[str], source: Place, folders: Sequence[Url]) -> Url:
+    """As `formats.relion.find_root`, among folders of an object store."""
+    from pickcal.stores import objects
+
+    step = max(1.0, len(names) / SAMPLED_NAMES)
+    sample = [names[int(i * step)] for i in range(min(len(names), SAMPLED_NAMES))]
+
+    def there(folder: Url, name: str) -> bool:
+        place = within(folder, name)[1]
+        return isinstance(place, Url) and objects.stat(place) is not None
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        hits = [sum(pool.map(lambda name, folder=folder: there(folder, name), sample)) for folder in folders]
+    if not any(hits):
+        looked = ", ".join(str(folder) for folder in folders)
+        raise MissingFileError(
+            f"{source}: none of its micrographs found, the first being {names[0] if names else 'any micrograph'}; "
+            f"looked in {looked}. Names are relative to RELION's project folder: give it with --root"
+        )
+    best = hits.index(len(sample)) if len(sample) in hits else next(i for i, hit in enumerate(hits) if hit)
+    return folders[best]
+
+
+def within(root: Place, name: str) -> tuple[int | None, Place]:
+    """Slice and place of a micrograph that a table names: relative to a folder, or a URL of its own."""
+    index, found = split_place(name)
+    if isinstance(found, Url):
+        return index, found
+    return index, root / found if isinstance(root, Path) else root / str(found)
+
+
+def _from_tables(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFrame:
     """Table of micrographs alone; images are not looked at and need not be there."""
-    table = read_exposures(sources, require_ctf=not settings.without_ctf)
+    table = exposures(sources, settings)
     given = settings.source_pixel_size
     table["source_pixel_size"] = table.pop("pixel_size") if given is None else given
     missing = (table["problem"] == "") & ~(table["source_pixel_size"] > 0)
@@ -106,7 +200,7 @@ def _from_tables(sources: Sequence[Path], settings: ImportSettings) -> pd.DataFr
     return table
 
 
-def _from_images(sources: Sequence[Path], settings: ImportSettings) -> pd.DataFrame:
+def _from_images(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFrame:
     if not settings.without_ctf:
         raise InputError(
             f"{sources[0]}: no defocus is known for images alone; import the micrographs_ctf.star of a CTF "
@@ -115,13 +209,14 @@ def _from_images(sources: Sequence[Path], settings: ImportSettings) -> pd.DataFr
     rows, names = [], []
     for source in sources:
         try:
-            infos: list[ImageInfo | None] = list(open_image_info(source.absolute(), stacks=settings.stacks))
+            with fetched_image(source.absolute(), pixels=False) as path:
+                infos: list[ImageInfo | None] = list(open_image_info(path, stacks=settings.stacks))
             problem = ""
         except PickcalError as error:
             infos, problem = [None], str(error)
         for info in infos:
-            names.append(info.name if info else str(source))
-            rows.append(_row(info, problem, np.nan, settings))
+            names.append(_named(info.index, source.absolute()) if info else str(source))
+            rows.append(_row(info, source.absolute(), problem, np.nan, settings))
     twice = pd.Series(names).duplicated()
     if twice.any():
         raise InputError(f"{names[int(np.argmax(twice))]}: given twice")
@@ -130,15 +225,24 @@ def _from_images(sources: Sequence[Path], settings: ImportSettings) -> pd.DataFr
     return pd.concat([frame, pd.DataFrame(rows)], axis=1)
 
 
-def _info(root: Path, name: str) -> tuple[ImageInfo | None, str]:
-    index, file = split_stack_name(name)
+def _info(root: Place, name: str) -> tuple[ImageInfo | None, Place, str]:
+    """Header of a micrograph that a table names, where its file is, and what is wrong with it."""
+    place: Place = Path(name)
     try:
-        return image_info(root / file, index), ""
+        index, place = within(root, name)
+        with fetched_image(place, index, pixels=False) as path:
+            return image_info(path, index), place, ""
     except PickcalError as error:
-        return None, str(error)
+        return None, place, str(error)
 
 
-def _row(info: ImageInfo | None, problem: str, table_pixel: float, settings: ImportSettings) -> dict[str, object]:
+def _named(index: int | None, place: Place) -> str:
+    return str(place) if index is None else f"{index + 1:06d}@{place}"
+
+
+def _row(
+    info: ImageInfo | None, place: Place, problem: str, table_pixel: float, settings: ImportSettings
+) -> dict[str, object]:
     if info is None:
         return {
             "source": "",
@@ -147,9 +251,9 @@ def _row(info: ImageInfo | None, problem: str, table_pixel: float, settings: Imp
             "source_pixel_size": np.nan,
             "problem": problem,
         }
-    pixel, mismatch = _pixel_size(info, table_pixel, settings.source_pixel_size)
+    pixel, mismatch = _pixel_size(info, place, table_pixel, settings.source_pixel_size)
     return {
-        "source": info.name,
+        "source": _named(info.index, place),
         "source_height": info.height,
         "source_width": info.width,
         "source_pixel_size": pixel,
@@ -157,18 +261,18 @@ def _row(info: ImageInfo | None, problem: str, table_pixel: float, settings: Imp
     }
 
 
-def _pixel_size(info: ImageInfo, table_pixel: float, given: float | None) -> tuple[float, str]:
+def _pixel_size(info: ImageInfo, place: Place, table_pixel: float, given: float | None) -> tuple[float, str]:
     """Pixel size of a source, and what is wrong with it."""
     if given is not None:
         return given, ""
     header = info.pixel_size
     if not np.isfinite(table_pixel):
         if header is None:
-            return np.nan, f"{info.path}: no pixel size in the header and none in a table; give --source-pixel-size"
+            return np.nan, f"{place}: no pixel size in the header and none in a table; give --source-pixel-size"
         return header, ""
     if header is not None and abs(header / table_pixel - 1) > PIXEL_TOLERANCE:
         return np.nan, (
-            f"{info.path}: pixel size {header:g} Å in its header, {table_pixel:g} Å in the STAR file; "
+            f"{place}: pixel size {header:g} Å in its header, {table_pixel:g} Å in the STAR file; "
             "give the true one with --source-pixel-size"
         )
     return table_pixel, ""

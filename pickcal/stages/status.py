@@ -5,19 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
-from pickcal.stages.batches import pending
+from pickcal.stages.batches import failures
 from pickcal.stages.calibrate import summary
 from pickcal.stages.control import stored_control
+from pickcal.stages.history import History, history, statuses, words
 from pickcal.stages.select import is_stale
 
 
 def status(project: Project) -> dict[str, Any]:
-    """Count micrographs and picks per stage, list failures with reasons and what is left; plain values."""
-    names = project.read("micrographs", "name")
-    imported = project.done("micrographs")
+    """Count micrographs and picks per stage, list failures with reasons and what is left; plain values.
+
+    `runs` says of every stage that ran in batches how fast it was, which micrographs were slowest, why some failed,
+    and, while it runs, how long it will take.
+    """
+    past: dict[str, History | None] = {"micrographs": history(project, "micrographs")}
+    imported = statuses(project, "micrographs", past["micrographs"])
     out: dict[str, Any] = {
         "project": str(project.path),
         "micrographs": {"total": project.count, **stage_counts(imported)},
@@ -25,29 +31,45 @@ def status(project: Project) -> dict[str, Any]:
         "calibration": {},
         "selection": {},
         "control": {},
-        "failures": _failures(names, project, "micrographs"),
+        "failures": _failures(project, "micrographs", imported),
         "left": [],
+        "runs": {},
     }
     if (imported == Status.PENDING).any():
         out["left"].append(f"import: {int((imported == Status.PENDING).sum())} micrographs")
     for name in project.names("picks"):
-        found = project.done(f"picks/{name}")
-        out["picks"][name] = {
-            **stage_counts(found),
-            "picks": int(project.read(f"picks/{name}", "count").sum()),
-            "decoys": int(project.read(f"picks/{name}", "decoy_count").sum()),
-        }
-        out["failures"] += _failures(names, project, f"picks/{name}")
-        left = int(pending(project, f"picks/{name}").sum())
-        if left:
-            out["left"].append(f"picks {name}: {left} micrographs")
-        fit = project.calibration(name)
-        if fit is None:
-            out["left"].append(f"calibrate {name}")
-        else:
-            out["calibration"][name] = summary(project, name)
-            if fit.attrs.get("micrographs_done") != int((found == Status.DONE).sum()):
-                out["left"].append(f"calibrate {name}: picks have changed since")
+        past[f"picks/{name}"] = history(project, f"picks/{name}")
+        _picks(project, name, imported, past[f"picks/{name}"], out)
+    _selections(project, out)
+    for group, found in past.items():
+        if found is not None:
+            out["runs"][group] = words(project, group, found)
+    return out
+
+
+def _picks(project: Project, name: str, imported: NDArray[np.int8], past: History | None, out: dict[str, Any]) -> None:
+    group = f"picks/{name}"
+    found = statuses(project, group, past)
+    out["picks"][name] = {
+        **stage_counts(found),
+        "picks": int(project.read(group, "count").sum()),
+        "decoys": int(project.read(group, "decoy_count").sum()),
+    }
+    out["failures"] += _failures(project, group, found)
+    mended = (found == Status.SKIPPED) & (imported == Status.DONE)
+    left = int(((found == Status.PENDING) | mended).sum())
+    if left:
+        out["left"].append(f"picks {name}: {left} micrographs")
+    fit = project.calibration(name)
+    if fit is None:
+        out["left"].append(f"calibrate {name}")
+        return
+    out["calibration"][name] = summary(project, name)
+    if fit.attrs.get("micrographs_done") != int((found == Status.DONE).sum()):
+        out["left"].append(f"calibrate {name}: picks have changed since")
+
+
+def _selections(project: Project, out: dict[str, Any]) -> None:
     for name in project.names("selection"):
         counts = project.dataset(f"selection/{name}").load()
         reasons = [str(reason) for reason in counts["reason"].values]
@@ -64,10 +86,7 @@ def status(project: Project) -> dict[str, Any]:
             out["left"].append(f"control {name}: its picks, their calibration or its selection have changed since")
         else:
             out["control"][name] = {key: tried[key] for key in ("verdict", "warning") if tried[key]}
-    return out
 
 
-def _failures(names: Any, project: Project, group: str) -> list[dict[str, str]]:
-    errors = project.read(group, "error")
-    found = np.flatnonzero(project.done(group) == Status.FAILED)
-    return [{"micrograph": str(names[i]), "stage": group, "error": str(errors[i])} for i in found]
+def _failures(project: Project, group: str, status: NDArray[np.int8]) -> list[dict[str, str]]:
+    return [{"micrograph": name, "stage": group, "error": reason} for name, reason in failures(project, group, status)]

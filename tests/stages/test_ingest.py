@@ -14,6 +14,7 @@ from pickcal.engine.executors import SerialExecutor
 from pickcal.engine.progress import Silent
 from pickcal.errors import ProjectError
 from pickcal.project import Project
+from pickcal.schema import STATIC
 from pickcal.settings import ImportSettings
 from pickcal.stages.ingest import ingest
 
@@ -59,11 +60,13 @@ def test_consolidated_metadata_is_never_written(picked):
 
 
 def test_chunks_along_micrographs_equal_the_batch(picked):
-    """What two tasks write is never in one chunk; an image is a chunk."""
+    """What two tasks write is never in one chunk; an image is a chunk; what no task writes is in few chunks."""
     root = zarr.open_group(picked, mode="r")
     for group in ("micrographs", "picks/template"):
         chunks = {name: array.chunks[0] for name, array in root[group].arrays()}
         assert chunks.pop("image", 1) == 1
+        if group == "micrographs":
+            assert {chunks.pop(name) for name in STATIC if name in chunks} == {4096}
         assert set(chunks.values()) == {2}
     image = root["micrographs/image"]
     assert image.chunks == (1, *image.shape[1:])

@@ -67,10 +67,9 @@ def test_a_selection_does_not_outlive_its_fit(picked, own, tmp_path):
 def test_missing_voltage_is_not_zero(picked, small_settings, own):
     """A CTF parameter that the table lacks fails the micrograph, by name; the others go on."""
     project = Project.open(own(picked), "r+")
-    start, stop = project.batches()[0]
-    voltage = project.read("micrographs", "voltage", start, stop)
+    voltage = project.read("micrographs", "voltage")
     voltage[0] = np.nan
-    project.write_batch("micrographs", start, stop, {"voltage": voltage})
+    project.write_blocks("micrographs", 0, project.count, {"voltage": voltage})
     result = pick(project, "again", small_settings, SerialExecutor(), Silent())
     assert (result.done, result.failed) == (5, 1)
     assert "voltage" in result.errors[0][1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -143,7 +142,7 @@ class Shared(Generic[V]):
         ProjectError
             If there are no such picks.
         """
-        stamp = tuple(_stamp(project.path / mark.format(picks)) for mark in self._marks)
+        stamp = tuple(project.home.mark(mark.format(picks)) for mark in self._marks)
         with self._lock:
             made = self._made.setdefault(project, {})
             if picks in made and made[picks][0] == stamp:
@@ -157,15 +156,12 @@ class Shared(Generic[V]):
         return found
 
 
-def _stamp(place: Path) -> tuple[int, int] | None:
-    try:
-        found = place.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_mtime_ns, found.st_ino
-
-
-CALIBRATED = ("picks/{}/zarr.json", "calibration/{}/zarr.json", "calibration/{}/mixture/zarr.json")
+CALIBRATED = (
+    "picks/{}/zarr.json",
+    "calibration/{}/zarr.json",
+    "calibration/{}/mixture/zarr.json",
+    "micrographs/status/zarr.json",
+)
 SHARED_ROWS = Shared(PickRows, *CALIBRATED)
 """Rows of each project's picks, for all its visitors."""
 

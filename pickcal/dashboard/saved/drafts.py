@@ -1,7 +1,7 @@
 """Drafts: what a visitor has not saved yet, kept in the project so that a lost connection or process costs nothing.
 
-A draft is one file in `Project.unlisted`, the folder of an array: neither Zarr nor xarray lists files there, not even
-while they are written. A file is written beside its place and renamed, so that a reader finds the old or the new one.
+A draft is one file in the folder of an array (`Project.write_note`): neither Zarr nor xarray lists files there, not
+even while they are written. It is written whole or not at all, so that a reader finds the old or the new one.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pickcal.errors import InputError, PickcalError
-from pickcal.formats.atomic import atomic_path
-from pickcal.project import UNLISTED, Project
+from pickcal.project import Project
 from pickcal.settings import SelectSettings
+from pickcal.stores.homes import home_of
+from pickcal.stores.places import Url
 
 VERSION = 1
 DAY = 86_400.0
@@ -66,8 +68,9 @@ class Drafts:
         Never write; default False.
     """
 
-    def __init__(self, project_path: Path | str, read_only: bool = False) -> None:
-        self.path = Path(project_path)
+    def __init__(self, project_path: Path | Url | str, read_only: bool = False) -> None:
+        self._home = home_of(project_path)
+        self.path = self._home.place
         self.read_only = read_only
 
     @staticmethod
@@ -110,10 +113,7 @@ class Drafts:
         }
         content = f"{json.dumps(head)}\n{draft.settings.model_dump_json()}\n"
         try:
-            if not (file.parent / "zarr.json").is_file():
-                Project.open(self.path, mode="r+").unlisted()
-            with atomic_path(file) as temporary:
-                temporary.write_text(content, encoding="utf-8")
+            Project.open(self.path, mode="r+").write_note(file, content)
         except (PickcalError, OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             return f"changes are not kept until they are saved: {self.path} cannot be written ({reason})"
@@ -125,7 +125,7 @@ class Drafts:
         if file is None:
             return None
         try:
-            first, second = file.read_text(encoding="utf-8").splitlines()
+            first, second = (self._home.read_note(file) or "").splitlines()
             head = json.loads(first)
             draft = Draft(
                 _text(head["picks"]),
@@ -144,7 +144,8 @@ class Drafts:
         """Forget a draft, once it is saved or given up."""
         file = self._file(key)
         if file is not None and not self.read_only:
-            _unlinked(file)
+            with suppress(PickcalError):
+                self._home.remove_note(file)
 
     def prune(self, days: float = 30.0) -> int:
         """Forget drafts that nobody has written to for so many days.
@@ -161,30 +162,15 @@ class Drafts:
         """
         if self.read_only:
             return 0
-        oldest, count = time.time() - days * DAY, 0
+        oldest = time.time() - days * DAY
         try:
-            files = [file for file in (self.path / UNLISTED).iterdir() if OURS.fullmatch(file.name)]
-        except OSError:
+            old = [name for name, written in self._home.notes() if OURS.fullmatch(name) and written < oldest]
+            return sum(self._home.remove_note(name) for name in old)
+        except PickcalError:
             return 0
-        for file in files:
-            try:
-                old = file.stat().st_mtime < oldest
-            except OSError:
-                continue
-            count += old and _unlinked(file)
-        return count
 
-    def _file(self, key: str) -> Path | None:
-        return self.path / UNLISTED / f"{key}.json" if KEY.fullmatch(key) else None
-
-
-def _unlinked(file: Path) -> bool:
-    """Remove a file if that can be done, and tell."""
-    try:
-        file.unlink()
-    except OSError:
-        return False
-    return True
+    def _file(self, key: str) -> str | None:
+        return f"{key}.json" if KEY.fullmatch(key) else None
 
 
 def _text(value: Any) -> str:

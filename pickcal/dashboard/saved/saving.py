@@ -17,6 +17,7 @@ from pickcal.selection import thresholds_text as thresholds_text
 from pickcal.settings import ExportSettings, SelectSettings, validated
 from pickcal.stages.export import export
 from pickcal.stages.select import is_stale, select
+from pickcal.stores.places import Url
 
 LONGEST_NAME = 64
 SUFFIXES = {"cryosparc": ".cs", "topaz": ".txt", "csv": ".csv", "parquet": ".parquet"}
@@ -97,7 +98,7 @@ def load(project: Project, name: str) -> Saved:
 
 
 def save(
-    project_path: Path | str,
+    project_path: Path | Url | str,
     picks: str,
     name: str,
     settings: SelectSettings,

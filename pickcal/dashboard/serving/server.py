@@ -24,6 +24,7 @@ from pickcal.dashboard.serving.recovery import HEALTH, Health, recovering
 from pickcal.dashboard.serving.settings import ServeSettings
 from pickcal.errors import InputError
 from pickcal.project import Project
+from pickcal.stores.places import Url
 
 TOKEN_DAYS = 7
 TUNNEL = "Or keep 127.0.0.1 and tunnel from the other machine: ssh -L 5006:127.0.0.1:PORT HOST"
@@ -31,7 +32,7 @@ TUNNEL = "Or keep 127.0.0.1 and tunnel from the other machine: ssh -L 5006:127.0
 
 def serve(
     page: Callable[[], Any],
-    project_path: Path | str,
+    project_path: Path | Url | str,
     settings: ServeSettings = ServeSettings(),
     on_start: Callable[[str], None] | None = None,
     note: Callable[[str], None] | None = None,

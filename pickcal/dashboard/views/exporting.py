@@ -15,6 +15,7 @@ from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.forms import Form, fill, tell
 from pickcal.dashboard.views.look import FILL, Look, labelled
 from pickcal.errors import InputError
+from pickcal.project import Project
 from pickcal.settings import ExportSettings, validated
 
 FORMATS = {
@@ -102,7 +103,7 @@ class ExportForm(Form):
             widget.visible = not self._session.read_only
 
     def _laid_out(self) -> tuple[Any, ...]:
-        root = html.escape(str(self._session.inspector.project.path.resolve().parent))
+        root = html.escape(str(_root(self._session.inspector.project)))
         where = [] if self._session.read_only else [self.words(f"Paths begin at {root}.", "note")]
         return (
             *(self._format, *self._options.values(), self._rejected, self._place, self._replace, *where),
@@ -166,7 +167,7 @@ class ExportForm(Form):
         """Write files into the folder that holds the project."""
         settings, selection = self._settings(), self._session.base
         project = self._session.inspector.project
-        root = project.path.resolve().parent
+        root = _root(project)
         place = destination(
             root, self._place.value, settings.format, rejected=settings.rejected, overwrite=bool(self._replace.value)
         )
@@ -209,6 +210,12 @@ class ExportForm(Form):
     def _refused(self, error: Exception) -> None:
         self._busy("")
         self._session.say(str(error))
+
+
+def _root(project: Project) -> Path:
+    """Folder of this machine that exports go to: that which holds the project, or where the server was started."""
+    place = project.path.resolve()
+    return place.parent if isinstance(place, Path) else Path.cwd()
 
 
 def listing(files: Sequence[str], root: str) -> str:

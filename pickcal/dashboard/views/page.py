@@ -24,6 +24,7 @@ from pickcal.dashboard.views.plane import PlaneView
 from pickcal.dashboard.views.saving import SavingView
 from pickcal.dashboard.views.thresholds import ThresholdsView
 from pickcal.errors import PickcalError
+from pickcal.stores.places import Url
 
 TITLE = "pickcal: inspect picks"
 POLL = 2000
@@ -48,7 +49,7 @@ LABELS = {
 NO_PICKS = "This project has no picks yet: run `pickcal pick` or `pickcal import-picks`; this page will show them."
 
 
-def inspect_page(path: Path | str, truth: Path | None = None, read_only: bool = False) -> Any:
+def inspect_page(path: Path | Url | str, truth: Path | None = None, read_only: bool = False) -> Any:
     """Build the page for one visitor.
 
     Parameters
@@ -82,7 +83,7 @@ def inspect_page(path: Path | str, truth: Path | None = None, read_only: bool = 
     return page
 
 
-def prepare(path: Path | str, truth: Path | None = None, read_only: bool = False) -> None:
+def prepare(path: Path | Url | str, truth: Path | None = None, read_only: bool = False) -> None:
     """Read and draw once what the first visitor would wait for, and refuse what cannot be shown.
 
     Arguments are those of `inspect_page`.

@@ -1,0 +1,72 @@
+"""Machines of a cloud through dask-cloudprovider: rented when work starts, given back when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pickcal.engine.clusters._dask import WORKER_THREADS, configured, executor_of, known_options, optional
+from pickcal.engine.executors import Executor
+from pickcal.errors import InputError
+from pickcal.settings import ClusterSettings
+
+OURS = (
+    "n_workers", "security", "worker_options", "scheduler_options", "worker_class", "scheduler_class", "silence_logs",
+    "service_account_credentials",  # from the standard places, never from a job file
+)  # fmt: skip
+
+
+@contextmanager
+def opened(
+    module: str, name: str, image: str, settings: ClusterSettings, note: Callable[[str], None]
+) -> Iterator[Executor]:
+    """Rent a scheduler and workers.
+
+    Parameters
+    ----------
+    module, name
+        Module of `dask_cloudprovider` and class in it.
+    image
+        The class's name for the container image.
+    settings
+        `options` go to the class: image, region, instance type, credentials' profile, disks.
+    note
+        Told the dashboard's address.
+
+    Raises
+    ------
+    InputError
+        If dask-cloudprovider or the cloud's own package is missing, an option is unknown, or no image is given.
+    """
+    provider = optional(f"dask_cloudprovider.{module}", settings.kind, settings.kind)
+    kind = getattr(provider, name)
+    options = known_options(settings, (kind,), OURS)
+    if image not in options:
+        raise InputError(
+            f"cluster.options.{image}: expected the container image with this pickcal in it (deploy/Dockerfile)"
+        )
+    if settings.memory is not None or settings.listen is not None or settings.tls_ca is not None:
+        raise InputError(
+            f"cluster: memory, listen and tls_ca are not for {settings.kind!r}: memory comes with the type of "
+            "machine in cluster.options, and the scheduler makes its own certificates"
+        )
+    with (
+        configured(),
+        kind(**arguments(settings), **options) as cluster,
+        executor_of(cluster, settings, note) as executor,
+    ):
+        yield executor
+
+
+def arguments(settings: ClusterSettings) -> dict[str, Any]:
+    """Arguments of dask-cloudprovider's classes that follow from the settings."""
+    out: dict[str, Any] = {
+        "n_workers": (settings.workers or 1) if settings.workers_min is None else settings.workers_min,
+        "worker_options": {"nthreads": 1},
+        "security": True,
+        "silence_logs": "critical",
+    }
+    if "env_vars" not in settings.options:
+        out["env_vars"] = dict.fromkeys(WORKER_THREADS, "1")
+    return out

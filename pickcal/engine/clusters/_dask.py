@@ -1,0 +1,218 @@
+"""What all kinds of Dask clusters share: configuration, TLS, scaling, options, the executor."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import inspect
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from pickcal.engine.dask_executor import DaskExecutor
+from pickcal.engine.executors import Executor
+from pickcal.engine.logs import log
+from pickcal.errors import InputError
+from pickcal.settings import ClusterSettings
+
+WORKER_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+PRELOAD = "pickcal.engine.worker"
+DEFAULT_MEMORY = "4 GB"
+CONNECT_SECONDS = 20.0
+CONFIGURATION = {
+    # 0 would blame neighbours of a batch that kills its worker; measured
+    "distributed.scheduler.allowed-failures": 3,
+    "distributed.scheduler.worker-ttl": "2 minutes",
+    # a cluster object gives up workers that were away for longer; restarting one takes half a minute on a busy machine
+    "distributed.deploy.lost-worker-timeout": "60s",
+    # batches are alike and long: fetching them from one another gains nothing
+    "distributed.scheduler.work-stealing": True,
+    "distributed.worker.profile.enabled": False,
+}
+
+
+@contextmanager
+def configured() -> Iterator[None]:
+    """Configure the schedulers and workers that are started within the block."""
+    import dask
+
+    with dask.config.set(CONFIGURATION):
+        yield
+
+
+@contextmanager
+def executor_of(
+    cluster: Any,
+    settings: ClusterSettings,
+    note: Callable[[str], None],
+    connect: Callable[[], Any] | None = None,
+) -> Iterator[Executor]:
+    """Make an executor on a cluster that is there, wait for its first worker, and say where its dashboard is.
+
+    Parameters
+    ----------
+    cluster
+        The Dask cluster object.
+    settings
+        Adaptive scaling and limits.
+    note
+        Told the dashboard's address.
+    connect
+        Makes a client; default: a client of the cluster object.
+    """
+    if settings.workers_min is not None:
+        cluster.adapt(minimum=settings.workers_min, maximum=settings.workers, interval="2s")
+    executor = DaskExecutor(
+        connect or partial(client_of, cluster, CONNECT_SECONDS),
+        wait=settings.wait,
+        batch_limit=settings.batch_limit,
+        most_workers=settings.workers or 1,
+        note=note,
+        heal=partial(_heal, cluster),
+    )
+    try:
+        link = executor.client.dashboard_link
+        if link:
+            note(f"Dask dashboard: {link}")
+        if settings.workers_min != 0:
+            executor.wait_for_workers()
+        yield executor
+    finally:
+        executor.close()
+
+
+def client_of(target: Any, seconds: float, **options: Any) -> Any:
+    """Make a client, and wait for it no longer than twice `seconds`: Dask bounds each of its steps, not all of them.
+
+    Parameters
+    ----------
+    target
+        Address or cluster object.
+    seconds
+        Given to Dask as the time for each step.
+    options
+        Given to `distributed.Client`.
+
+    Raises
+    ------
+    TimeoutError
+        If there is no client after that time; one that comes later is closed.
+    """
+    from distributed import Client
+
+    made: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    late = threading.Event()
+
+    def make() -> None:
+        try:
+            client = Client(target, timeout=seconds, set_as_default=False, **options)
+        except Exception as error:
+            made.put(error)
+            return
+        made.put(client)
+        if late.is_set():
+            client.close()
+
+    threading.Thread(target=make, name="pickcal-connect", daemon=True).start()
+    try:
+        found = made.get(timeout=2 * seconds)
+    except queue.Empty:
+        late.set()
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer for {2 * seconds:g} s") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _heal(cluster: Any) -> None:
+    """Have a cluster object start again the workers that it should have and has given up."""
+    wanted = getattr(cluster, "worker_spec", None)
+    if wanted and len(cluster.workers) < len(wanted):
+        log("workers.restarted", level="warning", wanted=len(wanted), had=len(cluster.workers))
+        cluster.scale(len(wanted))
+
+
+def security(settings: ClusterSettings) -> Any:
+    """TLS settings as Dask takes them; None without TLS.
+
+    Raises
+    ------
+    InputError
+        If a file is not there.
+    """
+    if settings.tls_ca is None or settings.tls_cert is None or settings.tls_key is None:
+        return None
+    from distributed.security import Security
+
+    files = {"tls_ca": settings.tls_ca, "tls_cert": settings.tls_cert, "tls_key": settings.tls_key}
+    for name, path in files.items():
+        if not path.is_file():
+            raise InputError(f"{name}: expected a file, found none at {path}")
+    ca, cert, key = (str(path.absolute()) for path in files.values())
+    return Security(
+        tls_ca_file=ca,
+        tls_client_cert=cert,
+        tls_client_key=key,
+        tls_scheduler_cert=cert,
+        tls_scheduler_key=key,
+        tls_worker_cert=cert,
+        tls_worker_key=key,
+        require_encryption=True,
+    )
+
+
+def optional(module: str, extra: str, kind: str) -> Any:
+    """Import an optional package.
+
+    Raises
+    ------
+    InputError
+        Naming the extra that brings it, if it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"cluster {kind!r} needs {module.partition('.')[0].replace('_', '-')}, which is not installed here "
+            f"({error}); install it with: pip install 'pickcal[{extra}]'"
+        ) from None
+
+
+def refuse_options(settings: ClusterSettings) -> None:
+    """Raise an `InputError` if options are given to a kind that takes none."""
+    if settings.options:
+        raise InputError(f"cluster.options: expected none for {settings.kind!r}, got {', '.join(settings.options)}")
+
+
+def known_options(settings: ClusterSettings, classes: tuple[type, ...], ours: tuple[str, ...]) -> dict[str, Any]:
+    """Options that go to a cluster class as they are.
+
+    Parameters
+    ----------
+    settings
+        With the options.
+    classes
+        The class and others that take its arguments.
+    ours
+        Arguments that settings of pickcal stand for, and may not be among the options.
+
+    Raises
+    ------
+    InputError
+        For an option that no class takes, or that pickcal sets.
+    """
+    known: set[str] = set()
+    for each in (parent for kind in classes for parent in kind.__mro__):
+        parameters = inspect.signature(each.__init__).parameters.values()  # type: ignore[misc]
+        known |= {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    known -= {"self", "asynchronous", "loop", *ours}
+    unknown = [name for name in settings.options if name not in known]
+    if unknown:
+        raise InputError(
+            f"cluster.options: no such option of {settings.kind!r}: {', '.join(unknown)}; "
+            f"expected some of {', '.join(sorted(known))}"
+        )
+    return dict(settings.options)

@@ -1,0 +1,68 @@
+"""Workers as pods of a Kubernetes cluster with the Dask operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pickcal.engine.clusters._dask import (
+    DEFAULT_MEMORY,
+    PRELOAD,
+    WORKER_THREADS,
+    configured,
+    executor_of,
+    known_options,
+    optional,
+)
+from pickcal.engine.executors import Executor
+from pickcal.errors import InputError
+from pickcal.settings import ClusterSettings
+
+OURS = ("n_workers", "resources", "worker_command", "shutdown_on_close", "jupyter", "quiet")
+
+
+@contextmanager
+def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[Executor]:
+    """Ask the operator for a scheduler and workers, and take them away afterwards.
+
+    Raises
+    ------
+    InputError
+        If dask-kubernetes is missing, an option is unknown, no image is given, or listening and TLS are asked for,
+        which the operator arranges.
+    """
+    operator = optional("dask_kubernetes.operator", "kubernetes", settings.kind)
+    options = known_options(settings, (operator.KubeCluster,), OURS)
+    if "image" not in options and "custom_cluster_spec" not in options:
+        raise InputError(
+            "cluster.options.image: expected the container image that has this version of pickcal (deploy/Dockerfile)"
+        )
+    if settings.listen is not None or settings.tls_ca is not None:
+        raise InputError("cluster: listen and tls_ca are not for 'kubernetes': the scheduler is a service of its own")
+    with (
+        configured(),
+        operator.KubeCluster(**arguments(settings), **options) as cluster,
+        executor_of(cluster, settings, note) as executor,
+    ):
+        yield executor
+
+
+def arguments(settings: ClusterSettings) -> dict[str, Any]:
+    """Arguments of `KubeCluster` that follow from the settings."""
+    out: dict[str, Any] = {
+        "n_workers": (settings.workers or 1) if settings.workers_min is None else settings.workers_min,
+        "worker_command": ["dask", "worker", "--nthreads", "1", "--preload", PRELOAD],
+        "shutdown_on_close": True,
+        "quiet": True,
+    }
+    memory = quantity(settings.memory or DEFAULT_MEMORY)
+    out["resources"] = {"requests": {"cpu": "1", "memory": memory}, "limits": {"cpu": "1", "memory": memory}}
+    if "env" not in settings.options:
+        out["env"] = dict.fromkeys(WORKER_THREADS, "1")
+    return out
+
+
+def quantity(memory: str) -> str:
+    """Memory as Kubernetes writes it: '4 GB' is '4G', '4 GiB' is '4Gi'."""
+    return memory.replace(" ", "").removesuffix("B")

@@ -1,0 +1,41 @@
+"""Worker processes on this machine, which end with the process that started them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pickcal.engine.clusters._dask import PRELOAD, WORKER_THREADS, configured, executor_of, refuse_options, security
+from pickcal.engine.executors import Executor
+from pickcal.settings import ClusterSettings
+
+NANNY_SECONDS = 60.0
+
+
+@contextmanager
+def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[Executor]:
+    """Start a scheduler in this process and its workers, all on the loopback interface."""
+    from dask.system import CPU_COUNT
+    from distributed import LocalCluster
+
+    refuse_options(settings)
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    workers = settings.workers or CPU_COUNT
+    with (
+        configured(),
+        LocalCluster(
+            n_workers=workers if settings.workers_min is None else settings.workers_min,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=settings.memory or "auto",
+            host=settings.listen or "127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            env=dict.fromkeys(WORKER_THREADS, "1"),
+            preload=[PRELOAD],
+            silence_logs=logging.CRITICAL,
+            security=security(settings),
+        ) as cluster,
+        executor_of(cluster, settings, note) as executor,
+    ):
+        yield executor

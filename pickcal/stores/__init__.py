@@ -1,0 +1,1 @@
+"""Where projects and sources are: folders of this machine, or object stores reached through obstore."""

@@ -1,0 +1,122 @@
+"""Files of object stores for readers that know of files only: a copy on the local disk that goes away after use.
+
+Of an MRC file only the header, or the header and one slice, are fetched; the copy has the size of the object all the
+same, with holes that take no space.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pickcal.errors import PickcalError
+from pickcal.formats import mrc
+from pickcal.formats.images import STACK_NAME, split_stack_name
+from pickcal.stores.places import Place, Url, place
+
+HEAD = 65_536
+"""Bytes that are fetched to recognise a file; enough for most headers."""
+
+
+def split_place(name: str) -> tuple[int | None, Place]:
+    """Split `000001@file` into slice (0-based, None for none) and the place of the file, which may be a URL.
+
+    Raises
+    ------
+    InputError
+        If the slice is 0, or the URL is none.
+
+    Examples
+    --------
+    >>> index, found = split_place("000003@s3://bucket/s.mrcs")
+    >>> index, str(found)
+    (2, 's3://bucket/s.mrcs')
+    """
+    match = STACK_NAME.fullmatch(name)
+    if match is None:
+        return None, place(name)
+    return split_stack_name(name)[0], place(match[2])
+
+
+@contextmanager
+def fetched(where: Place) -> Iterator[Path]:
+    """Give a local file with the content of a place; errors that name the copy name the place instead.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If there is no such object, or the store refuses or does not answer.
+    """
+    if isinstance(where, Path):
+        yield where
+        return
+    from pickcal.stores import objects
+
+    with _copy(where) as path:
+        path.write_bytes(objects.read(where))
+        yield path
+
+
+@contextmanager
+def fetched_image(where: Place, index: int | None = None, pixels: bool = True) -> Iterator[Path]:
+    """As `fetched`, of an image file, with as little of it as is needed.
+
+    Parameters
+    ----------
+    where
+        MRC or TIFF file.
+    index
+        0-based slice that is to be read; None for all.
+    pixels
+        False: only the header is to be read.
+    """
+    if isinstance(where, Path):
+        yield where
+        return
+    from pickcal.stores import objects
+
+    with _copy(where) as path:
+        head, size = objects.read_start(where, HEAD)
+        path.write_bytes(head)
+        wanted = _wanted(path, head, index, pixels)
+        if size > len(head) and wanted is None:
+            path.write_bytes(objects.read(where))
+        elif size > len(head) and wanted is not None:
+            with path.open("r+b") as file:
+                start, length = wanted
+                if length:
+                    file.seek(start)
+                    file.write(objects.read_range(where, start, max(0, min(length, size - start))))
+                file.truncate(size)
+        yield path
+
+
+def _wanted(path: Path, head: bytes, index: int | None, pixels: bool) -> tuple[int, int] | None:
+    """Start and length of what is needed beside the beginning; None for the whole file."""
+    if not mrc.looks_like_mrc(head):
+        return None
+    if not pixels:
+        return 0, 0
+    try:
+        header = mrc.read_header(path)
+    except PickcalError:
+        return None
+    if index is None or header.dtype is None or header.images < 2:
+        return None
+    length = header.height * header.width * header.dtype.itemsize
+    return header.offset + index * length, length
+
+
+@contextmanager
+def _copy(where: Url) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pickcal-") as folder:
+        path = Path(folder) / where.name
+        try:
+            yield path
+        except PickcalError as error:
+            text = str(error)
+            if folder not in text:
+                raise
+            raise type(error)(text.replace(str(path), str(where)).replace(folder, str(where.parent))) from None

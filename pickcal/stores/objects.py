@@ -1,0 +1,348 @@
+"""Objects of a store: one client per process and bucket, bounded in time, and its errors in plain words.
+
+Each process opens its own client from a URL and the environment, so that no credentials travel. Every request ends
+after `TIMEOUT` seconds and is sent again at most `RETRIES` times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Literal
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from pickcal.errors import InputError, MissingFileError, PickcalError, ProjectError
+from pickcal.stores.credentials import profile_options, redacted
+from pickcal.stores.places import Url
+
+Client = S3Store | GCSStore | AzureStore
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds until a service that does not answer counts as away."""
+TIMEOUT = 60.0
+"""Seconds that one request may take, with its data."""
+RETRIES = 8
+LONGEST_RETRY = 150.0
+"""Seconds after which a request that keeps failing is given up."""
+CONDITIONAL_ATTEMPTS = 3
+"""How often a conditional request is sent that gets no answer."""
+KEPT_CLIENTS = 32
+
+
+class Changed(Exception):
+    """An object is there already, or is not the one that it was expected to be."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What a store says of an object.
+
+    Attributes
+    ----------
+    size
+        Bytes.
+    mark
+        ETag or version: another one whenever it was written anew.
+    version
+        Generation, where the store counts them.
+    written
+        Seconds since 1970, by the store's clock.
+    """
+
+    size: int
+    mark: str
+    version: str | None
+    written: float
+
+
+def client_of(url: Url) -> Client:
+    """Open the store of a URL, its key being the root; the same client for the same place and environment.
+
+    Raises
+    ------
+    InputError
+        If what the environment says of the store cannot be used.
+    """
+    watched = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(("AWS_", "AZURE_", "GOOGLE_", "HOME")))
+    return _client(url, hashlib.sha256("\n".join(watched).encode()).hexdigest())
+
+
+def _bucket(url: Url) -> Client:
+    """One client for all objects of a bucket, so that connections are used again."""
+    return client_of(Url(url.scheme, url.bucket, "", url.options))
+
+
+@lru_cache(maxsize=KEPT_CLIENTS)
+def _client(url: Url, environment: str) -> Client:
+    options = dict(url.options)
+    timeout = float(options.pop("timeout", TIMEOUT))
+    retries = int(options.pop("retries", RETRIES))
+    endpoint = options.pop("endpoint", None)
+    http: dict[str, Any] = {
+        "timeout": timedelta(seconds=timeout),
+        "connect_timeout": timedelta(seconds=min(CONNECT_TIMEOUT, timeout)),
+    }
+    if (endpoint or "").startswith("http://") or os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1"):
+        http["allow_http"] = True
+    backoff = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
+    shared: dict[str, Any] = {
+        "prefix": url.key or None,
+        "client_options": http,
+        "retry_config": {
+            "max_retries": retries,
+            "retry_timeout": timedelta(seconds=min(LONGEST_RETRY, timeout * (retries + 1))),
+            "backoff": backoff,
+        },
+    }
+    given: dict[str, Any] = {}
+    if options.get("anonymous") == "true":
+        given["skip_signature"] = True
+    try:
+        if url.scheme == "gs":
+            return GCSStore(url.bucket, **shared, **given)
+        if url.scheme == "az":
+            given |= {"account_name": options["account"]} if "account" in options else {}
+            given |= {"endpoint": endpoint} if endpoint else {}
+            return AzureStore(url.bucket, **shared, **given)
+        found = {} if given else profile_options()
+        if "endpoint_url" in found:
+            found["endpoint"] = found.pop("endpoint_url")
+        if endpoint:
+            found["endpoint"] = endpoint
+        if "region" in options:
+            found["region"] = options["region"]
+        if "virtual_hosted" in options:
+            found["virtual_hosted_style_request"] = options["virtual_hosted"] == "true"
+        return S3Store(url.bucket, **shared, **given, **found)
+    except (BaseError, ValueError, TypeError) as error:
+        if isinstance(error, PickcalError):
+            raise
+        raise InputError(f"{url}: the store cannot be opened ({short_reason(error)}); see docs/stores.md") from None
+
+
+def short_reason(error: BaseException) -> str:
+    """One line of what a store said, without its answers' small print and without secrets."""
+    text = str(error).partition("Debug source")[0]
+    parts = []
+    if status := re.search(r"status code: (\d{3} ?[A-Za-z ]*)", text):
+        parts.append(status[1].strip())
+    if code := re.search(r"<Code>(\w+)</Code>", text):
+        parts.append(code[1])
+    if not parts:
+        line = " ".join(text.split())
+        parts.append(line if len(line) <= 300 else line[:300] + " ...")
+    return redacted(", ".join(parts))
+
+
+def is_store_error(error: BaseException) -> bool:
+    """Whether an error comes from an object store."""
+    return isinstance(error, BaseError)
+
+
+def plain_error(error: BaseException, url: Url | str = "") -> str:
+    """Say what went wrong with a store, and what to do."""
+    where = f"{url}: " if url else ""
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+        return (
+            f"{where}the object store refuses access ({short_reason(error)}); are credentials in the environment or in "
+            "~/.aws, and do they allow this bucket?"
+        )
+    if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+        return f"{where}there is no such bucket; make it first, or look at its name, region and endpoint"
+    return f"{where}the object store failed ({short_reason(error)}); the same command goes on when it answers again"
+
+
+@contextmanager
+def told(url: Url, kind: type[PickcalError] = ProjectError) -> Iterator[None]:
+    """Turn a store's errors into one a user can act on; an object that is not there stays a FileNotFoundError."""
+    try:
+        yield
+    except BaseError as error:
+        if isinstance(error, (AlreadyExistsError, PreconditionError)):
+            raise Changed(str(url)) from None
+        raise kind(plain_error(error, url)) from None
+
+
+def read(url: Url) -> bytes:
+    """Read an object.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If it is not there, or cannot be read.
+    """
+    try:
+        with told(url, InputError):
+            return bytes(obstore.get(_bucket(url), url.key).bytes())
+    except FileNotFoundError:
+        raise MissingFileError(f"{url}: no such object") from None
+
+
+def read_start(url: Url, length: int) -> tuple[bytes, int]:
+    """Read the beginning of an object, and its whole size.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If it is not there, or cannot be read.
+    """
+    try:
+        with told(url, InputError):
+            found = obstore.get(_bucket(url), url.key, options={"range": (0, length)})
+            return bytes(found.bytes()), int(found.meta["size"])
+    except FileNotFoundError:
+        raise MissingFileError(f"{url}: no such object") from None
+    except InputError:
+        known = stat(url)
+        if known is not None and known.size == 0:  # no range of it can be given
+            return b"", 0
+        raise
+
+
+def read_range(url: Url, start: int, length: int) -> bytes:
+    """Read part of an object.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If it is not there, or cannot be read.
+    """
+    try:
+        with told(url, InputError):
+            return bytes(obstore.get_range(_bucket(url), url.key, start=start, length=length))
+    except FileNotFoundError:
+        raise MissingFileError(f"{url}: no such object") from None
+
+
+def stat(url: Url) -> Stat | None:
+    """Look at an object; None where there is none.
+
+    Raises
+    ------
+    InputError
+        If the store does not answer, or refuses.
+    """
+    try:
+        with told(url, InputError):
+            return _stat(obstore.head(_bucket(url), url.key))
+    except FileNotFoundError:
+        return None
+
+
+def write(url: Url, data: bytes, expected: Stat | Literal["none", "any"] = "any") -> Stat:
+    """Write an object, whole or not at all.
+
+    Parameters
+    ----------
+    url, data
+        Which, and what.
+    expected
+        What must be there now: "none", a `Stat` that it must still have, or "any" (default).
+
+    Raises
+    ------
+    Changed
+        If something else is there than was expected.
+    ProjectError
+        If the store does not answer, or refuses.
+    """
+    mode: Any = "overwrite"
+    if expected == "none":
+        mode = "create"
+    elif isinstance(expected, Stat):
+        mode = {"e_tag": expected.mark} | ({} if expected.version is None else {"version": expected.version})
+    for attempt in range(CONDITIONAL_ATTEMPTS):
+        try:
+            return _written(url, data, mode, isinstance(expected, Stat))
+        except (Changed, ProjectError) as error:
+            # the client does not send a conditional request again that got no answer: it may have been carried out
+            last = attempt == CONDITIONAL_ATTEMPTS - 1
+            if mode == "overwrite" or (isinstance(error, Changed) and not attempt):
+                raise
+            if (found := _ours(url, data)) is not None:
+                return found
+            if last or isinstance(error, Changed):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _written(url: Url, data: bytes, mode: Any, replaces: bool) -> Stat:
+    try:
+        with told(url):
+            done = obstore.put(_bucket(url), url.key, data, mode=mode)
+    except FileNotFoundError:  # what was to be replaced is gone, or there is no such bucket
+        if replaces:
+            raise Changed(str(url)) from None
+        raise ProjectError(f"{url}: there is no {url.scheme}://{url.bucket}; make it first") from None
+    return Stat(len(data), str(done.get("e_tag")), done.get("version"), 0.0)
+
+
+def _ours(url: Url, data: bytes) -> Stat | None:
+    """Mark of an object that holds what was to be written, None where another one or none is there."""
+    try:
+        with told(url):
+            found = obstore.get(_bucket(url), url.key)
+            return _stat(found.meta) if bytes(found.bytes()) == data else None
+    except FileNotFoundError:
+        return None
+
+
+def remove(url: Url) -> None:
+    """Remove an object if it is there."""
+    try:
+        with told(url):
+            obstore.delete(_bucket(url), url.key)
+    except FileNotFoundError:
+        pass
+
+
+def listed(url: Url, most: int | None = None) -> dict[str, Stat]:
+    """List the objects within a place, by their names relative to it.
+
+    Parameters
+    ----------
+    url
+        What they are in.
+    most
+        Stop after about so many; default: all.
+    """
+    out: dict[str, Stat] = {}
+    with told(url, InputError):
+        start = len(url.key) + 1 if url.key else 0
+        for chunk in obstore.list(_bucket(url), prefix=f"{url.key}/" if url.key else None):
+            out.update((str(found["path"])[start:], _stat(found)) for found in chunk)
+            if most is not None and len(out) >= most:
+                break
+    return out
+
+
+def remove_within(url: Url, keep: tuple[str, ...] = ()) -> None:
+    """Remove all objects within a place, but for those named."""
+    names = [name for name in listed(url) if name not in keep]
+    with told(url):
+        for start in range(0, len(names), 1000):
+            obstore.delete(_bucket(url), [f"{url.key}/{name}" for name in names[start : start + 1000]])
+
+
+def _stat(found: Any) -> Stat:
+    return Stat(
+        int(found["size"]),
+        str(found.get("e_tag")),
+        found.get("version"),
+        found["last_modified"].timestamp(),
+    )

@@ -1,0 +1,196 @@
+"""Kinds of clusters: which there are, what they refuse, and what they ask of Dask's own packages.
+
+Queues of PBS and LSF, Kubernetes and the clouds cannot run here: for them a stand-in takes the place of the class that
+would start workers, and the test looks at what it was given. SLURM runs for real in tests/deploy.
+"""
+
+import sys
+import types
+from contextlib import contextmanager
+
+import pytest
+
+from pickcal.engine.clusters import _cloud, _dask, _jobqueue, kubernetes
+from pickcal.engine.executors import open_executor
+from pickcal.errors import InputError
+from pickcal.settings import ClusterSettings, cluster_kinds, validated
+
+
+def refusal(settings):
+    with pytest.raises(InputError) as error, open_executor(settings):
+        pass
+    return str(error.value)
+
+
+def test_every_kind_is_a_module():
+    """A new one needs no change elsewhere."""
+    kinds = {"local", "serial", "slurm", "pbs", "lsf", "kubernetes", "aws", "gcp", "azure"}
+    assert set(cluster_kinds()) == kinds
+    for kind in kinds:
+        assert ClusterSettings(kind=kind).kind == kind
+
+
+def test_the_flag_and_the_key_are_one_setting():
+    """`--cluster`, `kind` and the older `cluster`; an address with its kind beside it."""
+    assert ClusterSettings(cluster="serial") == ClusterSettings(kind="serial")
+    assert ClusterSettings(kind="address", address="tls://host:8786").kind == "tls://host:8786"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"kind": "sge"}, "cluster: expected 'local', 'serial' or an address"),
+        ({"kind": "address"}, "expects address ="),
+        ({"workers_min": 1}, "workers_min: expected workers"),
+        ({"workers": 1, "workers_min": 2}, "workers_min: expected at most workers"),
+        ({"memory": "much"}, "memory: expected"),
+        ({"tls_ca": "ca.pem"}, "tls: expected tls_ca, tls_cert and tls_key together, got only tls_ca"),
+        ({"wait": 0}, "wait: expected greater than 0"),
+    ],
+)
+def test_wrong_settings_are_refused(values, said):
+    with pytest.raises(InputError) as error:
+        validated(ClusterSettings, values, "job.toml")
+    assert said in str(error.value)
+
+
+def test_options_belong_to_kinds_that_take_them():
+    assert "expected none for 'local', got queue" in refusal(ClusterSettings(options={"queue": "long"}))
+    assert "memory: expected none with the address" in refusal(ClusterSettings(kind="tcp://h:1", memory="4 GB"))
+
+
+def test_missing_certificates_are_named(tmp_path):
+    files = {name: tmp_path / name for name in ("tls_ca", "tls_cert", "tls_key")}
+    files["tls_ca"].touch()
+    assert f"tls_cert: expected a file, found none at {tmp_path}" in refusal(ClusterSettings(kind="tls://h:1", **files))
+
+
+def test_no_scheduler_at_the_address():
+    """The message says how to start one."""
+    assert "expected a running Dask scheduler" in refusal(ClusterSettings(kind="tcp://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "extra"),
+    [
+        ("slurm", "dask_jobqueue", "jobqueue"),
+        ("kubernetes", "dask_kubernetes", "kubernetes"),
+        ("aws", "dask_cloudprovider", "aws"),
+        ("gcp", "dask_cloudprovider", "gcp"),
+        ("azure", "dask_cloudprovider", "azure"),
+    ],
+)
+def test_a_missing_package_names_its_extra(kind, module, extra, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert f"pip install 'pickcal[{extra}]'" in refusal(ClusterSettings(kind=kind))
+
+
+@pytest.mark.parametrize("kind", ["slurm", "pbs", "lsf"])
+def test_queues_say_where_the_scheduler_listens(kind):
+    """Never by default where others reach it; and only options that the queue's class knows."""
+    assert "expects listen" in refusal(ClusterSettings(kind=kind))
+    settings = ClusterSettings(kind=kind, listen="127.0.0.1", options={"que": "long"})
+    assert "no such option of" in (said := refusal(settings)) and "queue" in said
+    assert "no such option" in refusal(ClusterSettings(kind=kind, listen="lo", options={"n_workers": 3}))
+
+
+@pytest.mark.parametrize(("kind", "lines"), [
+    ("slurm", ["#SBATCH -p long", "#SBATCH --mem=3G", "#SBATCH -t 00:30:00"]),
+    ("pbs", ["#PBS -q long", "#PBS -l select=1:ncpus=1:mem=2862MB", "#PBS -l walltime=00:30:00"]),
+    ("lsf", ["#BSUB -q long", "#BSUB -W 00:30"]),
+])  # fmt: skip
+def test_job_scripts_of_queues(kind, lines):
+    """As dask-jobqueue writes them: one process with one thread, our preload, and no BLAS threads."""
+    import dask_jobqueue
+
+    settings = ClusterSettings(
+        kind=kind, listen="127.0.0.1", memory="3 GB", options={"queue": "long", "walltime": "00:30:00"}
+    )
+    options = dict(settings.options) | ({"walltime": "00:30"} if kind == "lsf" else {})
+    with getattr(dask_jobqueue, f"{kind.upper()}Cluster")(**_jobqueue.arguments(settings), **options) as cluster:
+        script = cluster.job_script()
+        assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
+        assert "127.0.0.1" in cluster.dashboard_link
+    for line in [*lines, "export OPENBLAS_NUM_THREADS=1"]:
+        assert line in script, script
+    assert "--nthreads 1" in script and "--preload pickcal.engine.worker" in script and sys.executable in script
+
+
+class Given:
+    """Stands for a cluster class: keeps what it is given and starts nothing."""
+
+    def __init__(self, image=None, docker_image=None, region=None, env=None, **kwargs):
+        self.given = {"image": image or docker_image, "region": region, **kwargs}
+        Given.last = self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Put a class in the place of every cloud's, and an executor that starts nothing in the place of Dask's."""
+    for name in ("aws", "gcp", "azure"):
+        module = types.ModuleType(f"dask_cloudprovider.{name}")
+        module.EC2Cluster = module.GCPCluster = module.AzureVMCluster = Given
+        monkeypatch.setitem(sys.modules, f"dask_cloudprovider.{name}", module)
+    operator = types.ModuleType("dask_kubernetes.operator")
+    operator.KubeCluster = Given
+    monkeypatch.setitem(sys.modules, "dask_cloudprovider", types.ModuleType("dask_cloudprovider"))
+    monkeypatch.setitem(sys.modules, "dask_kubernetes", types.ModuleType("dask_kubernetes"))
+    monkeypatch.setitem(sys.modules, "dask_kubernetes.operator", operator)
+
+    @contextmanager
+    def nothing(cluster, settings, note):
+        yield cluster
+
+    for module in (_cloud, kubernetes):
+        monkeypatch.setattr(module, "executor_of", nothing)
+
+
+@pytest.mark.parametrize("kind", ["aws", "gcp", "azure"])
+def test_clouds_are_asked_for_what_the_settings_say(kind, stand_in):
+    options = {"docker_image": "registry/pickcal:1", "region": "eu-west-1"}
+    with open_executor(ClusterSettings(kind=kind, workers=40, options=options)):
+        pass
+    assert Given.last.closed
+    given = Given.last.given
+    assert (given["image"], given["region"], given["n_workers"]) == ("registry/pickcal:1", "eu-west-1", 40)
+    assert given["security"] is True and given["worker_options"] == {"nthreads": 1}
+    assert given["env_vars"] == dict.fromkeys(_dask.WORKER_THREADS, "1")
+    assert "expected the container image" in refusal(ClusterSettings(kind=kind))
+    assert "no such option" in refusal(ClusterSettings(kind=kind, options={"service_account_credentials": {}}))
+
+
+def test_kubernetes_is_asked_for_what_the_settings_say(stand_in):
+    settings = ClusterSettings(kind="kubernetes", workers=8, workers_min=2, memory="6 GiB", options={"image": "r/p:1"})
+    with open_executor(settings):
+        pass
+    given = Given.last.given
+    assert (given["image"], given["n_workers"]) == ("r/p:1", 2)
+    assert given["resources"]["limits"] == {"cpu": "1", "memory": "6Gi"}
+    assert given["worker_command"][:2] == ["dask", "worker"] and "pickcal.engine.worker" in given["worker_command"]
+    assert "cluster.options.image: expected" in refusal(ClusterSettings(kind="kubernetes"))
+
+
+def test_the_local_cluster_listens_on_this_machine_only():
+    """Scheduler, workers and dashboard; the dashboard's address is told."""
+    notes = []
+    with open_executor(ClusterSettings(workers=1), notes.append) as executor:
+        info = executor.client.scheduler_info(n_workers=-1)
+        assert info["address"].startswith("tcp://127.0.0.1:")
+        assert all(address.startswith("tcp://127.0.0.1:") for address in info["workers"])
+    assert [note for note in notes if note.startswith("Dask dashboard: http://127.0.0.1:")]
+
+
+def test_workers_come_and_go_with_the_work():
+    """None at first; as many as there is work for, at most; none in the end is waited for."""
+    with open_executor(ClusterSettings(workers=2, workers_min=0)) as executor:
+        assert executor.count_workers() == 0
+        outcomes = list(executor.run(abs, range(-4, 0)))
+    assert sorted(outcome.result for outcome in outcomes) == [1, 2, 3, 4]
