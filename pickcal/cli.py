@@ -535,7 +535,8 @@ def _told_to_stop(reporter: TerminalReporter) -> Iterator[Callable[[], bool]]:
         told.set()
         reporter.note("ending after this round; once more to interrupt it")
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    main_thread = threading.current_thread() is threading.main_thread()  # only it may ask for signals
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM) if main_thread}
     try:
         yield told.is_set
     finally:

@@ -48,6 +48,8 @@ KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection", "control")
 Block = tuple[int, Mapping[str, xr.Dataset]]
 N = TypeVar("N")
 T = TypeVar("T")
+READ_ATTEMPTS = 5
+"""How often a small group is read that is written meanwhile."""
 AT_ONCE = 16
 """Arrays of a project in an object store that are read or written at once."""
 COUNT = "count"
@@ -532,10 +534,21 @@ class Project:
 
     def _kept(self, group: str, *marks: str) -> xr.Dataset:
         """Load a group that is small, once, and again when one of its marks is a newer file or folder."""
-        stamp = tuple(self.home.mark(f"{group}/{mark}") for mark in marks or (META,))
-        if group not in self._loaded or self._loaded[group][0] != stamp:
-            found = self.dataset(group)
-            self._loaded[group] = (stamp, found.drop_vars("image", errors="ignore").load())
+        names = [f"{group}/{mark}" for mark in marks or (META,)]
+        for attempt in range(READ_ATTEMPTS):
+            stamp = tuple(self.home.mark(name) for name in names)
+            if group in self._loaded and self._loaded[group][0] == stamp:
+                break
+            try:
+                found = self.dataset(group).drop_vars("image", errors="ignore").load()
+            except (ValueError, KeyError, FileNotFoundError, RuntimeError):
+                # one group may have taken the place of another between its metadata and its values
+                if attempt == READ_ATTEMPTS - 1 or stamp == tuple(self.home.mark(name) for name in names):
+                    raise
+                continue
+            self._loaded[group] = (stamp, found)
+            if attempt == READ_ATTEMPTS - 1 or stamp == tuple(self.home.mark(name) for name in names):
+                break
         return self._loaded[group][1].copy(deep=True)
 
     def remove(self, group: str) -> None:

@@ -389,10 +389,12 @@ def test_ready_jobs_run(session, here, tmp_path, monkeypatch, job):
         given["evaluate.truth"] = sim / "truth_particles.star"
     if "thresholds" in values.get("select", {}):
         given["select.thresholds"] = job.parent / Path(values["select"]["thresholds"]).name
+    if "watch" in values:
+        given |= {"watch.patience": 1, "watch.settle": 0, "watch.interval": 1, "watch.first": 2}
     overrides = [word for key, value in given.items() for word in ("--set", f"{key}={_toml(value)}")]
     code, out, err = here("run", job, *overrides, "--json", cwd=tmp_path)
     assert code == 0, err
-    assert json.loads(out)["pick"]["done"] == 4
+    assert json.loads(out)["watch" if "watch" in values else "pick"]["done"] == 4
     assert [path.name for path in job.parent.iterdir() if path.suffix != ".toml"] == []
 
 

@@ -190,7 +190,6 @@ def read_image(info: ImageInfo) -> FloatImage:
             f"found {info.height} x {info.width}"
         )
     image: FloatImage = _finite(_sections(info.path, header, index, 1), info.name)[0]
-    _refuse_constant(image, info.name)
     return image
 
 
@@ -213,9 +212,7 @@ def read_stack(path: Path) -> tuple[FloatImage, float | None]:
         As `read_image`, without the least size; constant is an error only for all images together.
     """
     header = _header(path)
-    stack = _finite(_sections(path, header, 0, header.images), str(path))
-    _refuse_constant(stack, str(path))
-    return stack, header.pixel_size
+    return _finite(_sections(path, header, 0, header.images), str(path)), header.pixel_size
 
 
 def read_volume(path: Path) -> tuple[FloatImage, float | None]:
@@ -297,24 +294,22 @@ def _sections(path: Path, header: mrc.MrcHeader | tiff.TiffHeader, first: int, c
 
 
 def _finite(stored: NDArray[Any], name: str) -> FloatImage:
+    """Pixels as float32, a few bad ones replaced; images without any contrast are refused."""
     with np.errstate(over="ignore", invalid="ignore"):
-        pixels = stored.astype(np.float32)
-    good = np.isfinite(pixels)
-    bad = pixels.size - int(np.count_nonzero(good))
-    if not bad:
-        return pixels
-    if bad == pixels.size:
-        raise InputError(f"{name}: expected numbers, found no finite pixel at all; process the movie again")
-    if bad > MAX_BAD_SHARE * pixels.size:
-        raise InputError(
-            f"{name}: expected finite pixels, found {bad} of {pixels.size} ({bad / pixels.size:.2%}) that are NaN or "
-            "infinite; process the movie again"
-        )
-    pixels[~good] = pixels[good].mean(dtype=np.float64)
-    return pixels
-
-
-def _refuse_constant(pixels: FloatImage, name: str) -> None:
+        pixels = stored.astype(np.float32, copy=False)
     low, high = float(pixels.min()), float(pixels.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        good = np.isfinite(pixels)
+        bad = pixels.size - int(np.count_nonzero(good))
+        if bad == pixels.size:
+            raise InputError(f"{name}: expected numbers, found no finite pixel at all; process the movie again")
+        if bad > MAX_BAD_SHARE * pixels.size:
+            raise InputError(
+                f"{name}: expected finite pixels, found {bad} of {pixels.size} ({bad / pixels.size:.2%}) that are NaN "
+                "or infinite; process the movie again"
+            )
+        pixels[~good] = pixels[good].mean(dtype=np.float64)
+        low, high = float(pixels.min()), float(pixels.max())
     if low == high:
         raise InputError(f"{name}: expected an image, found {low:g} in every pixel; process the movie again")
+    return pixels

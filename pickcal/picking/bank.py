@@ -1,12 +1,15 @@
 """Template bank: every template in every rotation, compressed to a few basis images.
 
 A rotated bank is highly redundant. Its singular vectors serve as basis: the micrograph is correlated with those
-alone, and the scores of all templates are linear combinations of the responses.
+alone, and the scores of all templates are linear combinations of the responses. A template turned by half a turn is
+its mirror image through the centre: the basis is made of images that are the same or the opposite after half a turn,
+and both scores follow from the sums over either kind.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft as sf
@@ -16,14 +19,15 @@ from scipy import ndimage
 from scipy.sparse.linalg import svds
 
 from pickcal.picking.filters import Float32, band_pass, odd_box, soft_disc
+from pickcal.picking.groups import grouped
 
-ENERGY = 0.995
-LARGEST_BASIS = 120
+ENERGY = 0.999
+LARGEST_BASIS = 200
 DENSE_LIMIT = 2500
 MASK_EDGE = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bank:
     """Compressed templates at the working pixel.
 
@@ -43,6 +47,17 @@ class Bank:
         Outer radius of the mask in which the Pearson correlation is taken, and the width over which it falls, Å.
     energy
         Share of the entries' energy that the basis keeps, in [0, 1].
+    ratio
+        Pixel of the bank over working pixel, numerator and denominator. Default (1, 1).
+    odd
+        Basis images, the last ones, that half a turn changes into their opposite. Default 0.
+    pairs
+        Entry `pairs + i` is entry i turned by half a turn, for i below `pairs`. Default 0: no entry has a partner.
+    group
+        int32 `(levels, h)`: groups of alike entries, counted from 0, on a coarse and a fine level; h is `half`. A
+        partner belongs to the group of its entry. Default: no groups, every entry is looked at everywhere.
+    turned
+        bool `(levels, h)`: whether it is the entry's partner that resembles the group.
     """
 
     basis: Float32
@@ -53,6 +68,24 @@ class Bank:
     mask_radius: float
     mask_edge: float
     energy: float
+    ratio: tuple[int, int] = (1, 1)
+    odd: int = 0
+    pairs: int = 0
+    group: NDArray[np.int32] | None = None
+    turned: NDArray[np.bool_] | None = None
+
+    @property
+    def half(self) -> int:
+        """Entries without the partners of others."""
+        return self.pairs or len(self.coefficients)
+
+    def step(self) -> float:
+        """Angle between neighbouring rotations of a template, degrees; 0 where none has two neighbours."""
+        return _rotations(self)[1]
+
+    def neighbours(self) -> NDArray[np.intp]:
+        """Entries of the same template one step of rotation below and above each entry, `(n, 2)`; -1 for none."""
+        return _rotations(self)[0]
 
     def mask(self) -> Float32:
         """Weights of the Pearson correlation, float32 `(b, b)`."""
@@ -77,7 +110,7 @@ def compress(entries: Float32, energy: float = ENERGY, largest: int = LARGEST_BA
         float32 `(k, b, b)`, float32 `(n, k)` and the share of energy kept.
     """
     flat = entries.reshape(len(entries), -1)
-    total = float(np.einsum("ij,ij->", flat, flat, dtype=np.float64))
+    total = max(float(np.einsum("ij,ij->", flat, flat, dtype=np.float64)), 1e-30)
     small = min(flat.shape)
     if small <= DENSE_LIMIT:
         if flat.shape[0] >= flat.shape[1]:
@@ -106,10 +139,11 @@ def build_bank(
     pixel_size: float,
     mask_radius: float,
     mask_edge: float,
+    ratio: tuple[int, int] = (1, 1),
 ) -> Bank:
-    """Compress entries that already have the working pixel and an odd box."""
+    """Compress entries that already have the bank's pixel and an odd box, and of which none is another's half-turn."""
     basis, coefficients, kept = compress(entries)
-    return Bank(basis, coefficients, template, angle, pixel_size, mask_radius, mask_edge, kept)
+    return Bank(basis, coefficients, template, angle, pixel_size, mask_radius, mask_edge, kept, ratio)
 
 
 def bank_from_templates(
@@ -120,8 +154,9 @@ def bank_from_templates(
     low_pass: float,
     rotation_step: float,
     ctf_reach: float = 0.0,
+    ratio: tuple[int, int] = (1, 1),
 ) -> Bank:
-    """Rotate 2D templates in the plane, bring them to the working pixel and compress them.
+    """Rotate 2D templates in the plane, bring them to the bank's pixel and compress them.
 
     Each template is low-passed, set to mean 0 and norm 1 within the mask: its grey scale does not matter.
 
@@ -130,34 +165,84 @@ def bank_from_templates(
     templates
         float32 `(n, y, x)`; the particle's centre is pixel `(y // 2, x // 2)`, density is positive.
     template_pixel_size, pixel_size
-        Å per pixel of the templates and of the working images.
+        Å per pixel of the templates and of the bank.
     diameter
         Particle diameter, Å.
     low_pass
         Å.
     rotation_step
-        Degrees; the full turn is divided into the nearest whole number of steps.
+        Degrees; half a turn is divided into the nearest whole number of steps.
     ctf_reach
         How far the CTF carries signal out of the particle, Å: wavelength x defocus / low-pass.
+    ratio
+        Pixel of the bank over working pixel.
     """
     mask_radius = template_mask_radius(diameter, low_pass, ctf_reach)
     box = odd_box(mask_radius, pixel_size)
     mask_edge = MASK_EDGE * low_pass
     mask = soft_disc(box, pixel_size, mask_radius - mask_edge, mask_radius)
-    turns = max(1, round(360 / rotation_step))
-    angles = np.arange(turns, dtype=np.float32) * np.float32(360 / turns)
-    entries = np.empty((len(templates) * turns, box, box), dtype=np.float32)
+    turns = max(1, round(180 / rotation_step))
+    angles = np.arange(turns, dtype=np.float32) * np.float32(180 / turns)
+    entries = np.zeros((len(templates) * turns, box, box), dtype=np.float32)
     for i, image in enumerate(templates):
         if np.ptp(image) == 0:
-            entries[i * turns : (i + 1) * turns] = 0
             continue
         rotated = rotate(image, template_pixel_size, pixel_size, box, angles, low_pass)
         rotated -= (rotated * mask).sum(axis=(1, 2), keepdims=True) / mask.sum()
         rotated *= mask
         norms = np.sqrt((rotated**2).sum(axis=(1, 2), keepdims=True))
         entries[i * turns : (i + 1) * turns] = rotated / np.maximum(norms, 1e-12)
-    index = np.repeat(np.arange(len(templates), dtype=np.int32), turns)
-    return build_bank(entries, index, np.tile(angles, len(templates)), pixel_size, mask_radius, mask_edge)
+    basis, coefficients, kept, odd = compress_pairs(entries)
+    group, turned = grouped(coefficients, odd)
+    partners = coefficients.copy()
+    partners[:, len(basis) - odd :] *= -1
+    index = np.tile(np.repeat(np.arange(len(templates), dtype=np.int32), turns), 2)
+    angle = np.tile(angles, len(templates))
+    return Bank(
+        basis=basis,
+        coefficients=np.concatenate([coefficients, partners]),
+        template=index,
+        angle=np.concatenate([angle, angle + np.float32(180)]),
+        pixel_size=pixel_size,
+        mask_radius=mask_radius,
+        mask_edge=mask_edge,
+        energy=kept,
+        ratio=ratio,
+        odd=odd,
+        pairs=len(entries),
+        group=group,
+        turned=turned,
+    )
+
+
+def compress_pairs(entries: Float32) -> tuple[Float32, Float32, float, int]:
+    """Basis and coefficients of images and their half-turns; parameters as of `compress`.
+
+    Returns
+    -------
+    basis, coefficients, kept, odd
+        As `compress` gives them, for the images alone. The last `odd` images of the basis change their sign in half a
+        turn, the others stay as they are.
+    """
+    turned = entries[:, ::-1, ::-1]
+    basis, coefficients, energies = [], [], []
+    for part in (entries + turned, entries - turned):
+        images, weights, _ = compress(np.float32(0.5) * part, 1.0)
+        basis.append(images)
+        coefficients.append(weights)
+        energies.append(np.square(weights, dtype=np.float64).sum(axis=0))
+    total = float(np.einsum("nij,nij->", entries, entries, dtype=np.float64))
+    order = np.argsort(-np.concatenate(energies), kind="stable")
+    share = np.cumsum(np.concatenate(energies)[order]) / max(total, 1e-30)
+    keep = order[: min(int(np.searchsorted(share, ENERGY)) + 1, LARGEST_BASIS, len(order))]
+    even = np.sort(keep[keep < len(basis[0])])
+    odd = np.sort(keep[keep >= len(basis[0])]) - len(basis[0])
+    return (
+        np.concatenate([basis[0][even], basis[1][odd]]),
+        np.concatenate([coefficients[0][:, even], coefficients[1][:, odd]], axis=1),
+        float(min(share[len(keep) - 1], 1.0)),
+        len(odd),
+    )
 
 
 def template_mask_radius(diameter: float, low_pass: float, ctf_reach: float = 0.0) -> float:
@@ -218,3 +303,17 @@ def _oversample(image: Float32, pixel_size: float, low_pass: float) -> tuple[Flo
     padded[height - (image.shape[0] - top) :, : spectrum.shape[1]] = spectrum[top:]
     fine = sf.irfft2(padded, (height, width)) * factor**2
     return np.asarray(fine, dtype=np.float32), pixel_size / factor
+
+
+@lru_cache(maxsize=4)
+def _rotations(bank: Bank) -> tuple[NDArray[np.intp], float]:
+    """Neighbours in rotation, and the step in degrees; angles are even over a whole turn, or over half of one."""
+    found, step = np.full((len(bank.angle), 2), -1, dtype=np.intp), 0.0
+    for template in np.unique(bank.template):
+        members = np.flatnonzero(bank.template == template)
+        members = members[np.argsort(bank.angle[members], kind="stable")]
+        if len(members) < 3:
+            continue
+        step = float(bank.angle[members[1]] - bank.angle[members[0]])
+        found[members, 0], found[members, 1] = np.roll(members, 1), np.roll(members, -1)
+    return found, step

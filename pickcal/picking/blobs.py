@@ -27,7 +27,13 @@ def blob_diameters(diameter_min: float, diameter_max: float, sizes: int | None) 
     return np.linspace(diameter_min, diameter_max, count, dtype=np.float32)
 
 
-def blob_bank(diameters: Float32, shapes: Sequence[str], pixel_size: float, low_pass: float) -> Bank:
+def blob_bank(
+    diameters: Float32,
+    shapes: Sequence[str],
+    pixel_size: float,
+    low_pass: float,
+    ratio: tuple[int, int] = (1, 1),
+) -> Bank:
     """Bank of blobs.
 
     Parameters
@@ -40,6 +46,8 @@ def blob_bank(diameters: Float32, shapes: Sequence[str], pixel_size: float, low_
         Å per pixel.
     low_pass
         Å; half of it is the width of the mask's soft edge.
+    ratio
+        Pixel of the bank over working pixel.
 
     Returns
     -------
@@ -68,6 +76,7 @@ def blob_bank(diameters: Float32, shapes: Sequence[str], pixel_size: float, low_
         pixel_size,
         mask_radius,
         low_pass / 2,
+        ratio,
     )
 
 

@@ -13,6 +13,8 @@ from pickcal.picking.ctf import frequency_grid
 
 Float32 = NDArray[np.float32]
 
+ROWS = 128
+
 
 @dataclass(frozen=True)
 class CropPlan:
@@ -101,9 +103,7 @@ def crop_to_working_pixel(image: Float32, plan: CropPlan) -> Float32:
     ndarray
         float32 of shape `plan.shape`.
     """
-    pad = [(0, padded - n) for n, padded in zip(image.shape, plan.padded, strict=True)]
-    padded = np.pad(image, pad, mode="symmetric") if any(after for _, after in pad) else image
-    return fourier_crop(padded, plan.cropped)[: plan.shape[0], : plan.shape[1]]
+    return _cropped(image, plan.padded, plan.cropped)[: plan.shape[0], : plan.shape[1]]
 
 
 def fourier_crop(image: Float32, shape: tuple[int, int]) -> Float32:
@@ -121,19 +121,33 @@ def fourier_crop(image: Float32, shape: tuple[int, int]) -> Float32:
     ndarray
         float32 of shape `shape`; the centre of the first pixel stays where it is, means are kept.
     """
+    return _cropped(image, (image.shape[0], image.shape[1]), shape)
+
+
+def _cropped(image: Float32, padded: tuple[int, int], shape: tuple[int, int]) -> Float32:
+    """Fourier-crop an image after mirroring it at its last row and column to a padded shape."""
     height, width = shape
-    rows = sf.rfft(np.asarray(image, dtype=np.float32), axis=1)[:, : width // 2 + 1]
-    if width % 2 == 0 and width < image.shape[1]:
+    rows = np.empty((image.shape[0], width // 2 + 1), dtype=np.complex64)
+    # a few rows at a time stay in the processor's cache, and most of their frequencies are not kept
+    for start in range(0, image.shape[0], ROWS):
+        some = np.asarray(image[start : start + ROWS], dtype=np.float32)
+        if padded[1] > image.shape[1]:
+            some = np.pad(some, ((0, 0), (0, padded[1] - image.shape[1])), mode="symmetric")
+        rows[start : start + ROWS] = sf.rfft(some, axis=1)[:, : width // 2 + 1]
+    # the transform is linear: mirrored rows have the transforms of their originals
+    if padded[0] > image.shape[0]:
+        rows = np.pad(rows, ((0, padded[0] - image.shape[0]), (0, 0)), mode="symmetric")
+    if width % 2 == 0 and width < padded[1]:
         rows[:, width // 2] *= 2
-    spectrum = sf.fft(rows, axis=0)
-    if height < image.shape[0]:
+    spectrum = sf.fft(rows, axis=0, overwrite_x=True)
+    if height < padded[0]:
         half = height // 2
         kept = np.concatenate([spectrum[: height - half], spectrum[-half:]]) if half else spectrum[:1]
         if height % 2 == 0:
             kept[half] += spectrum[half]
         spectrum = kept
     out = sf.irfft2(spectrum, shape, axes=(0, 1))
-    out *= (height * width) / (image.shape[0] * image.shape[1])
+    out *= (height * width) / (padded[0] * padded[1])
     return np.asarray(out, dtype=np.float32)
 
 
@@ -166,7 +180,7 @@ def band_pass(shape: tuple[int, int], pixel_size: float, low_pass: float, high_p
     return np.asarray(out, dtype=np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RadialFilter:
     """A filter that depends on spatial frequency alone, as a table.
 

@@ -7,6 +7,7 @@ Definition of the score: Roseman (2003), Ultramicroscopy 94, 225-236.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,39 +17,162 @@ from numpy.typing import NDArray
 from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf, ctf_filter
 from pickcal.picking.filters import Float32, RadialFilter, band_pass, centre_phase, kernel_spectrum
+from pickcal.picking.groups import group_means
+from pickcal.picking.interpolation import interpolate
+from pickcal.picking.kernels import best_member, best_row, correlate, correlate_both, take_rows
 
-BLOCK_BYTES = 32 * 2**20
+Floats = NDArray[np.float64]
+
+KEPT = 0.998
+"""Share of the entries' energy, as the microscope and the filters show them, that the maps keep."""
+MANY = 2048
+"""Of more entries, half-turns not counted, only the members of the likeliest groups are looked at."""
+LIKELY = 8
+"""Groups of which the members are looked at."""
+BLOCK_POINTS = 256
+TOGETHER = 16
+"""Maps that are transformed at once."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of alike entries of a micrograph's bank.
+
+    Attributes
+    ----------
+    coarse, fine
+        Means of the groups, float32 `(groups, k)`, norm 1.
+    members, starts
+        int32: entries in the order of their fine groups, and where each group begins, and the last ends.
+    """
+
+    coarse: Float32
+    fine: Float32
+    members: NDArray[np.int32]
+    starts: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Responses:
     """What all scores of one micrograph follow from.
 
-    The score of entry n at pixel p is `weights[n] @ maps[:, p] / spread[p]`.
+    The score of entry n at pixel p is `weights[n] @ maps[p] / spread[p]`.
 
     Attributes
     ----------
     maps
-        float32 `(k, y, x)`: weighted products of the micrograph with the basis images.
+        float32 `(y, x, k)`: products of the micrograph with images that are orthonormal under the mask; first the even
+        ones, then the odd ones, of either kind those first that count most.
+    odd
+        How many of the images half a turn changes into their opposite.
+    energy
+        float32 `(k,)`: sum of the squared weights of each image over the entries.
     weights
-        float32 `(n, k)`: coefficients of the entries over their norms within the mask.
+        float32 `(n, k)`: the entries, of norm 1, as combinations of those images.
+    half
+        Entries that are not the half-turn of another; those come after them, in the same order.
+    groups
+        Groups of alike entries, None for a bank without groups.
     spread
         float32 `(y, x)`: root of the weighted sum of squares of the micrograph about its local mean.
     """
 
     maps: Float32
+    odd: int
+    energy: Float32
     weights: Float32
+    half: int
+    groups: Groups | None
     spread: Float32
 
     def scores(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
         """Scores of all entries at some pixels, float32 `(points, n)`."""
-        return (self.maps[:, y, x].T @ self.weights.T) / self.spread[y, x][:, None]
+        return (self.maps[y, x] @ self.weights.T) / self.spread[y, x][:, None]
 
     def scores_of(self, entry: NDArray[np.intp], y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
         """Scores of one entry per point, float32; `y` and `x` have shape `(points, ...)`."""
-        weights = self.weights[entry]
-        products = np.einsum("pk,kp...->p...", weights, self.maps[:, y, x])
+        products = np.einsum("pk,p...k->p...", self.weights[entry], self.maps[y, x])
         return np.asarray(products / self.spread[y, x], dtype=np.float32)
+
+    def values(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
+        """Values of the maps at some pixels, float32 `(points, k)`."""
+        out = np.empty((len(y), self.maps.shape[2]), dtype=np.float32)
+        take_rows(self.maps.reshape(-1, self.maps.shape[2]), y * self.maps.shape[1] + x, out.shape[1], 0, out)
+        return out
+
+    def values_between(self, y: Floats, x: Floats) -> Float32:
+        """Values of the maps at points between pixels, float32 `(points, k)`."""
+        return interpolate(self.maps, y, x)
+
+    def leading(self, count: int) -> tuple[int, int]:
+        """How many even and how many odd images are among those that count most."""
+        first = np.argsort(-self.energy, kind="stable")[:count]
+        even = int(np.count_nonzero(first < len(self.energy) - self.odd))
+        return even, len(first) - even
+
+    def spread_between(self, y: Floats, x: Floats) -> Float32:
+        """Spread at points between pixels, float32 `(points,)`."""
+        return np.maximum(interpolate(self.spread[:, :, None], y, x)[:, 0], np.float32(1e-12))
+
+    def best_of(self, values: Float32, sign: float) -> tuple[Float32, NDArray[np.intp]]:
+        """Best entry for given products of the images; where there are groups, of the likeliest groups.
+
+        Parameters
+        ----------
+        values
+            float32 `(points, k)`.
+        sign
+            +1 for the highest, -1 for the lowest product.
+
+        Returns
+        -------
+        product, entry
+            Product times `sign`, not yet over the spread, float32 `(points,)`, and index into the bank.
+        """
+        product, entry = np.empty(len(values), np.float32), np.empty(len(values), np.int32)
+        half = self.weights[: self.half]
+        if self.groups is None or self.half <= MANY:
+            for part, even, odd in products(values, half, self.odd):
+                best_row(even, odd, sign, product[part], entry[part])
+        else:
+            split, members = half.shape[1] - self.odd, (self.groups.members, self.groups.starts)
+            for part, even, odd in products(values, self.groups.fine, self.odd):
+                found = (product[part], entry[part])
+                best_member(even, odd, sign, *members, half, values[part], split, LIKELY, *found)
+        if self.half == len(self.weights):  # there is no half-turn
+            entry %= self.half
+        return product, entry.astype(np.intp)
+
+
+def products(values: Float32, weights: Float32, odd_count: int) -> Iterator[tuple[slice, Float32, Float32]]:
+    """Products of weights with values, block by block of points: even and odd part apart.
+
+    Parameters
+    ----------
+    values
+        float32 `(points, k)`.
+    weights
+        float32 `(n, k)`.
+    odd_count
+        Columns, the last ones, that are the odd part.
+
+    Yields
+    ------
+    part, even, odd
+        The points, and float32 `(n, points)` each; the buffers serve again for the next block.
+    """
+    split = weights.shape[1] - odd_count
+    left, right = np.ascontiguousarray(weights[:, :split]), np.ascontiguousarray(weights[:, split:])
+    even, odd = np.empty((2, len(weights), min(BLOCK_POINTS, len(values))), np.float32)
+    odd[:] = 0
+    for start in range(0, len(values), BLOCK_POINTS):
+        part = slice(start, min(start + BLOCK_POINTS, len(values)))
+        if part.stop - start < even.shape[1]:
+            even, odd = even[:, : part.stop - start].copy(), odd[:, : part.stop - start].copy()
+        np.matmul(left, values[part, :split].T, out=even)
+        if odd_count:
+            np.matmul(right, values[part, split:].T, out=odd)
+        yield part, even, odd
 
 
 def filtered_basis(
@@ -90,6 +214,88 @@ def filtered_basis(
     return seen, mask
 
 
+@dataclass(frozen=True)
+class SeenBank:
+    """A bank as one micrograph shows it.
+
+    Attributes
+    ----------
+    images
+        float32 `(k, b, b)`, orthonormal under the mask and of weighted mean 0; the last `odd` are odd.
+    weights, energy, odd
+        See `Responses`.
+    mask
+        float32 `(b, b)`.
+    """
+
+    images: Float32
+    weights: Float32
+    energy: Float32
+    odd: int
+    mask: Float32
+
+
+def seen_bank(bank: Bank, low_pass: float, sign: float, ctf: Ctf | None, whitening: RadialFilter | None) -> SeenBank:
+    """Give a bank what microscope and filters do, and find the images that its entries then need.
+
+    CTF and filters change how much each basis image counts. Of either kind, even and odd, the images under which the
+    entries' squared weights are uncorrelated are found, and of all together those that count most are kept.
+
+    Parameters
+    ----------
+    bank, low_pass, sign, ctf, whitening
+        See `filtered_basis`.
+    """
+    images, mask = filtered_basis(bank, low_pass, sign, ctf, whitening)
+    flat = images.reshape(len(images), -1)
+    split = len(flat) - bank.odd
+    kinds = [kind for kind in (slice(0, split), slice(split, len(flat))) if kind.stop > kind.start]
+    made, weights = [], []
+    for kind in kinds:
+        orthonormal, to_orthonormal = _orthonormal(flat[kind], mask.ravel())
+        made.append(orthonormal)
+        weights.append(bank.coefficients[: bank.half, kind] @ to_orthonormal)
+    norms = np.sqrt(sum(np.square(part).sum(axis=1) for part in weights))
+    scale = 1.0 / np.maximum(norms, max(1e-6 * float(norms.max()), 1e-30))
+    energies = []
+    for i, part in enumerate(weights):
+        part *= scale[:, None]
+        energy, turn = np.linalg.eigh((part.T @ part).astype(np.float64))
+        energies.append(np.maximum(energy[::-1], 0))
+        weights[i] = part @ turn[:, ::-1].astype(np.float32)
+        made[i] = turn[:, ::-1].T.astype(np.float32) @ made[i]
+    kept = _most_energy(energies)
+    half = np.concatenate([part[:, :count] for part, count in zip(weights, kept, strict=True)], axis=1)
+    odd = kept[1] if len(kept) == 2 else 0
+    half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-6)
+    partners = half.copy()
+    partners[:, half.shape[1] - odd :] *= -1
+    return SeenBank(
+        images=np.concatenate([part[:count] for part, count in zip(made, kept, strict=True)]).reshape(-1, *mask.shape),
+        weights=np.concatenate([half, partners]) if bank.pairs else half,
+        energy=np.concatenate([e[:count] for e, count in zip(energies, kept, strict=True)]).astype(np.float32),
+        odd=odd,
+        mask=mask,
+    )
+
+
+def _orthonormal(flat: Float32, mask: Float32) -> tuple[Float32, Float32]:
+    """Images that span the same and are orthonormal under the mask, and what turns coefficients into theirs."""
+    gram = ((flat * mask) @ flat.T).astype(np.float64)
+    values, vectors = np.linalg.eigh(gram)
+    roots = np.sqrt(np.maximum(values, 1e-10 * max(float(values[-1]), 1e-30)))
+    return ((vectors / roots).T.astype(np.float32) @ flat), (vectors * roots).astype(np.float32)
+
+
+def _most_energy(energies: list[NDArray[np.float64]]) -> list[int]:
+    """How many of each kind to keep, so that all together they have the share `KEPT`; at least one."""
+    every = np.sort(np.concatenate(energies))[::-1]
+    count = int(np.searchsorted(np.cumsum(every), KEPT * every.sum())) + 1
+    least = every[min(count, len(every)) - 1]
+    kept = [int(np.count_nonzero(energy >= least)) for energy in energies]
+    return kept if sum(kept) else [1] * len(energies)
+
+
 def match(
     spectrum: NDArray[np.complexfloating],
     shape: tuple[int, int],
@@ -111,16 +317,82 @@ def match(
     bank, low_pass, sign, ctf, whitening
         See `filtered_basis`.
     """
-    images, mask = filtered_basis(bank, low_pass, sign, ctf, whitening)
-    flat = images.reshape(len(images), -1)
-    gram = (flat * mask.ravel()) @ flat.T
-    norms = np.sqrt(np.maximum(np.einsum("nk,kl,nl->n", bank.coefficients, gram, bank.coefficients, optimize=True), 0))
-    weights = bank.coefficients / np.maximum(norms, 1e-6 * norms.max())[:, None]
-    maps = np.empty((len(images), *shape), dtype=np.float32)
-    centred = np.asarray(spectrum * centre_phase(mask.shape[0], shape), dtype=np.complex64)
-    for k, image in enumerate(images):
-        maps[k] = sf.irfft2(centred * np.conj(sf.rfft2(image * mask, shape)), shape)
-    return Responses(maps, np.asarray(weights, dtype=np.float32), local_spread(spectrum, shape, mask))
+    seen = seen_bank(bank, low_pass, sign, ctf, whitening)
+    kernels = np.ascontiguousarray((seen.images * seen.mask).transpose(1, 2, 0))
+    return Responses(
+        maps=correlated(spectrum, shape, kernels, seen.odd),
+        odd=seen.odd,
+        energy=seen.energy,
+        weights=seen.weights,
+        half=bank.half,
+        groups=_groups(bank, seen),
+        spread=local_spread(spectrum, shape, seen.mask),
+    )
+
+
+def _groups(bank: Bank, seen: SeenBank) -> Groups | None:
+    if bank.group is None or bank.turned is None:
+        return None
+    half = seen.weights[: bank.half]
+    coarse, fine = (
+        group_means(half, seen.odd, group, turned) for group, turned in zip(bank.group, bank.turned, strict=True)
+    )
+    members = np.argsort(bank.group[1], kind="stable").astype(np.int32)
+    starts = np.searchsorted(bank.group[1][members], np.arange(len(fine) + 1)).astype(np.int32)
+    return Groups(coarse, fine, members, starts)
+
+
+def correlated(spectrum: NDArray[np.complexfloating], shape: tuple[int, int], kernels: Float32, odd: int) -> Float32:
+    """Correlate an image with small kernels whose centres are the origin.
+
+    Parameters
+    ----------
+    spectrum, shape
+        `rfft2` of the image and its shape `(y, x)`, pixels.
+    kernels
+        float32 `(b, b, k)`, b odd.
+    odd
+        Kernels, the last ones, that are odd; where there are any, the others are even.
+
+    Returns
+    -------
+    ndarray
+        float32 `(y, x, k)`.
+    """
+    maps = np.empty((*shape, kernels.shape[2]), dtype=np.float32)
+    image = np.asarray(spectrum, dtype=np.complex64)
+    phase = np.conj(centre_phase(kernels.shape[0], shape))
+    even = kernels.shape[2] - odd
+    for start in range(0, even if odd == 0 else max(even, odd), TOGETHER):
+        first, second = slice(start, min(start + TOGETHER, even)), slice(even + start, even + start + TOGETHER)
+        if odd == 0:
+            product = _kernel_spectra(kernels[:, :, first], shape)
+            correlate(image, product, phase)
+            maps[:, :, first] = _back(product, shape)
+            continue
+        sums = np.zeros((*kernels.shape[:2], TOGETHER), dtype=np.float32)
+        counts = []
+        for some in (first, second):
+            part = kernels[:, :, some]
+            sums[:, :, : part.shape[2]] += part
+            counts.append(part.shape[2])
+        products = [np.empty((*image.shape, count), dtype=np.complex64) for count in counts]
+        correlate_both(image, _kernel_spectra(sums, shape), phase, products[0], products[1])
+        for some, product in zip((first, second), products, strict=True):
+            if product.size:
+                maps[:, :, some] = _back(product, shape)
+    return maps
+
+
+def _kernel_spectra(kernels: Float32, shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """`rfft2` of kernels `(b, b, k)`; transforming their few rows first saves half of the work."""
+    rows = sf.rfft(kernels, shape[1], axis=1)
+    return np.asarray(sf.fft(rows, shape[0], axis=0), dtype=np.complex64)
+
+
+def _back(spectra: NDArray[np.complex64], shape: tuple[int, int]) -> Float32:
+    columns = sf.ifft(spectra, axis=0, overwrite_x=True)
+    return np.asarray(sf.irfft(columns, shape[1], axis=1, overwrite_x=True), dtype=np.float32)
 
 
 def local_spread(spectrum: NDArray[np.complexfloating], shape: tuple[int, int], mask: Float32) -> Float32:
@@ -138,31 +410,3 @@ def local_spread(spectrum: NDArray[np.complexfloating], shape: tuple[int, int], 
     return np.asarray(
         np.maximum(spread, max(1e-3 * float(np.median(spread)), 1e-4 * float(spread.max()), 1e-12)), dtype=np.float32
     )
-
-
-def extreme_scores(responses: Responses, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> tuple[Float32, Float32]:
-    """Highest and lowest score over all entries on a grid.
-
-    Parameters
-    ----------
-    responses
-        From `match`.
-    rows, columns
-        Indices of the grid's rows and columns, pixels.
-
-    Returns
-    -------
-    highest, lowest
-        float32 `(len(rows), len(columns))`.
-    """
-    highest = np.empty((len(rows), len(columns)), dtype=np.float32)
-    lowest = np.empty_like(highest)
-    block = max(1, BLOCK_BYTES // (4 * len(responses.weights) * max(1, len(columns))))
-    for start in range(0, len(rows), block):
-        part = rows[start : start + block]
-        maps = responses.maps[:, part[:, None], columns[None, :]].reshape(len(responses.maps), -1)
-        scores = maps.T @ responses.weights.T
-        spread = responses.spread[part[:, None], columns[None, :]]
-        highest[start : start + block] = scores.max(axis=1).reshape(spread.shape) / spread
-        lowest[start : start + block] = scores.min(axis=1).reshape(spread.shape) / spread
-    return highest, lowest

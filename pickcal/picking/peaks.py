@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from pickcal.picking.filters import Float32
+from pickcal.picking.kernels import keep_apart
 
 _OFFSETS = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)], dtype=np.float64)
 _DESIGN = np.stack(
@@ -25,8 +25,9 @@ _FIT = np.linalg.pinv(_DESIGN)
 
 
 def local_maxima(scores: Float32) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pixels that are at least as high as their eight neighbours, `(y, x)` indices in row order."""
-    y, x = np.nonzero(scores == ndimage.maximum_filter(scores, size=3, mode="constant", cval=-np.inf))
+    """Pixels that are at least as high as their eight neighbours, `(y, x)` indices in row order; -inf is no pixel."""
+    highest = ndimage.maximum_filter(scores, size=3, mode="constant", cval=-np.inf)
+    y, x = np.nonzero((scores == highest) & (scores > -np.inf))
     return y, x
 
 
@@ -57,7 +58,7 @@ def quadratic_peak(patches: Float32) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def thin_out(
-    y: NDArray[np.floating], x: NDArray[np.floating], scores: NDArray[np.floating], distance: float
+    y: NDArray[np.number], x: NDArray[np.number], scores: NDArray[np.floating], distance: float
 ) -> NDArray[np.intp]:
     """Keep the best of any points nearer to each other than a distance, greedily from the best down.
 
@@ -78,10 +79,6 @@ def thin_out(
     order = np.argsort(-scores, kind="stable")
     if len(order) == 0:
         return order
-    points = np.column_stack([y, x])[order]
-    neighbours = cKDTree(points).query_ball_point(points, distance * (1 - 1e-9))
-    alive = np.ones(len(order), dtype=bool)
-    for i, near in enumerate(neighbours):
-        if alive[i]:
-            alive[[j for j in near if j > i]] = False
+    alive = np.empty(len(order), dtype=np.bool_)
+    keep_apart(y[order].astype(np.float64), x[order].astype(np.float64), distance * (1 - 1e-9), alive)
     return order[alive]

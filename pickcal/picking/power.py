@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pickcal.picking.filters import Float32, kernel_spectrum, odd_box, soft_disc
+from pickcal.picking.kernels import largest_square
+
+FINE = 2
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class PowerMaps:
         Variance of `signal` in the ring around the particle, up to twice its radius.
     radius_px
         Outer radius of the disc, pixels.
+    deviation
+        Noise standard deviation that `signal` is in units of.
+    fine
+        `signal` on a grid `FINE` times finer, on which narrow peaks show their height; None where its own grid does.
     """
 
     signal: Float32
@@ -35,6 +42,8 @@ class PowerMaps:
     background: Float32
     background_variance: Float32
     radius_px: float
+    deviation: float
+    fine: Float32 | None = None
 
 
 def noise_deviation(image: Float32) -> float:
@@ -67,7 +76,8 @@ def power_maps(
         Smallest and largest particle diameter, Å: the disc is 1 up to half the first, 0 from half the second on.
     """
     shape = (filtered.shape[0], filtered.shape[1])
-    signal = filtered / np.float32(noise_deviation(filtered[valid]))
+    deviation = noise_deviation(filtered[valid])
+    signal = filtered / np.float32(deviation)
     inner, outer = 0.5 * diameter_min, max(0.5 * diameter_max, 0.5 * diameter_min + pixel_size)
     box = odd_box(outer, pixel_size)
     square = sf.rfft2(signal * signal)
@@ -78,7 +88,7 @@ def power_maps(
     ring = ring - soft_disc(wide, pixel_size, outer, outer + pixel_size)
     mean = _average(sf.rfft2(signal), ring, shape)
     variance = np.maximum(_average(square, ring, shape) - mean**2, 0)
-    return PowerMaps(signal, np.maximum(power, 0), level, variance, outer / pixel_size)
+    return PowerMaps(signal, np.maximum(power, 0), level, variance, outer / pixel_size, deviation)
 
 
 def _average(spectrum: NDArray[np.complexfloating], weight: Float32, shape: tuple[int, int]) -> Float32:
@@ -93,10 +103,8 @@ def sample(image: Float32, y: NDArray[np.floating], x: NDArray[np.floating]) -> 
 
 def peak_power(maps: PowerMaps, y: NDArray[np.floating], x: NDArray[np.floating]) -> Float32:
     """Largest squared value of the signal within the disc of each position (pixels); finds gold and ice crystals."""
-    reach = int(np.ceil(maps.radius_px))
-    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    inside = np.hypot(dy, dx) <= maps.radius_px
-    dy, dx = dy[inside], dx[inside]
-    rows = np.clip(np.rint(y).astype(np.intp)[:, None] + dy, 0, maps.signal.shape[0] - 1)
-    columns = np.clip(np.rint(x).astype(np.intp)[:, None] + dx, 0, maps.signal.shape[1] - 1)
-    return np.asarray(np.square(maps.signal[rows, columns]).max(axis=1, initial=0), dtype=np.float32)
+    image, factor = (maps.signal, 1) if maps.fine is None else (maps.fine, FINE)
+    out = np.empty(len(y), dtype=np.float32)
+    rows, columns = (np.rint(np.asarray(axis) * factor).astype(np.intp) for axis in (y, x))
+    largest_square(image, rows, columns, maps.radius_px * factor, out)
+    return out

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft as sf
@@ -11,11 +12,17 @@ from numpy.typing import NDArray
 from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf
 from pickcal.picking.filters import Float32, RadialFilter, band_pass
-from pickcal.picking.matching import Responses, extreme_scores, match
-from pickcal.picking.peaks import local_maxima, quadratic_peak, thin_out
-from pickcal.picking.power import PowerMaps, peak_power, power_maps, sample
+from pickcal.picking.grid import cropped_spectrum, finer_grid, padded, plan_padding, to_grid
+from pickcal.picking.matching import Responses, match
+from pickcal.picking.peaks import local_maxima, thin_out
+from pickcal.picking.power import FINE, PowerMaps, peak_power, power_maps, sample
+from pickcal.picking.refine import refine
+from pickcal.picking.screening import extreme_scores
 
-REFINE_BYTES = 64 * 2**20
+LOOSE, CLOSE = 0.5, 0.8
+"""Peaks of the groups' scores nearer than this share of the least distance are one; so are, then, whole scores'."""
+EXACT = 0.3
+"""The same where there are no groups, and both scores are whole from the start."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +80,21 @@ class Prepared:
     maps
         Power score and its companions.
     valid
-        The part `(y, x)` of the maps that is micrograph rather than padding.
+        The part `(y, x)` of the maps that is micrograph rather than padding; its first pixel is the image's.
     pixel_size
-        Å per pixel.
+        Å per pixel of the maps.
+    working
+        Å per pixel of the image.
+    last
+        Centre of the image's last pixel, `(y, x)`, pixels of the maps from its first.
     """
 
     responses: Responses
     maps: PowerMaps
     valid: tuple[slice, slice]
     pixel_size: float
+    working: float
+    last: tuple[float, float]
 
 
 def search(
@@ -117,15 +130,13 @@ def search(
         Decoys' `ncc` is the score on the inverted micrograph.
     """
     prepared = prepare(image, pixel_size, bank, parameters, ctf, whitening)
-    border = 0.5 * parameters.diameter / pixel_size
-    stride = max(1, int(parameters.low_pass / (2 * pixel_size) + 1e-6))
-    grid = (
-        _grid(prepared.valid[0].start, image.shape[0], border, stride),
-        _grid(prepared.valid[1].start, image.shape[1], border, stride),
-    )
-    highest, lowest = extreme_scores(prepared.responses, *grid)
-    picks = _collect(highest, 1.0, grid, prepared, bank, parameters)
-    return picks, _collect(-lowest, -1.0, grid, prepared, bank, parameters)
+    # a peak may be refined back inside from one step beyond the border
+    border = max(0, int(np.floor(0.5 * parameters.diameter / prepared.pixel_size)) - 1)
+    window = tuple(slice(part.start + border, max(part.stop - border, part.start + border)) for part in prepared.valid)
+    highest, lowest = extreme_scores(prepared.responses, (window[0], window[1]))
+    corner = (window[0].start, window[1].start)
+    picks = _collect(highest, 1.0, corner, prepared, bank, parameters)
+    return picks, _collect(-lowest, -1.0, corner, prepared, bank, parameters)
 
 
 def prepare(
@@ -137,57 +148,62 @@ def prepare(
     whitening: RadialFilter | None = None,
 ) -> Prepared:
     """Make the maps of one micrograph from which all its scores are read; parameters as of `search`."""
-    padded, valid = _pad(image, int(np.ceil(2 * bank.mask_radius / pixel_size)))
-    shape = (padded.shape[0], padded.shape[1])
-    raw = sf.rfft2(padded)
-    filtered = raw * band_pass(shape, pixel_size, parameters.low_pass, parameters.high_pass)
-    band = sf.irfft2(filtered, shape)
-    level = padded - sf.irfft2(raw * band_pass(shape, pixel_size, pixel_size, parameters.high_pass), shape)
-    maps = power_maps(band, level, valid, pixel_size, parameters.diameter_min, parameters.diameter_max)
+    padding = plan_padding(
+        (image.shape[0], image.shape[1]), int(np.ceil(2 * bank.mask_radius / pixel_size)), bank.ratio
+    )
+    shape, step = padding.search, pixel_size * bank.ratio[0] / bank.ratio[1]
+    raw = cropped_spectrum(sf.rfft2(padded(image, padding)), padding)
+    filtered = raw * _band(shape, step, parameters.low_pass, parameters.high_pass)
+    maps = power_maps(
+        to_grid(filtered, shape),
+        to_grid(raw - raw * _band(shape, step, step, parameters.high_pass), shape),
+        padding.valid,
+        step,
+        parameters.diameter_min,
+        parameters.diameter_max,
+    )
+    if bank.ratio != (1, 1):
+        maps = replace(maps, fine=finer_grid(filtered, shape, FINE) / np.float32(maps.deviation))
     if whitening is not None:
-        filtered = filtered * whitening.on_grid(shape, pixel_size)
+        filtered = filtered * _gain(whitening, shape, step)
     responses = match(filtered, shape, bank, parameters.low_pass, sign=parameters.sign, ctf=ctf, whitening=whitening)
-    return Prepared(responses, maps, valid, pixel_size)
+    last = tuple((n - 1) * pixel_size / step for n in image.shape)
+    return Prepared(responses, maps, padding.valid, step, pixel_size, (last[0], last[1]))
 
 
-def _pad(image: Float32, margin: int) -> tuple[Float32, tuple[slice, slice]]:
-    """Mirror the image at its borders so that the Fourier transform sees no edges."""
-    sizes = [sf.next_fast_len(n + margin, real=True) for n in image.shape]
-    pads = [((size - n) // 2, size - n - (size - n) // 2) for n, size in zip(image.shape, sizes, strict=True)]
-    padded = np.pad(np.asarray(image, dtype=np.float32), pads, mode="symmetric")
-    padded -= image.mean(dtype=np.float64).astype(np.float32)
-    valid = tuple(slice(pad[0], pad[0] + n) for n, pad in zip(image.shape, pads, strict=True))
-    return padded, (valid[0], valid[1])
+@lru_cache(maxsize=8)
+def _band(shape: tuple[int, int], pixel_size: float, low_pass: float, high_pass: float) -> Float32:
+    """Band-pass on a grid; micrographs of a data set have one shape."""
+    return band_pass(shape, pixel_size, low_pass, high_pass)
 
 
-def _grid(start: int, length: int, border: float, stride: int) -> NDArray[np.intp]:
-    """Lay a coarse grid one step beyond the border, where a peak may be refined back inside."""
-    first = start + max(2, int(np.floor(border)) - stride)
-    last = start + length - 1 - max(2, int(np.floor(border)) - stride)
-    return np.arange(first, last + 1, stride, dtype=np.intp)
+@lru_cache(maxsize=4)
+def _gain(whitening: RadialFilter, shape: tuple[int, int], pixel_size: float) -> Float32:
+    return whitening.on_grid(shape, pixel_size)
 
 
 def _collect(
-    scores: Float32,
-    sign: float,
-    grid: tuple[NDArray[np.intp], NDArray[np.intp]],
-    prepared: Prepared,
-    bank: Bank,
-    parameters: SearchParameters,
+    scores: Float32, sign: float, corner: tuple[int, int], prepared: Prepared, bank: Bank, parameters: SearchParameters
 ) -> Picks:
-    rows, columns = grid
-    valid, pixel_size = prepared.valid, prepared.pixel_size
-    coarse_y, coarse_x = local_maxima(scores)
-    reach = max(1, int(rows[1] - rows[0])) if len(rows) > 1 else 1
-    y, x, ncc, entry = refine(prepared.responses, rows[coarse_y], columns[coarse_x], sign, reach)
-    py, px = y - valid[0].start, x - valid[1].start
+    """Turn the peaks of a score map, whose first pixel is `corner` of the maps, into picks."""
+    responses, valid, pixel_size = prepared.responses, prepared.valid, prepared.pixel_size
+    distance = parameters.min_distance / pixel_size
+    loose, close = (EXACT, EXACT) if responses.groups is None else (LOOSE, CLOSE)
+    y, x = local_maxima(scores)
+    kept = thin_out(y, x, scores[y, x], loose * distance)
+    y, x = y[kept] + corner[0], x[kept] + corner[1]
+    product, entry = responses.best_of(responses.values(y, x), sign)
+    kept = thin_out(y, x, product / responses.spread[y, x], close * distance)
+    found = refine(responses, bank, y[kept], x[kept], entry[kept], sign)
+    py, px = found.y - valid[0].start, found.x - valid[1].start
     border = 0.5 * parameters.diameter / pixel_size
-    height, width = (part.stop - part.start for part in valid)
-    inside = np.flatnonzero((py >= border) & (px >= border) & (py <= height - 1 - border) & (px <= width - 1 - border))
-    kept = inside[thin_out(y[inside], x[inside], ncc[inside], parameters.min_distance / pixel_size)]
+    last = [end - border for end in prepared.last]
+    inside = np.flatnonzero((py >= border) & (px >= border) & (py <= last[0]) & (px <= last[1]))
+    kept = inside[thin_out(py[inside], px[inside], found.score[inside], distance)]
     capped = len(kept) > parameters.max_picks
     kept = kept[: parameters.max_picks]
-    return picks_at(prepared, bank, y[kept], x[kept], ncc[kept], entry[kept], capped)
+    best = (found.y[kept], found.x[kept], found.score[kept], found.entry[kept])
+    return picks_at(prepared, bank, *best, angle=found.angle[kept], capped=capped)
 
 
 def picks_at(
@@ -197,6 +213,8 @@ def picks_at(
     x: NDArray[np.float64],
     ncc: NDArray[np.float64],
     entry: NDArray[np.intp],
+    *,
+    angle: Float32 | None = None,
     capped: bool = False,
 ) -> Picks:
     """Complete positions and scores to picks: what the power maps say there, template and angle.
@@ -209,6 +227,8 @@ def picks_at(
         Positions on the maps (padding included), pixels.
     ncc, entry
         Score, and entry of the bank it is of.
+    angle
+        In-plane rotation, degrees; None (default) for the entry's own.
     capped
         Whether more were found.
     """
@@ -222,51 +242,6 @@ def picks_at(
         background=sample(maps.background, y, x),
         background_variance=sample(maps.background_variance, y, x),
         template=bank.template[entry],
-        angle=bank.angle[entry],
+        angle=bank.angle[entry] if angle is None else angle,
         capped=capped,
     )
-
-
-def refine(
-    responses: Responses, y: NDArray[np.intp], x: NDArray[np.intp], sign: float, reach: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
-    """Refine coarse peaks: best entry, best working pixel near by, best entry there, sub-pixel position.
-
-    Parameters
-    ----------
-    responses
-        From `match`.
-    y, x
-        Coarse peaks, pixels.
-    sign
-        +1 for maxima, -1 for minima of the scores.
-    reach
-        How far from the coarse peak to look, pixels.
-
-    Returns
-    -------
-    y, x, score, entry
-        Sub-pixel positions, the score at the peak of the fitted paraboloid (times `sign`), the bank entry.
-    """
-    count, height, width = responses.maps.shape
-    out_y, out_x = y.astype(np.float64), x.astype(np.float64)
-    score, entry = np.empty(len(y)), np.empty(len(y), dtype=np.intp)
-    side = 2 * reach + 1
-    block = max(1, REFINE_BYTES // (4 * max(len(responses.weights), count * side * side)))
-    offset_y, offset_x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    for start in range(0, len(y), block):
-        part = slice(start, start + block)
-        best = np.argmax(sign * responses.scores(y[part], x[part]), axis=1)
-        near_y = np.clip(y[part][:, None, None] + offset_y, 1, height - 2)
-        near_x = np.clip(x[part][:, None, None] + offset_x, 1, width - 2)
-        near = sign * responses.scores_of(best, near_y, near_x)
-        peak = near.reshape(len(near), -1).argmax(axis=1)
-        fine_y = near_y.reshape(len(near), -1)[np.arange(len(near)), peak]
-        fine_x = near_x.reshape(len(near), -1)[np.arange(len(near)), peak]
-        best = np.argmax(sign * responses.scores(fine_y, fine_x), axis=1)
-        ring_y, ring_x = np.mgrid[-1:2, -1:2]
-        patch = sign * responses.scores_of(best, fine_y[:, None, None] + ring_y, fine_x[:, None, None] + ring_x)
-        dy, dx, top = quadratic_peak(patch)
-        out_y[part], out_x[part] = fine_y + dy, fine_x + dx
-        score[part], entry[part] = np.minimum(top, 1.0), best
-    return out_y, out_x, score, entry

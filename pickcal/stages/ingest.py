@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
 from pickcal.formats.images import image_info, read_image
 from pickcal.picking.filters import crop_to_working_pixel, plan_crop
+from pickcal.pixels import summarise
 from pickcal.project import Project, differing
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
@@ -221,43 +223,80 @@ def ingest_batch(task: IngestTask) -> None:
     names = ("image_mean", "image_std", "status", "error")
     found = project.read_rows("micrographs", (*names, "source", "source_pixel_size"), task.start, task.stop)
     values = {name: found[name] for name in names}
-    images: dict[int, NDArray[np.float32]] = {}
-    for i, (source, pixel) in enumerate(zip(found["source"], found["source_pixel_size"], strict=True)):
-        if values["status"][i] != Status.PENDING:
-            continue
+    sources, pixel_sizes = [str(source) for source in found["source"]], found["source_pixel_size"]
+    images: dict[int, NDArray[np.float16]] = {}
+    left = [i for i in range(len(sources)) if values["status"][i] == Status.PENDING]
+    for i, read in zip(left, read_ahead([sources[i] for i in left]), strict=True):
         begin(task.start + i)
         try:
-            image, mean, deviation = working_image(str(source), float(pixel), task.pixel_size, task.clip)
+            image, mean, deviation = working_image(
+                read(), sources[i], float(pixel_sizes[i]), task.pixel_size, task.clip
+            )
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue
-        images[task.start + i] = image
+        images[task.start + i] = image.astype(np.float16)
         values["image_mean"][i], values["image_std"][i] = mean, deviation
         values["status"][i], values["error"][i] = Status.DONE, ""
     project.write_images(images)
     project.write_batch("micrographs", task.start, task.stop, values)
 
 
+def read_ahead(sources: Sequence[str]) -> Iterator[Callable[[], NDArray[np.float32]]]:
+    """Read one micrograph while the one before is worked on.
+
+    Parameters
+    ----------
+    sources
+        Files, with `n@` before them for an image of a stack.
+
+    Yields
+    ------
+    callable
+        For each source: gives its pixels, float32 `(y, x)`, or raises what went wrong.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        following = [pool.submit(_read, source) for source in sources[:1]]
+        for source in [*sources[1:], None]:
+            current = following.pop()
+            current.exception()  # wait: never more than two images are in memory
+            if source is not None:
+                following.append(pool.submit(_read, source))
+            yield current.result
+            del current
+
+
+def _read(source: str) -> NDArray[np.float32]:
+    index, where = split_place(source)
+    with fetched_image(where, index) as path:
+        return read_image(image_info(path, index))
+
+
 def _clip(image: NDArray[np.float32], clip: float) -> None:
     """Clip in place, again until the deviation settles: one hot pixel would set the limits of a single pass."""
     before = np.inf
     for _ in range(10):
-        centre, spread = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
-        np.clip(image, centre - clip * spread, centre + clip * spread, out=image)
-        if spread > 0.99 * before:
+        found = summarise(image)
+        low, high = found.mean - clip * found.deviation, found.mean + clip * found.deviation
+        if found.low >= low and found.high <= high:
             return
-        before = spread
+        np.clip(image, np.float32(low), np.float32(high), out=image)
+        if found.deviation > 0.99 * before:
+            return
+        before = found.deviation
 
 
 def working_image(
-    source: str, source_pixel_size: float, pixel_size: float, clip: float
+    image: NDArray[np.float32], source: str, source_pixel_size: float, pixel_size: float, clip: float
 ) -> tuple[NDArray[np.float32], float, float]:
-    """Working image of one source file.
+    """Bring one source image to the working pixel.
 
     Parameters
     ----------
+    image
+        Pixels of the source, float32 `(y, x)`; they are clipped in place.
     source
-        File, with `n@` before it for an image of a stack.
+        Its name, for messages.
     source_pixel_size, pixel_size
         Å.
     clip
@@ -273,9 +312,6 @@ def working_image(
     InputError
         If the file cannot be used.
     """
-    index, where = split_place(source)
-    with fetched_image(where, index) as path:
-        image = read_image(image_info(path, index))
     _clip(image, clip)
     plan = plan_crop((image.shape[0], image.shape[1]), source_pixel_size, pixel_size)
     small = crop_to_working_pixel(image, plan)

@@ -20,6 +20,7 @@ from pickcal.picking.bank import ENERGY, Bank, bank_from_templates
 from pickcal.picking.blobs import blob_bank, blob_diameters
 from pickcal.picking.ctf import electron_wavelength
 from pickcal.picking.filters import RadialFilter, noise_spectrum, whitening_filter
+from pickcal.picking.grid import search_ratio
 from pickcal.picking.projection import Volume, even_angles
 from pickcal.picking.projection import project as project_volume
 from pickcal.project import Project, check_name, differing
@@ -159,11 +160,13 @@ def stored_bank(
             f"{100 * ENERGY:g} % is usual: scores are those of slightly smoothed templates"
         )
     whitening = _whitening(project, settings, pixel_size)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "basis": bank.basis,
         "coefficients": bank.coefficients,
         "template": bank.template,
         "angle": bank.angle,
+        "group": np.zeros((0, 0), dtype=np.int32) if bank.group is None else bank.group,
+        "turned": np.zeros((0, 0), dtype=np.int8) if bank.turned is None else bank.turned.astype(np.int8),
         "whitening": np.zeros(0, dtype=np.float32) if whitening is None else whitening.gain,
     }
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())).hexdigest()
@@ -173,6 +176,9 @@ def stored_bank(
         "bank_mask_radius": bank.mask_radius,
         "bank_mask_edge": bank.mask_edge,
         "bank_energy": bank.energy,
+        "bank_ratio": list(bank.ratio),
+        "bank_odd": bank.odd,
+        "bank_pairs": bank.pairs,
         "whitening_step": 0.0 if whitening is None else whitening.step,
         "diameter": settings.diameter,
     }
@@ -212,10 +218,12 @@ def _ctf_reach(micrographs: xr.Dataset, settings: PickSettings) -> float:
 
 
 def make_bank(settings: PickSettings, pixel_size: float, ctf_reach: float = 0.0) -> Bank:
-    """Build the bank that settings ask for, at a working pixel (Å); `ctf_reach` widens the templates' mask (Å)."""
+    """Build the bank that settings ask for, for a working pixel (Å); `ctf_reach` widens the templates' mask (Å)."""
+    ratio = search_ratio(pixel_size, settings.low_pass)
+    step = pixel_size * ratio[0] / ratio[1]
     if isinstance(settings, BlobSettings):
         diameters = blob_diameters(settings.diameter_min, settings.diameter_max, settings.sizes)
-        return blob_bank(diameters, settings.shapes, pixel_size, settings.low_pass)
+        return blob_bank(diameters, settings.shapes, step, settings.low_pass, ratio)
     images, template_pixel = load_templates(settings)
     side = min(images.shape[1:]) * template_pixel
     if side < 0.9 * settings.diameter:
@@ -224,7 +232,14 @@ def make_bank(settings: PickSettings, pixel_size: float, ctf_reach: float = 0.0)
             f"found {side:.0f} Å ({images.shape[2]} pixels of {template_pixel:g} Å); is the template pixel size right?"
         )
     return bank_from_templates(
-        images, template_pixel, pixel_size, settings.diameter, settings.low_pass, settings.rotation_step, ctf_reach
+        images,
+        template_pixel,
+        step,
+        settings.diameter,
+        settings.low_pass,
+        settings.rotation_step,
+        ctf_reach,
+        ratio,
     )
 
 

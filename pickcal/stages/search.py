@@ -16,7 +16,7 @@ from pickcal.picking.ctf import Ctf
 from pickcal.picking.filters import RadialFilter
 from pickcal.picking.search import SearchParameters, search
 from pickcal.project import Project
-from pickcal.schema import PICKS
+from pickcal.schema import BANK, PICKS
 from pickcal.settings import BlobSettings, PickSettings, TemplateSettings, validated
 
 PIXEL_TOLERANCE = 0.03
@@ -110,11 +110,16 @@ def load_bank(made: Search) -> tuple[Bank, RadialFilter | None]:
     """Bank of a search, once per process; the digest keeps a replaced group from being mistaken for the old."""
     project, name = Project.open(made.project), made.name
     attributes = project.dataset(f"picks/{name}").attrs
-    arrays = {key: project.read(f"picks/{name}/bank", key) for key in ("basis", "coefficients", "template", "angle")}
-    gain = project.read(f"picks/{name}/bank", "whitening")
+    arrays = {key: project.read(f"picks/{name}/bank", key) for key in BANK}
+    gain, group, turned = (arrays.pop(key) for key in ("whitening", "group", "turned"))
     whitening = RadialFilter(float(attributes["whitening_step"]), gain) if len(gain) else None
     bank = Bank(
         **arrays,
+        ratio=(int(attributes["bank_ratio"][0]), int(attributes["bank_ratio"][1])),
+        odd=int(attributes["bank_odd"]),
+        pairs=int(attributes["bank_pairs"]),
+        group=group if group.size else None,
+        turned=turned.astype(bool) if group.size else None,
         pixel_size=float(attributes["bank_pixel_size"]),
         mask_radius=float(attributes["bank_mask_radius"]),
         mask_edge=float(attributes["bank_mask_edge"]),
@@ -172,9 +177,10 @@ def suited(image: NDArray[np.float32], row: xr.Dataset, bank: Bank, made: Search
         If pixel size, diameter or CTF do not suit the search.
     """
     pixel_size = float(row["pixel_size"])
-    if abs(pixel_size / bank.pixel_size - 1) > PIXEL_TOLERANCE:
+    expected = bank.pixel_size * bank.ratio[1] / bank.ratio[0]
+    if abs(pixel_size / expected - 1) > PIXEL_TOLERANCE:
         raise InputError(
-            f"working pixel {pixel_size:.3g} Å, the other micrographs have {bank.pixel_size:.3g} Å; "
+            f"working pixel {pixel_size:.3g} Å, the other micrographs have {expected:.3g} Å; "
             "import the two kinds into separate projects"
         )
     side = min(image.shape) * pixel_size

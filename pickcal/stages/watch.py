@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pickcal.engine.executors import Executor
+from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project, differing
@@ -92,9 +93,15 @@ def watch(session: Session) -> dict[str, Any]:
     Raises
     ------
     InputError, MissingFileError, ProjectError
-        If source and settings do not fit each other, or the project was made otherwise.
+        If source and settings do not fit each other, the project was made otherwise, or somebody else follows a
+        session into it.
     """
     session.source, session.path = place(session.source).absolute(), place(session.path).absolute()
+    with held(session.path, "watch"):
+        return _watch(session)
+
+
+def _watch(session: Session) -> dict[str, Any]:
     watching = session.watching
     if session.importing.tables_only:
         raise InputError(f"{session.source}: a session is followed by its images; leave --tables-only out")

@@ -359,3 +359,39 @@ def test_every_field_of_the_view_is_in_the_link():
     assert {item.name for item in fields(View)} == {
         *("row", "cursor", "turn", "tab", "lowpass", "low", "high", "rejected", "sort", "descending", "search")
     }
+
+
+def test_a_session_follows_micrographs_that_arrive(tmp_path, small_set, small_settings):
+    """A round of `pickcal watch` shows up in an open page, with its names, counts and fit; nothing is said of it."""
+    from pickcal.engine.executors import SerialExecutor
+    from pickcal.engine.progress import Silent
+    from pickcal.settings import CalibrateSettings, ImportSettings, WatchSettings
+    from pickcal.stages.watch import Session as Watched
+    from pickcal.stages.watch import watch
+
+    folder = tmp_path / "sim"
+    lines = small_set.micrographs.read_text().rstrip("\n").split("\n")
+    rows = [line for line in lines if ".mrc" in line]
+
+    def arrive(count):
+        keep = [line for line in lines if line not in rows[count:]]
+        (folder / "micrographs_ctf.star").write_text("\n".join(keep) + "\n")
+        quick = WatchSettings(interval=0.05, settle=0.0, patience=0.2, first=2)
+        source, given = folder / "micrographs_ctf.star", (ImportSettings(batch=2), small_settings, SerialExecutor())
+        watch(Watched(source, tmp_path / "p.zarr", quick, *given, Silent(), fitting=CalibrateSettings(bootstrap=0)))
+
+    shutil.copytree(small_set.folder, folder)
+    arrive(3)
+    session = opened(tmp_path / "p.zarr")
+    inspector = session.inspector
+    assert (len(inspector.micrographs), judged(session)) == (3, counted(session))
+    before = sum(counted(session))
+    arrive(5)
+    inspector.look("template")
+    session.poll()
+    assert len(inspector.micrographs) == len(inspector.defocus) == 5
+    assert inspector.counts("template")["done"] == 5
+    assert inspector.calibration("template").sizes["micrograph"] == 5
+    assert counted(session) == judged(session)
+    assert sum(counted(session)) > before
+    assert session.notes.texts == []

@@ -78,9 +78,10 @@ def test_grey_scale_and_offset_of_a_template_do_not_matter():
 
 def test_entries_are_every_template_in_every_rotation():
     templates = np.stack([gaussian((48, 48), 4.0, (0, 30), 15.0), gaussian((48, 48), 4.0, (0, 0), 25.0)])
-    made = bank_from_templates(templates, 4.0, 5.0, 120.0, LOW_PASS, 40.0)
-    assert made.template.tolist() == [0] * 9 + [1] * 9
-    np.testing.assert_allclose(made.angle, np.tile(np.arange(9) * 40, 2))
+    made = bank_from_templates(templates, 4.0, 5.0, 120.0, LOW_PASS, 36.0)
+    # half a turn of each template first, then the entries that are half a turn further
+    assert made.template.tolist() == ([0] * 5 + [1] * 5) * 2 and made.pairs == made.half == 10
+    np.testing.assert_allclose(made.angle, np.r_[np.tile(np.arange(5) * 36, 2), np.tile(np.arange(5) * 36 + 180, 2)])
     entries = np.tensordot(made.coefficients, made.basis, 1)
     np.testing.assert_allclose((entries**2).sum(axis=(1, 2)), 1, atol=0.03)
     assert made.mask_radius == template_mask_radius(120.0, LOW_PASS)
@@ -89,10 +90,11 @@ def test_entries_are_every_template_in_every_rotation():
     assert np.abs(entries[:, mask == 0]).max() < 1e-6
     # the first template's centre of mass turns with the angle
     axis = (np.arange(entries.shape[1]) - entries.shape[1] // 2) * 5.0
-    positive = np.maximum(entries[:9] - 0.3 * entries[:9].max(axis=(1, 2), keepdims=True), 0)
+    first = entries[made.template == 0]
+    positive = np.maximum(first - 0.3 * first.max(axis=(1, 2), keepdims=True), 0)
     total = positive.sum(axis=(1, 2))
     y, x = (positive.sum(axis=2) @ axis) / total, (positive.sum(axis=1) @ axis) / total
-    difference = np.rad2deg(np.arctan2(y, x)) - made.angle[:9]
+    difference = np.rad2deg(np.arctan2(y, x)) - made.angle[made.template == 0]
     assert np.abs((difference + 180) % 360 - 180).max() < 2
 
 
@@ -105,8 +107,8 @@ def test_a_blank_template_stays_blank(level, side):
     real = gaussian((side, side), 4.0, (0, 10), 20.0) + 0.01 * rng.standard_normal((side, side))
     made = bank_from_templates(np.stack([blank, real.astype(np.float32)]), 4.0, 5.0, 90.0, LOW_PASS, 90.0)
     norms = np.linalg.norm(made.coefficients, axis=1)
-    np.testing.assert_allclose(norms[4:], 1, atol=0.03)
-    np.testing.assert_allclose(norms[:4], 0, atol=1e-3)
+    np.testing.assert_allclose(norms[made.template == 1], 1, atol=0.03)
+    np.testing.assert_allclose(norms[made.template == 0], 0, atol=1e-3)
 
 
 @pytest.mark.parametrize("count", [30, 200])
@@ -137,3 +139,42 @@ def test_the_largest_basis_is_respected_and_the_loss_reported():
     singular = np.linalg.svd(entries.reshape(60, -1), compute_uv=False) ** 2
     assert kept == pytest.approx(singular[:7].sum() / singular.sum(), abs=1e-4)
     assert kept < 0.6
+
+
+def test_half_turns_and_their_basis():
+    """A partner is its entry turned by half a turn; basis images are the same or the opposite after one."""
+    rng = np.random.default_rng(3)
+    templates = np.stack([gaussian((48, 48), 4.0, rng.uniform(-30, 30, 2), 15.0) for _ in range(3)])
+    made = bank_from_templates(templates, 4.0, 5.0, 120.0, LOW_PASS, 30.0)
+    entries = np.tensordot(made.coefficients, made.basis, 1)
+    np.testing.assert_allclose(entries[made.pairs :], entries[: made.pairs, ::-1, ::-1], atol=1e-5)
+    even = len(made.basis) - made.odd
+    np.testing.assert_allclose(made.basis[:even], made.basis[:even, ::-1, ::-1], atol=1e-4)
+    np.testing.assert_allclose(made.basis[even:], -made.basis[even:, ::-1, ::-1], atol=1e-4)
+    assert 0 < made.odd < len(made.basis)
+    assert made.group is None
+
+
+def test_neighbours_are_one_step_of_rotation_away():
+    templates = np.stack([gaussian((48, 48), 4.0, (0, 30), 15.0), gaussian((48, 48), 4.0, (10, 0), 20.0)])
+    made = bank_from_templates(templates, 4.0, 5.0, 120.0, LOW_PASS, 30.0)
+    below, above = made.neighbours().T
+    assert made.step() == 30
+    for other, turn in ((below, -30), (above, 30)):
+        np.testing.assert_array_equal(made.template[other], made.template)
+        np.testing.assert_allclose((made.angle[other] - made.angle) % 360, turn % 360)
+
+
+def test_groups_hold_alike_entries():
+    """Every entry belongs to one group of either level, and resembles its mean."""
+    rng = np.random.default_rng(4)
+    templates = np.stack([gaussian((48, 48), 4.0, rng.uniform(-40, 40, 2), 12.0) for _ in range(8)])
+    templates += np.stack([gaussian((48, 48), 4.0, rng.uniform(-40, 40, 2), 12.0) for _ in range(8)])
+    made = bank_from_templates(templates, 4.0, 5.0, 120.0, LOW_PASS, 5.0)
+    assert made.half == 288 and made.group.shape == made.turned.shape == (2, 288)
+    unit = made.coefficients / np.linalg.norm(made.coefficients, axis=1, keepdims=True)
+    for group, turned in zip(made.group, made.turned, strict=True):
+        assert set(group.tolist()) == set(range(group.max() + 1))
+        facing = np.where(turned[:, None], unit[made.pairs :], unit[: made.pairs])
+        own = np.array([facing[i] @ facing[group == group[i]].mean(axis=0) for i in range(288)])
+        assert np.median(own) > 0.9

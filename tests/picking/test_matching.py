@@ -5,7 +5,8 @@ import scipy.fft as sf
 from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf, ctf_filter
 from pickcal.picking.filters import RadialFilter, band_pass, soft_disc
-from pickcal.picking.matching import extreme_scores, match
+from pickcal.picking.matching import match
+from pickcal.picking.screening import extreme_scores
 
 PIXEL, LOW_PASS, BOX, RADIUS, EDGE = 5.0, 20.0, 21, 50.0, 8.0
 CTF = Ctf(13000.0, 11500.0, 40.0)
@@ -89,7 +90,7 @@ def test_scores_are_weighted_pearson_correlations(ctf, whitening, sign):
     expected = np.array([[[pearson(image, t, y, x) for t in templates] for x in columns] for y in rows])
     y, x = (grid.ravel() for grid in np.meshgrid(rows, columns, indexing="ij"))
     np.testing.assert_allclose(found.scores(y, x), expected.reshape(-1, len(images)), atol=1e-3)
-    highest, lowest = extreme_scores(found, rows, columns)
+    highest, lowest = (part[::3, ::3] for part in extreme_scores(found, (slice(10, 38), slice(10, 44))))
     np.testing.assert_allclose(highest, expected.max(axis=2), atol=1e-3)
     np.testing.assert_allclose(lowest, expected.min(axis=2), atol=1e-3)
     assert np.ptp(highest) > 0.3
@@ -101,10 +102,10 @@ def test_scores_are_weighted_pearson_correlations(ctf, whitening, sign):
 
 def test_extreme_scores_do_not_depend_on_the_blocks(monkeypatch):
     found = match(sf.rfft2(wavy()), (48, 54), uncompressed(entries()), LOW_PASS)
-    rows, columns = np.arange(0, 48, 2), np.arange(1, 54, 3)
-    whole = extreme_scores(found, rows, columns)
-    monkeypatch.setattr("pickcal.picking.matching.BLOCK_BYTES", 4 * 5 * len(columns) * 3)
-    for one, other in zip(whole, extreme_scores(found, rows, columns), strict=True):
+    window = (slice(0, 48), slice(1, 54))
+    whole = extreme_scores(found, window)
+    monkeypatch.setattr("pickcal.picking.matching.BLOCK_POINTS", 7)
+    for one, other in zip(whole, extreme_scores(found, window), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 

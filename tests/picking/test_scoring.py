@@ -75,7 +75,7 @@ def test_disc_maximum_of_a_naive_loop(noise, bank, filters, radius):
                     naive = max(naive, best[row, column])
         gains.append(found.ncc[i] - naive)
     assert min(gains) > -1e-5
-    assert radius < 17 or max(gains) < 0.05
+    assert radius < 17 or max(gains) < 0.07
     assert found.y.min() >= 0 and found.y.max() <= (SHAPE[0] - 1) * PIXEL + 1e-3
 
 
@@ -144,7 +144,7 @@ def test_displaced_particles_are_found_within_the_radius_and_not_beyond(planted,
     x, y = centres[:, 1] + 12 * np.cos(angle), centres[:, 0] + 12 * np.sin(angle)
     near, _ = score(image, bank, x, y, 15.0)
     there, _ = score(image, bank, centres[:, 1], centres[:, 0], 0.0)
-    assert np.hypot(near.x - centres[:, 1], near.y - centres[:, 0]).max() < 2.0
+    assert np.hypot(near.x - centres[:, 1], near.y - centres[:, 0]).max() < 0.5 * PIXEL
     np.testing.assert_allclose(near.ncc, there.ncc, atol=0.01)
     np.testing.assert_allclose(near.power, there.power, rtol=0.05)
     short, _ = score(image, bank, x, y, 6.0)
@@ -165,7 +165,7 @@ def test_a_larger_radius_never_lowers_a_score_much_and_never_below_that_of_the_p
         found, _ = score(noise, bank, x, y, radius)
         assert np.hypot(found.x - x, found.y - y).max() <= radius + 1e-3
         assert (found.ncc >= exact.ncc - 1e-6).all()
-        assert (found.ncc >= last - 0.01).all()
+        assert (found.ncc >= last - 0.02).all()
         stayed = (found.x == x) & (found.y == y)
         np.testing.assert_allclose(found.ncc[stayed], exact.ncc[stayed], atol=1e-6)
         last = found.ncc

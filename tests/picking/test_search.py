@@ -112,15 +112,16 @@ def naive_picks(scores):
 
 
 def best_f1(positions, scores, truth):
-    """Greedy matching by falling score within a third of the diameter, best F1 over all thresholds."""
-    free, found, best = np.ones(len(truth), bool), 0, 0.0
+    """Greedy matching by falling score within a third of the diameter: best F1, and average precision."""
+    free, found, best, area = np.ones(len(truth), bool), 0, 0.0, 0.0
     for n, i in enumerate(np.argsort(-scores), 1):
         distance = np.where(free, np.hypot(*(truth - positions[i]).T), np.inf)
         if distance.min() < DIAMETER / 3:
             free[distance.argmin()] = False
             found += 1
+            area += found / n / len(truth)
         best = max(best, 2 * found / (n + len(truth)))
-    return best
+    return best, area
 
 
 def test_compressed_search_equals_the_exhaustive_one(micrograph, bank, exhaustive):
@@ -130,13 +131,15 @@ def test_compressed_search_equals_the_exhaustive_one(micrograph, bank, exhaustiv
     slow_positions, slow_scores = naive_picks(exhaustive)
     truth = scene.positions[:, ::-1] * PIXEL
     fast, slow = best_f1(positions, picks.ncc, truth), best_f1(slow_positions, slow_scores, truth)
-    assert slow > 0.9
+    assert slow[0] > 0.9
+    # one of 70 particles more or less is 0.007; test_exhaustive.py holds both against each other on many
     assert fast == pytest.approx(slow, abs=0.01)
     distance, nearest = cKDTree(slow_positions).query(positions[: len(truth)])
     assert np.mean(distance < 2 * PIXEL) > 0.9
     close = distance < 2 * PIXEL
+    # the top lies between pixels and angles: it is higher than any score of the grid, by little
     difference = picks.ncc[: len(truth)][close] - slow_scores[nearest[close]]
-    assert abs(np.median(difference)) < 0.01 and np.abs(difference).max() < 0.05
+    assert difference.min() > -0.01 and 0 < np.median(difference) < 0.02 and difference.max() < 0.06
 
 
 def test_picks_sit_on_the_particles(micrograph, bank):

@@ -158,13 +158,14 @@ def test_readers_see_finished_rounds_only(microscope, follow):
     def read():
         while not ended.is_set():
             project = Project.open(follow.path)
-            picks, micrographs = project.dataset("picks/template"), project.micrographs()
-            fit = project.calibration("template")
-            sizes = {d.sizes["micrograph"] for d in (picks, micrographs) if project.count == d.sizes["micrograph"]}
-            if fit is not None and len(sizes) == 1 and project.count in sizes:
-                seen.add(project.count)
-                if not (picks["status"].values == Status.DONE).all() or fit.sizes["micrograph"] < project.count:
-                    wrong.append(project.count)
+            count = project.count
+            picks, fit = project.dataset("picks/template"), project.calibration("template")
+            names, status = project.read("micrographs", "name"), picks["status"].values
+            if project.count == count:  # else a round was shown while we looked
+                seen.add(count)
+                sizes = {len(names), len(status), count if fit is None else fit.sizes["micrograph"]}
+                if sizes != {count} or not (status == Status.DONE).all() or "" in names:
+                    wrong.append((count, sizes, status.tolist()))
             time.sleep(0.01)
 
     thread = threading.Thread(target=read)
@@ -175,7 +176,8 @@ def test_readers_see_finished_rounds_only(microscope, follow):
     finally:
         ended.set()
         thread.join()
-    assert wrong == [] and {2, 4} <= seen
+    assert wrong == []
+    assert len(seen) >= 2
 
 
 def test_torn_tables_and_half_copied_images_are_left_until_they_are_whole(microscope, follow):
@@ -356,6 +358,8 @@ def test_ctrl_c_ends_the_command_and_the_same_one_goes_on(microscope, small_set,
     ]
     process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: Project.open(follow.path).calibration("template") is not None, 120)
+    refused = cli(*command[3:], code=1)
+    assert "another job works on it" in refused.err or str(process.pid) in refused.err
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

@@ -9,9 +9,10 @@ import xarray as xr
 import zarr
 from object_store import KEY, SECRET
 
-from pickcal.dashboard.controller import Inspector
+from pickcal.dashboard.controller import Inspector, close_shared, shared_inspector
 from pickcal.dashboard.saved.drafts import Draft, Drafts
 from pickcal.dashboard.saved.saving import Conflict, load, save
+from pickcal.dashboard.views.page import prepare
 from pickcal.engine.executors import SerialExecutor, explain
 from pickcal.engine.progress import Silent
 from pickcal.errors import InputError, MissingFileError, ProjectError
@@ -84,7 +85,9 @@ def test_a_whole_job_gives_what_it_gives_on_the_local_disk(small_set, there, s3,
     for where, cluster in ((tmp_path, 'cluster = "serial"'), (there.parent, "workers = 2")):
         file = tmp_path / "job.toml"
         file.write_text(job.format(where=where, cluster=cluster))
-        results[cluster] = cli("run", file, "--json", cwd=tmp_path, code=0).json
+        ran = cli("run", file, "--json", cwd=tmp_path, code=0)
+        results[cluster] = ran.json
+        assert SECRET not in ran.out + ran.err and KEY not in ran.out + ran.err
     for section in ("calibrate", "select"):
         assert results["workers = 2"][section] == results['cluster = "serial"'][section]
     here, away = Project.open(tmp_path / "p.zarr"), Project.open(there)
@@ -215,6 +218,19 @@ def test_the_dashboard_follows_what_is_written(picked_there):
         assert inspector.counts("template")["done"] == 6
     finally:
         inspector.background.close()
+
+
+def test_the_page_is_built_of_a_project_in_a_bucket(picked_there):
+    """All views with their first pictures, as the first visitor gets them."""
+    calibrate(picked_there, "template", FIT)
+    save(picked_there.path, "template", "mine", THRESHOLDS, None)
+    try:
+        prepare(picked_there.path)
+        inspector = shared_inspector(picked_there.path)
+        assert inspector.project.path == picked_there.path
+        assert inspector.picks() == ["template"]
+    finally:
+        close_shared()
 
 
 def test_no_secret_leaves_the_process(picked_there, small_settings, monkeypatch, s3, capfd):

@@ -156,7 +156,12 @@ class Shared(Generic[V]):
         return found
 
 
-CALIBRATED = ("picks/{}/zarr.json", "calibration/{}/zarr.json", "calibration/{}/mixture/zarr.json")
+CALIBRATED = (
+    "picks/{}/zarr.json",
+    "calibration/{}/zarr.json",
+    "calibration/{}/mixture/zarr.json",
+    "micrographs/status/zarr.json",
+)
 SHARED_ROWS = Shared(PickRows, *CALIBRATED)
 """Rows of each project's picks, for all its visitors."""
 

@@ -1,0 +1,232 @@
+"""Inner loops of the search, compiled by numba: what NumPy could only do with large temporaries.
+
+Maps are `(y, x, k)`: everything that belongs to one pixel lies together, so that a pixel's score is one short run
+through memory. Compiled code is cached on disk and releases the GIL.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Complex64 = NDArray[np.complex64]
+Int32 = NDArray[np.int32]
+Indices = NDArray[np.intp]
+
+compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "nnan", "ninf"})
+
+
+@compiled
+def weighted_squares(maps: Float32, weights: Float32, rows: Indices, columns: Indices, out: Float32) -> None:
+    """Sum over k of weights[k] maps[y, x, k]^2 on a window that begins at `(rows[0], columns[0])`; fills `out`."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            pixel = maps[rows[0] + i, columns[0] + j]
+            total = np.float32(0)
+            for k in range(weights.shape[0]):
+                total += weights[k] * pixel[k] * pixel[k]
+            out[i, j] = total
+
+
+@compiled
+def take_rows(flat: Float32, where: Indices, skip: int, gap: int, out: Float32) -> None:
+    """Copy rows of `(pixels, k)` to the first rows of `out`, but for `gap` columns from column `skip` on."""
+    for i in range(where.shape[0]):
+        for k in range(skip):
+            out[i, k] = flat[where[i], k]
+        for k in range(skip, out.shape[1]):
+            out[i, k] = flat[where[i], k + gap]
+
+
+@compiled
+def extremes(even: Float32, odd: Float32, highest: Float32, lowest: Float32) -> None:
+    """Best and worst of even + odd and even - odd in each column of `(n, points)`: both half-turns from one product."""
+    for j in range(even.shape[1]):
+        size = abs(odd[0, j])
+        highest[j], lowest[j] = even[0, j] + size, even[0, j] - size
+    for i in range(1, even.shape[0]):
+        for j in range(even.shape[1]):
+            size = abs(odd[i, j])
+            highest[j] = max(highest[j], even[i, j] + size)
+            lowest[j] = min(lowest[j], even[i, j] - size)
+
+
+@compiled
+def best_row(even: Float32, odd: Float32, sign: float, score: Float32, row: Int32) -> None:
+    """Best of sign (even + odd) and sign (even - odd) in each column; rows of the second kind come after the first."""
+    face = np.float32(sign)
+    count = even.shape[0]
+    for j in range(even.shape[1]):
+        score[j] = np.float32(-3e38)
+        row[j] = 0
+    for i in range(count):
+        this = np.int32(i)
+        for j in range(even.shape[1]):
+            value = face * even[i, j] + abs(odd[i, j])
+            row[j] = this if value > score[j] else row[j]
+            score[j] = max(value, score[j])
+    for j in range(even.shape[1]):
+        if face * odd[row[j], j] < 0:
+            row[j] += np.int32(count)
+
+
+@compiled
+def best_member(
+    even: Float32,
+    odd: Float32,
+    sign: float,
+    members: Int32,
+    starts: Int32,
+    weights: Float32,
+    values: Float32,
+    split: int,
+    groups: int,
+    score: Float32,
+    row: Int32,
+) -> None:
+    """Best entry among the members of each point's best groups.
+
+    Parameters
+    ----------
+    even, odd
+        Products of the groups' means, `(groups, points)`.
+    sign, score, row
+        See `best_row`.
+    members, starts
+        Entries in the order of their groups, and where each group begins; `starts` has one element more than groups.
+    weights, values
+        Entries `(h, k)` and points `(points, k)`.
+    split
+        Where the odd part of k begins.
+    groups
+        Groups to look into.
+    """
+    face = np.float32(sign)
+    likely = np.empty(groups, np.int32)
+    likeness = np.empty(groups, np.float32)
+    for j in range(values.shape[0]):
+        likeness[:] = np.float32(-3e38)
+        for i in range(even.shape[0]):
+            value = face * even[i, j] + abs(odd[i, j])
+            if value > likeness[groups - 1]:
+                at = groups - 1
+                while at > 0 and likeness[at - 1] < value:
+                    likeness[at], likely[at] = likeness[at - 1], likely[at - 1]
+                    at -= 1
+                likeness[at], likely[at] = value, i
+        best, entry, turn = np.float32(-3e38), 0, np.float32(0)
+        for g in range(min(groups, even.shape[0])):
+            for m in range(starts[likely[g]], starts[likely[g] + 1]):
+                one, two = np.float32(0), np.float32(0)
+                for k in range(split):
+                    one += weights[members[m], k] * values[j, k]
+                for k in range(split, weights.shape[1]):
+                    two += weights[members[m], k] * values[j, k]
+                value = face * one + abs(two)
+                if value > best:
+                    best, entry, turn = value, members[m], face * two
+        score[j] = best
+        row[j] = entry if turn >= 0 else entry + weights.shape[0]
+
+
+@compiled
+def correlate(image: Complex64, kernels: Complex64, phase: Complex64) -> None:
+    """Replace spectra of kernels, `(ky, kx, k)`, by those of their correlations with an image, `(ky, kx)`.
+
+    `phase`, `(ky, kx)`, moves the kernels' centre to the origin.
+    """
+    for i in range(kernels.shape[0]):
+        for j in range(kernels.shape[1]):
+            factor = image[i, j] * np.conj(phase[i, j])
+            for k in range(kernels.shape[2]):
+                kernels[i, j, k] = factor * np.conj(kernels[i, j, k])
+
+
+@compiled
+def correlate_both(image: Complex64, sums: Complex64, phase: Complex64, even: Complex64, odd: Complex64) -> None:
+    """Correlate an image with even and odd kernels of which only the sums were transformed.
+
+    The spectrum of an even kernel is real and that of an odd one imaginary: real and imaginary part of the spectrum of
+    their sum. Arrays as of `correlate`; `even` and `odd` are filled.
+    """
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            turn, pixel = phase[i, j], image[i, j]
+            for k in range(even.shape[2]):
+                real = sums[i, j, k].real * turn.real - sums[i, j, k].imag * turn.imag
+                even[i, j, k] = complex(pixel.real * real, pixel.imag * real)
+            for k in range(odd.shape[2]):
+                imaginary = sums[i, j, k].real * turn.imag + sums[i, j, k].imag * turn.real
+                odd[i, j, k] = complex(pixel.imag * imaginary, -pixel.real * imaginary)
+
+
+@compiled
+def patch_products(maps: Float32, weights: Float32, y: Indices, x: Indices, out: Float32) -> None:
+    """Product of `weights[point]` with the maps on a square around each point: `out` is `(points, side, side)`."""
+    radius = out.shape[1] // 2
+    for i in range(y.shape[0]):
+        for row in range(out.shape[1]):
+            for column in range(out.shape[2]):
+                pixel = maps[y[i] - radius + row, x[i] - radius + column]
+                total = np.float32(0)
+                for k in range(weights.shape[1]):
+                    total += weights[i, k] * pixel[k]
+                out[i, row, column] = total
+
+
+@compiled
+def weighted_neighbourhood(
+    maps: Float32, along_y: Float32, along_x: Float32, y: Indices, x: Indices, out: Float32
+) -> None:
+    """Interpolate all maps: `out[point]` is the sum over taps of `along_y along_x maps`; out is `(points, k)`."""
+    side = along_y.shape[1]
+    radius = side // 2
+    for i in range(y.shape[0]):
+        out[i] = 0
+        for row in range(side):
+            for column in range(side):
+                weight = along_y[i, row] * along_x[i, column]
+                pixel = maps[y[i] - radius + row, x[i] - radius + column]
+                for k in range(out.shape[1]):
+                    out[i, k] += weight * pixel[k]
+
+
+@compiled
+def largest_square(image: Float32, y: Indices, x: Indices, radius: float, out: Float32) -> None:
+    """Largest squared value of an image within a radius (pixels) of each point; beyond the border its edge counts."""
+    reach = int(np.ceil(radius))
+    for i in range(y.shape[0]):
+        best = np.float32(0)
+        for dy in range(-reach, reach + 1):
+            row = min(max(y[i] + dy, 0), image.shape[0] - 1)
+            width = int(np.floor(np.sqrt(max(radius * radius - dy * dy, 0.0)))) if abs(dy) <= radius else -1
+            for dx in range(-width, width + 1):
+                value = image[row, min(max(x[i] + dx, 0), image.shape[1] - 1)]
+                best = max(best, value * value)
+        out[i] = best
+
+
+@compiled
+def keep_apart(y: NDArray[np.float64], x: NDArray[np.float64], distance: float, alive: NDArray[np.bool_]) -> None:
+    """Go through points in their order and strike out what is nearer than a distance to one that was kept."""
+    count = y.shape[0]
+    y0, x0 = y.min(), x.min()
+    height = int((y.max() - y0) / distance) + 1
+    width = int((x.max() - x0) / distance) + 1
+    last = np.full(height * width, -1, np.int64)
+    earlier = np.empty(count, np.int64)
+    for i in range(count):
+        row, column = int((y[i] - y0) / distance), int((x[i] - x0) / distance)
+        free = True
+        for r in range(max(row - 1, 0), min(row + 2, height)):
+            for c in range(max(column - 1, 0), min(column + 2, width)):
+                j = last[r * width + c]
+                while j >= 0 and free:
+                    free = (y[i] - y[j]) ** 2 + (x[i] - x[j]) ** 2 >= distance * distance
+                    j = earlier[j]
+        alive[i] = free
+        if free:
+            earlier[i] = last[row * width + column]
+            last[row * width + column] = i
