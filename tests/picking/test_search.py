@@ -5,14 +5,15 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from pickcal.picking.bank import bank_from_templates, rotate
+from pickcal.picking.bank import bank_from_templates
 from pickcal.picking.blobs import blob_bank
-from pickcal.picking.ctf import Ctf, ctf_filter
-from pickcal.picking.filters import RadialFilter, band_pass, soft_disc
+from pickcal.picking.ctf import Ctf
+from pickcal.picking.filters import RadialFilter
 from pickcal.picking.projection import even_angles, project
 from pickcal.picking.search import SearchParameters, search
 from pickcal.settings import SimulateSettings
 from pickcal.simulation import simulate_micrograph, simulate_particle
+from tests.exhaustive import accuracy, exhaustive_scores, judged, naive_picks
 
 PIXEL, DIAMETER, LOW_PASS, STEP = 4.0, 150.0, 20.0, 15.0
 PARAMETERS = SearchParameters(
@@ -61,76 +62,19 @@ def bank(templates):
 
 @pytest.fixture(scope="module")
 def exhaustive(micrograph, templates, bank):
-    """Every template in every rotation, one by one, at every pixel, as a score map in double precision."""
-    image = micrograph[0].image
-    margin = int(np.ceil(2 * bank.mask_radius / PIXEL))
-    padded = np.pad(image - image.mean(), margin, mode="symmetric").astype(float)
-    shape = padded.shape
-    filtered = np.fft.rfft2(padded) * band_pass(shape, PIXEL, LOW_PASS, PARAMETERS.high_pass)
-    box = bank.basis.shape[1]
-    mask = soft_disc(box, PIXEL, bank.mask_radius - bank.mask_edge, bank.mask_radius).astype(float)
-    transfer = ctf_filter(micrograph[0].scene.ctf, shape, PIXEL) * band_pass(shape, PIXEL, LOW_PASS, None)
-    signal = np.fft.irfft2(filtered, shape)
-    start = [(n - box) // 2 for n in shape]
-    centre = [s + box // 2 for s in start]
-    window = (slice(start[0], start[0] + box), slice(start[1], start[1] + box))
-
-    def correlated(kernel, spectrum):
-        placed = np.zeros(shape)
-        placed[window] = kernel
-        placed = np.roll(placed, (-centre[0], -centre[1]), (0, 1))
-        return np.fft.irfft2(spectrum * np.conj(np.fft.rfft2(placed)), shape)
-
-    mean = correlated(mask, filtered) / mask.sum()
-    spread = np.sqrt(correlated(mask, np.fft.rfft2(signal**2)) - mask.sum() * mean**2)
-    best = np.full(shape, -np.inf)
-    angles = np.arange(0, 360, STEP, dtype=np.float32)
-    for template in templates:
-        for entry in rotate(template, PIXEL, PIXEL, box, angles, LOW_PASS):
-            masked = (entry - (entry * mask).sum() / mask.sum()) * mask
-            placed = np.zeros(shape)
-            placed[window] = masked
-            seen = np.fft.irfft2(np.fft.rfft2(placed) * transfer, shape)[window]
-            seen = seen - (seen * mask).sum() / mask.sum()
-            norm = np.sqrt((mask * seen**2).sum())
-            best = np.maximum(best, correlated(seen * mask, filtered) / (norm * spread))
-    return best[margin:-margin, margin:-margin]
-
-
-def naive_picks(scores):
-    """Peaks of the full map off the border, greedily thinned; positions in Å."""
-    border = int(np.ceil(0.5 * DIAMETER / PIXEL))
-    y, x = np.nonzero(scores == ndimage.maximum_filter(scores, 3))
-    inside = (np.minimum(y, x) >= border) & (np.maximum(y, x) <= len(scores) - 1 - border)
-    y, x = y[inside], x[inside]
-    order = np.argsort(-scores[y, x])
-    kept = []
-    for i in order:
-        if all(np.hypot(y[i] - y[j], x[i] - x[j]) * PIXEL >= PARAMETERS.min_distance for j in kept):
-            kept.append(i)
-    return np.column_stack([y[kept], x[kept]]) * PIXEL, scores[y[kept], x[kept]]
-
-
-def best_f1(positions, scores, truth):
-    """Greedy matching by falling score within a third of the diameter: best F1, and average precision."""
-    free, found, best, area = np.ones(len(truth), bool), 0, 0.0, 0.0
-    for n, i in enumerate(np.argsort(-scores), 1):
-        distance = np.where(free, np.hypot(*(truth - positions[i]).T), np.inf)
-        if distance.min() < DIAMETER / 3:
-            free[distance.argmin()] = False
-            found += 1
-            area += found / n / len(truth)
-        best = max(best, 2 * found / (n + len(truth)))
-    return best, area
+    """Score map of every template in every rotation."""
+    image, ctf = micrograph[0].image, micrograph[0].scene.ctf
+    return exhaustive_scores(image, PIXEL, templates, PIXEL, STEP, bank, PARAMETERS, ctf)
 
 
 def test_compressed_search_equals_the_exhaustive_one(micrograph, bank, exhaustive):
     image, scene = micrograph[0].image, micrograph[0].scene
     picks, _ = search(image, PIXEL, bank, PARAMETERS, scene.ctf)
     positions = np.column_stack([picks.y, picks.x])
-    slow_positions, slow_scores = naive_picks(exhaustive)
+    slow_positions, slow_scores = naive_picks(exhaustive, PIXEL, PARAMETERS)
     truth = scene.positions[:, ::-1] * PIXEL
-    fast, slow = best_f1(positions, picks.ncc, truth), best_f1(slow_positions, slow_scores, truth)
+    fast = accuracy(*judged(positions, picks.ncc, truth, DIAMETER / 3), len(truth))
+    slow = accuracy(*judged(slow_positions, slow_scores, truth, DIAMETER / 3), len(truth))
     assert slow[0] > 0.9
     # one of 70 particles more or less is 0.007; test_exhaustive.py holds both against each other on many
     assert fast == pytest.approx(slow, abs=0.01)
