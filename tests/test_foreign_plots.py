@@ -66,6 +66,7 @@ def foreign_project(path: Path, program: str, images: bool = True) -> Project:
     if not images:
         empty = {"shape": (made.count, 0, 0), "chunks": (1, 1, 1), "dimension_names": ("micrograph", "y", "x")}
         made._group("micrographs").create_array("image", dtype="f2", overwrite=True, **empty)
+        made = Project.open(path, "r+")
     calibrate(made, program, CalibrateSettings(bootstrap=0))
     return made
 

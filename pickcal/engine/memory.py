@@ -8,7 +8,7 @@ from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_MMAP_THRESHOLD = 32 * 2**20
-KEPT = 2**30
+KEPT = 2**28
 
 
 @cache

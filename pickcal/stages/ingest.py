@@ -257,11 +257,11 @@ def read_ahead(sources: Sequence[str]) -> Iterator[Callable[[], NDArray[np.float
     """
     with ThreadPoolExecutor(1) as pool:
         following = [pool.submit(_read, source) for source in sources[:1]]
-        for source in [*sources[1:], None]:
+        for i in range(len(sources)):
             current = following.pop()
             current.exception()  # wait: never more than two images are in memory
-            if source is not None:
-                following.append(pool.submit(_read, source))
+            if i + 1 < len(sources):
+                following.append(pool.submit(_read, sources[i + 1]))
             yield current.result
             del current
 

@@ -234,10 +234,9 @@ def test_uncalibrated_picks_with_raw_thresholds(picked, own):
 def test_a_micrograph_without_picks_is_skipped_with_its_reason(picked, small_settings, own):
     """One that failed in reality; the others are tried."""
     project = Project.open(own(picked), "r+")
-    start, stop = project.batches()[0]
-    voltage = project.read("micrographs", "voltage", start, stop)
+    voltage = project.read("micrographs", "voltage")
     voltage[1] = np.nan
-    project.write_batch("micrographs", start, stop, {"voltage": voltage})
+    project.write_blocks("micrographs", 0, project.count, {"voltage": voltage})
     assert pick(project, "again", small_settings, SerialExecutor(), Silent()).failed == 1
     calibrate(project, "again", CalibrateSettings(bootstrap=0))
     result = run(project.path, picks="again")

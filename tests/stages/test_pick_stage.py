@@ -121,8 +121,12 @@ def test_stored_bank_is_what_the_picks_refer_to(picked, small_set):
         count = len(file.data)
     assert set(np.unique(bank["template"])) == set(range(count))
     assert set(np.unique(data["template"])) <= {-1, *range(count)}
-    angles = data["angle"].values
-    assert set(np.unique(angles[np.isfinite(angles)])) <= set(bank["angle"].values)
+    angles = data["angle"].values[np.isfinite(data["angle"].values)]
+    assert ((angles >= 0) & (angles < 360)).all()
+    # between the steps of the bank, all over the turn
+    away = np.abs((angles[:, None] - bank["angle"].values + 180) % 360 - 180).min(axis=1)
+    step = np.diff(np.unique(bank["angle"].values)).min()
+    assert away.max() <= step / 2 + 1e-3 and len(np.unique(angles)) > 0.9 * len(angles)
 
 
 def test_cap_is_kept_and_reported(imported, own, blobs):

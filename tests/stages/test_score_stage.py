@@ -171,7 +171,9 @@ def test_the_searchs_own_picks_get_its_scores(picked, with_templates, own):
         np.testing.assert_allclose(data["power"].values[i, :n], before["power"].values[i, back], rtol=1e-3)
         differences.append(data["ncc"].values[i, :n] - before["ncc"].values[i, back])
     differences = np.concatenate(differences)
-    assert abs(differences.mean()) < 0.005 and np.abs(differences).max() < 0.03
+    # a pick's angle lies between two of the bank, whose scores are given here: up to 0.02 lower at 5 degrees, and peaks
+    # between pixels are interpolated in another way
+    assert -0.006 < differences.mean() < 0.001 and np.abs(differences).max() < 0.05
     starts = [data["decoy_x"].values[i, : int(data["decoy_count"][i])] for i in range(6)]
     assert len(np.unique(np.concatenate(starts))) > 0.99 * sum(map(len, starts)), "every micrograph has its own"
 
