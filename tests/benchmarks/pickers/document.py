@@ -50,13 +50,8 @@ def section(results: Results) -> str:
     title = {"own": "pickcal's own simulation", "given": "The set of make_set.py"}[results["set"]["name"]]
     parts = [f"## {title}", f"{description[0].upper()}{description[1:]}.", machine(results)]
     parts.append(tables.goals_table(results))
-    if results["costs"] and "floor" in results:
-        floor = results["floor"]
-        parts.append(
-            f"Cost of a micrograph. Floor: {floor['floor']:.3f} CPU s (read {floor['read']:.3f}, transform by "
-            f"{floor['library']} {floor['fft']:.3f})." + _warm_up(results)
-        )
-        parts.append(tables.cost_table(results))
+    if results["costs"]:
+        parts += ["Cost of a micrograph." + _floor(results) + _warm_up(results), tables.cost_table(results)]
     if results["accuracy"]:
         parts += ["Accuracy.", tables.accuracy_table(results)]
     if "memory" in results:
@@ -88,6 +83,16 @@ def machine(results: Results) -> str:
     return (
         f"Measured on {results['date']}: {found['processor']}, {found['cores']} cores, {found['memory']} GB, "
         f"{found['system']}, Python {found['python']}, {', '.join([*packages, *others])}."
+    )
+
+
+def _floor(results: Results) -> str:
+    if "floor" not in results:
+        return ""
+    found = results["floor"]
+    return (
+        f" Floor: {found['floor']:.3f} CPU s (read {found['read']:.3f}, transform by {found['library']} "
+        f"{found['fft']:.3f})."
     )
 
 

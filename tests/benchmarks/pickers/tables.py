@@ -35,7 +35,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def cost_table(results: Results) -> str:
     """CPU and wall seconds a micrograph, start-up, memory and the ratio to the floor."""
-    floor = results["floor"]["floor"]
+    floor = results["floor"]["floor"] if "floor" in results else float("nan")
     rows = [
         [
             row["program"],
