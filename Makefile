@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test nightly fuzz environment system lint wheel clean
+.PHONY: demo test nightly bench fuzz environment system lint wheel clean
 
 environment: $(VENV)/.ready
 
@@ -37,6 +37,11 @@ nightly: environment system
 fuzz: environment
 	PICKCAL_FUZZ_INPUTS=$${PICKCAL_FUZZ_INPUTS:-100000} $(BIN)/python -m pytest --numprocesses 2 --dist load tests/fuzz -k damaged
 
+# What picking costs and how well it picks, beside RELION and, where it is on the PATH, Topaz: docs/benchmarks.md.
+# BENCH=--full adds the long runs; python -m tests.benchmarks.pickers --help tells the rest.
+bench: environment system
+	$(BIN)/python -m tests.benchmarks.pickers $(BENCH)
+
 lint: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,4 +52,4 @@ wheel: environment
 	$(BIN)/python -m build --outdir dist
 
 clean:
-	rm -rf demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

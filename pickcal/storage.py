@@ -18,9 +18,10 @@ from xarray.core.indexing import LazilyIndexedArray
 from zarr.abc.buffer import Buffer
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
-from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import ObjectStore
 
 from pickcal.schema import Variable
+from pickcal.stores.steady import SteadyStore
 
 T = TypeVar("T")
 ROWS_PER_CHUNK = 4096
@@ -82,7 +83,7 @@ async def _again(request: Callable[[], Awaitable[T]]) -> T:
 def zarr_store(backing: Any, read_only: bool = False) -> Store:
     """Open what a home gives (`stores.homes.Backing`) as a store of Zarr: a folder, or a client of obstore."""
     if isinstance(backing, Path):
-        return LocalStore(backing, read_only=read_only)
+        return SteadyStore(backing, read_only=read_only)
     return _Objects(backing, read_only=read_only)
 
 

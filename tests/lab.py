@@ -33,7 +33,7 @@ class Lab:
         env = {**env, "PYTHONPATH": os.pathsep.join(sys.path)}  # workers import the functions of tests
         self.env, self.host, self.port, self.folder, self.tls = env, host, free_port(), folder, list(tls)
         self.scheduler = None
-        self.workers = []
+        self.workers, self._how = [], []
 
     @property
     def address(self):
@@ -60,8 +60,15 @@ class Lab:
         arguments = [self.address, "--nthreads", 1, "--no-dashboard", "--death-timeout", 60, *more]
         if not nanny:
             arguments.append("--no-nanny")
+        self._how.append((arguments, before, env))
         self.workers.append(self._start("dask_worker", *arguments, before=before, env=env))
         return self.workers[-1]
+
+    def supervise(self):
+        """Start workers again whose nanny has ended, as systemd or Kubernetes do."""
+        for number, (arguments, before, env) in enumerate(self._how):
+            if self.workers[number].poll() is not None:
+                self.workers[number] = self._start("dask_worker", *arguments, before=before, env=env)
 
     def worker_processes(self):
         """The processes that run tasks: the nannies' children."""

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from threadpoolctl import threadpool_limits
 
 import pickcal
+from pickcal.engine.memory import keep_freed_memory
 from pickcal.errors import PickcalError
 from pickcal.guard import guarded
 from pickcal.stores.credentials import redacted
@@ -120,6 +121,7 @@ class Call(Generic[T, R]):
         return Done(result, _measure(began))
 
     def _alone(self, task: T) -> R:
+        keep_freed_memory()
         with threadpool_limits(1):
             return self.function(task)
 
@@ -181,6 +183,7 @@ def measured(function: Callable[[T], R], task: T) -> Done[R]:
     began = time.time()
     _forget_peak()
     try:
+        keep_freed_memory()
         with threadpool_limits(1):
             return Done(function(task), _measure(began))
     except Exception as error:

@@ -26,6 +26,7 @@ R = TypeVar("R")
 
 TICK = 1.0
 """Seconds between looks at the health of the cluster while nothing completes."""
+ENDED = ("finished", "error", "cancelled")
 PER_WORKER = 4
 LEAST_WINDOW = 32
 DEATHS_ALONE = 4
@@ -47,6 +48,7 @@ class Run(Generic[T, R]):
         self._name, self._numbers = uuid.uuid4().hex[:8], itertools.count()
         self._flying: dict[str, tuple[T, Any]] = {}
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._strays: list[Any] = []
         self._bereaved: deque[T] = deque()
         self._deaths_per_try = 1
         self._progress = time.monotonic()
@@ -134,14 +136,17 @@ class Run(Generic[T, R]):
 
     def _ended(self) -> list[Any]:
         """Futures that ended, of those in flight; waits one tick for the first."""
-        ended = []
+        told = []
         try:
-            ended.append(self._finished.get(timeout=TICK))
+            told.append(self._finished.get(timeout=TICK))
             while True:
-                ended.append(self._finished.get_nowait())
+                told.append(self._finished.get_nowait())
         except queue.Empty:
             pass
-        return [future for future in ended if future.key in self._flying]
+        ours = {future.key: future for future in [*self._strays, *told] if future.key in self._flying}
+        # a result that was lost with its worker ends a second time, of which Dask tells nobody
+        self._strays = [future for future in ours.values() if future.status not in ENDED]
+        return [future for future in ours.values() if future.status in ENDED]
 
     def _results(self, finished: list[Any]) -> Iterator[Outcome[T, R]]:
         """Fetch results, all at once; a result that went away with its worker is computed again."""
@@ -159,8 +164,8 @@ class Run(Generic[T, R]):
         for future in finished:
             try:
                 done = future.result(timeout=10)
-            except Exception:  # lost, erred or cancelled meanwhile: its own callback tells, or it ends anew
-                future.add_done_callback(self._finished.put)
+            except Exception:  # lost or erred meanwhile; looked at again after the next tick
+                self._strays.append(future)
                 continue
             yield self._success(future, done)
 

@@ -23,13 +23,14 @@ from pickcal.picking.kernels import best_member, best_row, correlate, correlate_
 
 Floats = NDArray[np.float64]
 
-KEPT = 0.995
+KEPT = 0.998
 """Share of the entries' energy, as the microscope and the filters show them, that the maps keep."""
 MANY = 2048
 """Of more entries, half-turns not counted, only the members of the likeliest groups are looked at."""
 LIKELY = 8
 """Groups of which the members are looked at."""
-BLOCK_POINTS = 256
+BLOCK_POINTS, BLOCK_PRODUCTS = 256, 2**16
+"""Points that are worked on at once: these at least, and as many as have so many products."""
 TOGETHER = 16
 """Maps that are transformed at once."""
 
@@ -163,10 +164,11 @@ def products(values: Float32, weights: Float32, odd_count: int) -> Iterator[tupl
     """
     split = weights.shape[1] - odd_count
     left, right = np.ascontiguousarray(weights[:, :split]), np.ascontiguousarray(weights[:, split:])
-    even, odd = np.empty((2, len(weights), min(BLOCK_POINTS, len(values))), np.float32)
+    block = max(BLOCK_POINTS, BLOCK_PRODUCTS // len(weights))
+    even, odd = np.empty((2, len(weights), min(block, len(values))), np.float32)
     odd[:] = 0
-    for start in range(0, len(values), BLOCK_POINTS):
-        part = slice(start, min(start + BLOCK_POINTS, len(values)))
+    for start in range(0, len(values), block):
+        part = slice(start, min(start + block, len(values)))
         if part.stop - start < even.shape[1]:
             even, odd = even[:, : part.stop - start].copy(), odd[:, : part.stop - start].copy()
         np.matmul(left, values[part, :split].T, out=even)

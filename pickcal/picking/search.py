@@ -21,7 +21,7 @@ from pickcal.picking.screening import extreme_scores
 
 LOOSE, CLOSE = 0.5, 0.8
 """Peaks of the groups' scores nearer than this share of the least distance are one; so are, then, whole scores'."""
-EXACT = 0.3
+LOOSE_EXACT, CLOSE_EXACT = 0.3, 0.45
 """The same where there are no groups, and both scores are whole from the start."""
 
 
@@ -188,7 +188,7 @@ def _collect(
     """Turn the peaks of a score map, whose first pixel is `corner` of the maps, into picks."""
     responses, valid, pixel_size = prepared.responses, prepared.valid, prepared.pixel_size
     distance = parameters.min_distance / pixel_size
-    loose, close = (EXACT, EXACT) if responses.groups is None else (LOOSE, CLOSE)
+    loose, close = (LOOSE_EXACT, CLOSE_EXACT) if responses.groups is None else (LOOSE, CLOSE)
     y, x = local_maxima(scores)
     kept = thin_out(y, x, scores[y, x], loose * distance)
     y, x = y[kept] + corner[0], x[kept] + corner[1]

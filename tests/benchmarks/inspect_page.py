@@ -1,8 +1,9 @@
 """How quickly the Inspect Picks page answers: python tests/benchmarks/inspect_page.py PROJECT.zarr [...]
 
 Serves each project in a process of its own, opens it in Chromium and measures in the browser: from navigation to the
-first usable paint, and from the move of a threshold to the painted update of counts and of all three micrographs,
-median of 30 moves. The server's largest resident memory is read from the system. Projects of any size are made by
+first usable paint (thresholds that can be moved, counts, three micrographs with their picks) and to the plots, and from
+the move of a threshold to the painted update of counts, plots and all three micrographs, median of 30 moves. The
+server's largest resident memory is read from the system. Projects of any size are made by
 tests/benchmarks/many_picks.py.
 """
 
@@ -34,8 +35,13 @@ const versions = () => all("[data-painted]").map((element) => Number(element.dat
 
 USABLE = f"""() => {{ {DRAWN}
   const counts = all(".counts")
+  if (!all("[data-threshold] input[type=range]").some((range) => !range.disabled)) return false
   const plates = all(".plate[data-painted]").filter((plate) => plate.drawn && plate.drawn.accepted > 0)
   return counts.length > 0 && /[1-9].* picks accepted/.test(counts[0].textContent) && plates.length >= 3
+}}"""
+
+PLOTS = f"""() => {{ {DRAWN}
+  return all(".bk-Figure[data-painted]").length >= 2
 }}"""
 
 BINNED = f"""() => {{ {DRAWN}
@@ -75,8 +81,8 @@ def measure(project: Path, moves: int) -> dict[str, float]:
         address = _address(server)
         with sync_playwright() as player:
             browser = player.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-            first = _open(browser, address)[1]
-            page, again = _open(browser, address)
+            first = _open(browser, address)[1:]
+            page, *again = _open(browser, address)
             page.wait_for_function(BINNED, timeout=1_800_000, polling=200)
             page.wait_for_timeout(3000)
             times = []
@@ -90,8 +96,10 @@ def measure(project: Path, moves: int) -> dict[str, float]:
         lost = sum(value < 0 for value in times)
         good = [value for value in times if value >= 0]
         return {
-            "first_paint_s": first,
-            "second_visitor_paint_s": again,
+            "first_paint_s": first[0],
+            "first_plots_s": first[1],
+            "second_visitor_paint_s": again[0],
+            "second_visitor_plots_s": again[1],
             "move_median_ms": statistics.median(good),
             "move_worst_ms": max(good),
             "moves_lost": lost,
@@ -116,7 +124,9 @@ def _open(browser, address):
     began = time.monotonic()
     page.goto(address)
     page.wait_for_function(USABLE, timeout=600_000, polling=20)
-    return page, time.monotonic() - began
+    usable = time.monotonic() - began
+    page.wait_for_function(PLOTS, timeout=600_000, polling=20)
+    return page, usable, time.monotonic() - began
 
 
 def main() -> None:

@@ -1,13 +1,22 @@
-"""What tests in a real browser share: where it is, how it is started, and pages served from a thread of the test."""
+"""What tests in a real browser share: where it is, how it is started, and pages served from a thread of the test.
+
+Tests look at sessions from another thread than the one that works on them: halfway through an action nothing of it can
+be trusted, so tests act with `Opened.do` and look at the page when it is `settled`.
+"""
 
 import asyncio
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
+import panel as pn
 import pytest
 from panel.io.server import get_server
+
+from pickcal.dashboard.session import Session
+from pickcal.dashboard.views.look import Look
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -36,6 +45,16 @@ def watched(page):
     return errors, strangers
 
 
+def eventually(page, condition, seconds=30):
+    """Whether a condition holds within some time; it is asked between what the page does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        page.wait_for_timeout(25)
+    return True
+
+
 @contextmanager
 def serving(pages):
     """Serve pages from a thread of this process, so that tests see the sessions; yields the address.
@@ -59,3 +78,66 @@ def serving(pages):
     found[0].io_loop.add_callback(found[0].stop, False)
     found[0].io_loop.add_callback(found[0].io_loop.stop)
     thread.join(10)
+
+
+def page_of(views, inspector, sessions, **options):
+    """Page of some views with a session of its own, refreshed as the page of the dashboard does it.
+
+    An element tells the version that all of it shows.
+    """
+
+    def build():
+        pn.extension(design="bootstrap")
+        document, look = pn.state.curdoc, Look(pn.config.theme == "dark")
+        session = Session(inspector, document.add_next_tick_callback, **options)
+        session.follow({})
+        made = [view(session, look) for view in views]
+        told = pn.pane.HTML("", margin=0)
+        pending, lock = set(), threading.Lock()
+
+        def tell(version):
+            told.object = f"<i id='version' hidden>{version}</i>"
+
+        def refresh():
+            with lock:
+                changes = frozenset(pending)
+                pending.clear()
+            document.hold("combine")
+            for view in made:
+                view.refresh(changes)
+            document.unhold()
+            version = session.version
+            document.add_next_tick_callback(lambda: tell(version))
+
+        def changed(changes):
+            with lock:
+                first = not pending
+                pending.update(changes)
+            if first:
+                document.add_next_tick_callback(refresh)
+
+        session.listen(changed)
+        sessions.append(session)
+        return pn.Column(*(view.layout for view in made), told, sizing_mode="stretch_width")
+
+    return build
+
+
+class Opened:
+    """A page with its session."""
+
+    def __init__(self, page, session):
+        self.page, self.session = page, session
+
+    def do(self, act):
+        """Do something in the thread of the page, and wait for the end of it."""
+        done = threading.Event()
+        self.session.post(lambda: [act(), done.set()])
+        assert done.wait(30)
+
+    def settled(self):
+        """Wait until the newest version is on the screen."""
+        version = self.page.locator("#version")
+        assert eventually(self.page, lambda: int(version.text_content() or -1) >= self.session.version)
+        # components of our own paint in the next frame
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

@@ -9,7 +9,8 @@ import pytest
 from planted import plant, planted_project
 from small_project import add_calibration, add_selection, make_project, outlying
 
-from pickcal.dashboard.controller import FIGURES, Inspector, shared_inspector
+from pickcal.dashboard.controller import Inspector, shared_inspector
+from pickcal.dashboard.facts import FIGURES
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.plots.project import MIXTURE_FIGURES
 from pickcal.schema import Status

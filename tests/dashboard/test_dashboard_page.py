@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from browsing import needs_chromium, watched
+from browsing import eventually, needs_chromium, watched
 from small_project import make_project
 
 from pickcal.project import Project
@@ -69,7 +69,12 @@ class Seen:
         self.page.goto(address)
         self.page.locator(".counts").get_by_text("picks accepted").first.wait_for(timeout=60_000)
         assert self.eventually(lambda: "sample" not in self.text())
+        self.plots.nth(1).wait_for(timeout=60_000)
         return self
+
+    @property
+    def plots(self):
+        return self.page.locator(".bk-Figure[data-painted]")
 
     def text(self):
         return self.page.locator(".counts").inner_text()
@@ -98,11 +103,7 @@ class Seen:
         return self.page.get_by_role("button", name=name, exact=True)
 
     def eventually(self, condition):
-        for _ in range(200):
-            if condition():
-                return True
-            self.page.wait_for_timeout(50)
-        return False
+        return eventually(self.page, condition)
 
 
 @contextmanager
@@ -323,6 +324,32 @@ def test_decisions_outlive_the_server(browser, own):
     page.close()
     with inspecting(own.path) as address, visiting(browser, f"{address}?{query}") as again:
         assert again.eventually(lambda: again.accepted() == accepted)
+
+
+def test_thresholds_counts_and_micrographs_come_with_the_document(browser, own):
+    rows = rows_of(own)
+    with inspecting(own.path, "--read-only") as address:
+        with visiting(browser, address):
+            pass
+        page = browser.new_page()
+        asked = []
+
+        def between(socket):
+            server = socket.connect_to_server()
+            # three frames ask for the document; of what the page says afterwards the server hears nothing
+            socket.on_message(lambda message: (asked.append(message), len(asked) <= 3 and server.send(message)))
+
+        page.route_web_socket(re.compile("/ws"), between)
+        page.goto(address)
+        seen = Seen(page)
+        counts, reasons = judged(own, thresholds_of(own, "strict"))
+        circles = [[int((r == ACCEPTED).sum()), int((r > ACCEPTED).sum())] for r in reasons[rows]]
+        page.locator(".plate[data-painted]").nth(2).wait_for(timeout=30_000)
+        assert seen.eventually(lambda: seen.accepted() == counts[ACCEPTED] and seen.drawn() == circles)
+        assert seen.range("min_ncc").is_enabled() and seen.number("min_ncc").input_value() == "0.3"
+        assert f"{counts.sum():,} picks" in page.locator("header").inner_text()
+        assert "PULL-DOC-REQ" in asked[0] and len(asked) > 3 and seen.plots.count() == 0
+        page.close()
 
 
 def test_read_only_saves_nothing(browser, own):

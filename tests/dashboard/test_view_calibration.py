@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from browsing import needs_chromium, watched
+from browsing import eventually, needs_chromium, watched
 from small_project import add_calibration, failed, make_project, outlying
 
 from pickcal.calibration.medians import medians_above_decoys
@@ -134,14 +134,6 @@ def browsing(browser, address, width=1280):
 
 def state(page):
     return json.loads(page.locator("#state").inner_text())
-
-
-def eventually(page, condition):
-    for _ in range(150):
-        if condition():
-            return True
-        page.wait_for_timeout(50)
-    return False
 
 
 def medians_of(project):

@@ -2,18 +2,14 @@
 
 import re
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import numpy as np
-import panel as pn
 import pytest
-from browsing import needs_chromium, serving, watched
+from browsing import Opened, eventually, needs_chromium, page_of, serving, watched
 from small_project import make_project
 
 from pickcal.dashboard.controller import Inspector
-from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.browser import BrowserView
-from pickcal.dashboard.views.look import Look
 from pickcal.dashboard.views.micrographs import TrioView
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED, REASONS
@@ -30,56 +26,33 @@ PIXELS = """(plate) => {
 }"""
 
 
-class Served:
-    """Both views of one visitor, without the rest of the page."""
-
-    def __init__(self, inspector):
-        self.inspector = inspector
-        self.sessions = []
-
-    def page(self):
-        document, look = pn.state.curdoc, Look(pn.config.theme == "dark")
-        session = Session(self.inspector, document.add_next_tick_callback)
-        session.follow({})
-        views = [TrioView(session, look), BrowserView(session, look)]
-        pending = set()
-
-        def refresh():
-            changes = frozenset(pending)
-            pending.clear()
-            for view in views:
-                view.refresh(changes)
-
-        def changed(changes):
-            pending.update(changes)
-            document.add_next_tick_callback(refresh)
-
-        session.listen(changed)
-        self.sessions.append((session, document))
-        return pn.Column(*(view.layout for view in views), sizing_mode="stretch_width")
-
-
 @contextmanager
 def inspecting(path):
-    """Serve both views of a project; yields the address and what is served."""
-    served = Served(Inspector(path))
-    with serving(served.page) as address:
+    """Serve both views of a project, without the rest of the page; yields the address and the visitors' sessions."""
+    inspector, sessions = Inspector(path), []
+    with serving(page_of([TrioView, BrowserView], inspector, sessions)) as address:
         try:
-            yield address, served
+            yield address, sessions
         finally:
-            served.inspector.background.close()
+            inspector.background.close()
+
+
+class Shown(Opened):
+    """A page with its session."""
+
+    @property
+    def plates(self):
+        return self.page.locator(".plate[data-painted]")
 
 
 @contextmanager
-def opened(browser, address, served, **options):
+def opened(browser, address, sessions, **options):
     """Open a page of its own; yields it with its session."""
     page = browser.new_page(viewport={"width": 1280, "height": 1400}, **options)
     errors, strangers = watched(page)
     page.goto(address)
-    plates = page.locator(".plate[data-painted]")
-    plates.nth(3).wait_for(timeout=60_000)
-    session, document = served.sessions[-1]
-    yield SimpleNamespace(page=page, plates=plates, session=session, do=document.add_next_tick_callback)
+    page.locator(".plate[data-painted]").nth(3).wait_for(timeout=60_000)
+    yield Shown(page, sessions[-1])
     page.close()
     assert (errors, strangers) == ([], [])
 
@@ -100,19 +73,10 @@ def once(browser, served):
 @pytest.fixture
 def shown(once):
     """The page, as a new visitor finds it: loading one for every test takes too long."""
-    version = once.session.version
     once.page.mouse.move(2, 2)
     once.do(lambda: once.session.follow({}))
-    assert eventually(once.page, lambda: int(once.plates.nth(0).get_attribute("data-painted")) > version)
+    once.settled()
     return once
-
-
-def eventually(page, condition):
-    for _ in range(100):
-        if condition():
-            return True
-        page.wait_for_timeout(50)
-    return False
 
 
 def drawn(plate):
@@ -164,7 +128,7 @@ def test_circles_mended_where_picks_change_are_those_of_drawing_all_anew(shown):
     before = drawn(plate)
     for threshold in (0.34, 0.36, 0.38):
         shown.do(lambda value=threshold: shown.session.set_threshold("min_ncc", value, final=False))
-        page.wait_for_timeout(150)
+        shown.settled()
     assert eventually(page, lambda: drawn(plate) == judged(shown.session, "trio") != before)
     mended = plate.evaluate(overlay)
     page.set_viewport_size({"width": 1200, "height": 1400})
@@ -177,15 +141,15 @@ def test_hovering_a_pick_says_why_it_is_rejected_and_its_scores(shown):
     plate, place = shown.plates.nth(0), place_of(shown.session, LOW_SCORE)
     to_pick(shown, plate, place)
     tip = plate.locator(".tip")
-    tip.get_by_text("rejected: low score").wait_for(timeout=5000)
+    tip.get_by_text("rejected: low score").wait_for()
     columns = shown.session.trio.columns(0)
     text = tip.inner_text()
     assert f"NCC score {columns['ncc'][place]:.3g}"[:14] in text
     assert "calibrated" in text and "power score" in text and "probability" in text
     to_pick(shown, plate, place_of(shown.session, ACCEPTED))
-    tip.get_by_text(re.compile("^accepted$")).wait_for(timeout=5000)
+    tip.get_by_text(re.compile("^accepted$")).wait_for()
     shown.page.mouse.move(2, 2)
-    tip.wait_for(state="hidden", timeout=5000)
+    tip.wait_for(state="hidden")
 
 
 def test_a_click_accepts_a_rejected_pick_and_another_leaves_it_to_the_thresholds(shown):
@@ -197,7 +161,7 @@ def test_a_click_accepts_a_rejected_pick_and_another_leaves_it_to_the_thresholds
     columns = shown.session.trio.columns(1)
     assert (hand.micrograph, hand.x) == (shown.session.trio.names[1], columns["x"][place])
     assert plate.evaluate("plate => plate.drawn.byHand") == 1
-    plate.locator(".tip").get_by_text("accepted by hand").wait_for(timeout=5000)
+    plate.locator(".tip").get_by_text("accepted by hand").wait_for()
     shown.page.mouse.click(*to_pick(shown, plate, place))
     assert eventually(shown.page, lambda: drawn(plate) == before)
     assert shown.session.settings.accept == ()
@@ -226,7 +190,7 @@ def test_contrast_and_low_pass_change_the_picture(shown):
     plate, page = shown.plates.nth(0), shown.page
     row = shown.session.trio.rows[0]
     assert eventually(page, lambda: plate.get_attribute("data-picture") == f"{row} 20")
-    page.wait_for_timeout(100)
+    shown.settled()
     start = plate.evaluate(PIXELS)
     low = page.get_by_label("Low-pass of the pictures").first
     low.fill("60")
@@ -249,13 +213,13 @@ def test_rejected_picks_can_be_hidden(shown):
     before = plate.evaluate(ink)
     shown.page.get_by_label("Rejected picks").first.uncheck()
     assert eventually(shown.page, lambda: plate.evaluate(ink) < before)
-    assert not shown.session.view.rejected
+    assert eventually(shown.page, lambda: not shown.session.view.rejected)
 
 
 def test_an_excluded_micrograph_is_dimmed_and_named(shown):
     plate, session = shown.plates.nth(2), shown.session
     plate.get_by_role("button", name="Exclude").click()
-    plate.get_by_text("excluded", exact=True).wait_for(timeout=5000)
+    plate.get_by_text("excluded", exact=True).wait_for()
     assert session.settings.exclude == (session.trio.names[2],)
     assert float(plate.locator("canvas").first.evaluate("canvas => getComputedStyle(canvas).opacity")) < 0.5
     assert drawn(plate)[0] == 0
@@ -303,7 +267,7 @@ def test_the_list_has_exact_counts_and_can_be_sorted_and_searched(shown):
     assert (session.view.sort, session.view.descending) == ("name", True)
     page.get_by_label("Search micrographs by name").fill("stack_1")
     assert eventually(page, lambda: [name for name, _ in listed(shown)] == [names[11], names[10], names[9]])
-    page.get_by_text("3 of 12 micrographs").wait_for(timeout=5000)
+    page.get_by_text("3 of 12 micrographs").wait_for()
 
 
 def test_a_micrograph_of_the_list_is_looked_at_by_click_by_key_and_by_button(shown):
@@ -336,21 +300,21 @@ def test_the_pick_of_the_keyboard_is_told_and_decided_on(shown):
     session, page, large = shown.session, shown.page, shown.plates.nth(3)
     page.get_by_role("button", name="Pick ›", exact=True).click()
     assert eventually(page, lambda: session.view.cursor >= 0)
-    large.locator(".tip").wait_for(timeout=5000)
+    large.locator(".tip").wait_for()
     before = drawn(large)
     page.get_by_role("button", name=re.compile("(Accept|Reject) this pick")).click()
     assert eventually(page, lambda: len(session.settings.accept) + len(session.settings.reject) == 1)
     assert eventually(page, lambda: drawn(large) != before)
     page.get_by_role("button", name="Leave this pick to the thresholds").click()
     assert eventually(page, lambda: drawn(large) == before)
-    large.locator(".live").get_by_text(re.compile("NCC score")).wait_for(state="attached", timeout=5000)
+    large.locator(".live").get_by_text(re.compile("NCC score")).wait_for(state="attached")
 
 
 def test_a_project_of_tables_has_circles_and_no_picture(browser, tmp_path, monkeypatch):
     path = make_project(tmp_path / "p.zarr").path
     monkeypatch.setattr(Project, "has_images", property(lambda self: False))
     with inspecting(path) as found, opened(browser, *found) as shown:
-        shown.plates.nth(0).get_by_text("tables only, no picture").wait_for(timeout=5000)
+        shown.plates.nth(0).get_by_text("tables only, no picture").wait_for()
         assert drawn(shown.plates.nth(0)) == judged(shown.session, "trio")
         assert shown.page.get_by_label("Low-pass of the pictures").count() == 0
 

@@ -8,7 +8,7 @@ import numpy as np
 import panel as pn
 import pytest
 import zarr
-from browsing import needs_chromium, serving, watched
+from browsing import eventually, needs_chromium, serving, watched
 
 from pickcal.dashboard.binned.cube import Plane
 from pickcal.dashboard.controller import Inspector
@@ -45,6 +45,12 @@ window.pixel = (name, x, y) => {
   const sy = y === null ? frame.bbox.y_center : frame.y_scale.compute(y);
   return [box.x + sx, box.y + sy];
 };
+// the oldest version that is painted on one of the two plots with lines that are seen; -1 while one is missing
+window.painted = () => {
+  const seen = names => names.map(figure).find(view => view !== null && view.el.getClientRects().length > 0);
+  const plots = [seen(["plane", "main margin"]), seen(["curve", "rates"])];
+  return Math.min(...plots.map(view => Number(view?.el.dataset.painted ?? -1)));
+};
 window.drawn = (name, type) => figure(name).model.center.filter(m => m.type === type && !m.editable)
   .map(m => ({visible: m.visible, location: m.location, left: m.left, bottom: m.bottom, top: m.top}));
 """
@@ -53,16 +59,22 @@ window.drawn = (name, type) => figure(name).model.center.filter(m => m.type === 
 class Visit:
     """One visitor whose session and page a test sees."""
 
-    def __init__(self, session, views):
-        self.session, self.views = session, views
-        self.asked, self.version = [], session.version
+    def __init__(self, session, cube):
+        self.session = session
+        self.asked, self.version, self.cube = [], session.version, cube
         usual = session.set_threshold
 
         def asked(name, value, final=True):
-            self.asked.append((name, value, final))
             usual(name, value, final)
+            self.asked.append((name, value, final))
 
         session.set_threshold = asked
+
+    def do(self, act):
+        """Do something in the thread of the page, and wait for the end of it: halfway nothing of it can be trusted."""
+        done = threading.Event()
+        self.post(lambda: (act(), done.set()))
+        assert done.wait(30)
 
 
 def page_of(inspector, visits):
@@ -71,8 +83,9 @@ def page_of(inspector, visits):
         document = pn.state.curdoc
         session = Session(inspector, document.add_next_tick_callback, read_only=True)
         session.follow({})
+        cube = session.cube
         made = [view(session, Look()) for view in (PlaneView, CurveView)]
-        visit = Visit(session, made)
+        visit = Visit(session, cube)
         pending, lock = set(), threading.Lock()
 
         def refresh():
@@ -83,6 +96,7 @@ def page_of(inspector, visits):
             for view in made:
                 view.refresh(changes)
             document.unhold()
+            visit.cube = session.cube
 
         def changed(changes):
             if changes & OF_PLANE:
@@ -94,7 +108,7 @@ def page_of(inspector, visits):
                 document.add_next_tick_callback(refresh)
 
         session.listen(changed)
-        visit.do = document.add_next_tick_callback
+        visit.post = document.add_next_tick_callback
         pn.state.on_session_destroyed(lambda _: session.close())
         visits.append(visit)
         return pn.Row(*(view.layout for view in made), sizing_mode="stretch_width")
@@ -131,33 +145,19 @@ def visiting(browser, served, method="line", **options):
 
 def choose(page, visit, method):
     """Choose a method and wait until all its picks are on the screen."""
-    visit.do(lambda: visit.session.set_method(method))
     session = visit.session
-    assert eventually(page, lambda: session.method == method and session.cube is not None and session.cube.complete)
+    visit.do(lambda: session.set_method(method))
+    assert eventually(page, lambda: visit.cube is session.cube is not None and visit.cube.complete)
     settled(page, visit)
 
 
 def settled(page, visit):
     """Wait until the newest version is painted."""
-    assert eventually(page, lambda: painted(page) >= visit.version)
-
-
-def painted(page):
-    return int(page.evaluate("Number((figure('plane') ?? figure('main margin'))?.el.dataset.painted ?? -1)"))
-
-
-def eventually(page, condition):
-    for _ in range(200):
-        if condition():
-            return True
-        page.wait_for_timeout(50)
-    return False
+    assert eventually(page, lambda: page.evaluate("painted()") >= visit.version)
 
 
 def set_threshold(page, visit, name, value):
-    done = threading.Event()
-    visit.do(lambda: (visit.session.set_threshold(name, value), done.set()))
-    assert eventually(page, done.is_set)
+    visit.do(lambda: visit.session.set_threshold(name, value))
     settled(page, visit)
 
 
@@ -200,7 +200,7 @@ def test_edges_of_the_box_are_dragged_and_snap(browser, served):
         (curve,) = drawn(page, "curve", "Span")
         assert box["left"] == line["location"] == curve["location"] == session.settings.min_ncc
         visit.do(session.undo)
-        assert eventually(page, lambda: session.settings.min_ncc == cube.main.snap(0.3))
+        assert session.settings.min_ncc == cube.main.snap(0.3)
 
         # beyond the first edge there is no limit
         settled(page, visit)
@@ -279,12 +279,13 @@ def test_the_line_of_the_curve_is_dragged_for_every_method(browser, served):
         assert eventually(page, lambda: page.evaluate(shown) == pytest.approx(expected))
 
 
+PLAYED = "!('frame' in figure('plane').el.dataset)"
 FRAMES = """
 () => {
   window.frames_seen = [];
   const element = figure('plane').el;
-  new MutationObserver(() => frames_seen.push(Number(element.dataset.frame)))
-    .observe(element, {attributes: true, attributeFilter: ['data-frame']});
+  const note = () => { if ('frame' in element.dataset) frames_seen.push(Number(element.dataset.frame)); };
+  new MutationObserver(note).observe(element, {attributes: true, attributeFilter: ['data-frame']});
 }
 """
 
@@ -295,13 +296,13 @@ def test_the_picture_moves_between_raw_and_calibrated(browser, served, still):
     options = {"reduced_motion": "reduce"} if still else {}
     with visiting(browser, served, "raw", **options) as (page, visit):
         choose(page, visit, "line")
-        page.wait_for_timeout(800)
+        assert eventually(page, lambda: page.evaluate(PLAYED))
         page.evaluate(FRAMES)
         choose(page, visit, "raw")
-        page.wait_for_timeout(900)
+        assert eventually(page, lambda: page.evaluate(PLAYED))
         backwards = page.evaluate("frames_seen.splice(0)")
         choose(page, visit, "line")
-        page.wait_for_timeout(900)
+        assert eventually(page, lambda: page.evaluate(PLAYED))
         forwards = page.evaluate("frames_seen.splice(0)")
         if still:
             assert backwards == forwards == []

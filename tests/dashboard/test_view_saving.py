@@ -5,8 +5,7 @@ import zipfile
 from contextlib import contextmanager
 
 import pytest
-from browsing import needs_chromium, serving, watched
-from test_view_thresholds import eventually, page_of
+from browsing import Opened, eventually, needs_chromium, page_of, serving, watched
 
 from pickcal.dashboard.controller import Inspector
 from pickcal.dashboard.saved.saving import load
@@ -19,11 +18,11 @@ from pickcal.stages.select import select
 START = SelectSettings(min_ncc=0.3, edge=100.0)
 
 
-class Seen:
-    """A page with its session."""
+class Seen(Opened):
+    """A page with its session and the folder of the project."""
 
     def __init__(self, page, session):
-        self.page, self.session = page, session
+        super().__init__(page, session)
         self.root = session.inspector.project.path.parent
 
     def press(self, name):
@@ -47,15 +46,12 @@ class Seen:
         self.page.keyboard.press("Tab")
 
     def shows(self, text):
-        self.page.get_by_text(text).first.wait_for(timeout=10_000)
+        self.page.get_by_text(text).first.wait_for(timeout=30_000)
         return True
-
-    def do(self, act):
-        self.session.post(act)
 
     def move(self, value):
         self.do(lambda: self.session.set_threshold("min_ncc", value))
-        assert eventually(self.page, lambda: self.session.settings.min_ncc == value)
+        assert self.session.settings.min_ncc == value
 
     def stored(self, name):
         return load(Project.open(self.session.inspector.project.path), name)
@@ -67,7 +63,7 @@ class Seen:
 @contextmanager
 def shown(browser, path, **options):
     sessions, inspector = [], Inspector(path)
-    with serving({"/": page_of(SavingView, inspector, sessions, by="Ada", **options)}) as address:
+    with serving({"/": page_of([SavingView], inspector, sessions, by="Ada", **options)}) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         errors, strangers = watched(page)
         page.goto(address)
@@ -98,6 +94,7 @@ def seen(opened):
     opened.session.notes.texts.clear()
     opened.do(lambda: opened.session.follow({}))
     assert eventually(opened.page, lambda: opened.session.settings == START and not opened.session.unsaved)
+    opened.settled()
     assert opened.shows("selection strict, saved")
     assert eventually(opened.page, lambda: opened.field("Save as").input_value() == "strict")
     return opened

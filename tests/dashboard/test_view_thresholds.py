@@ -2,12 +2,10 @@
 
 import re
 import shutil
-import threading
 
 import numpy as np
-import panel as pn
 import pytest
-from browsing import needs_chromium, serving
+from browsing import Opened, eventually, needs_chromium, page_of, serving, watched
 
 from pickcal.dashboard.controller import Inspector
 from pickcal.dashboard.session import Session
@@ -18,52 +16,12 @@ from pickcal.settings import SelectSettings
 from pickcal.stages.select import Judge
 
 
-def page_of(view, inspector, sessions, **options):
-    """Page with one view and its own session, refreshed as the page of the dashboard does it."""
-
-    def build():
-        pn.extension(design="bootstrap")
-        document = pn.state.curdoc
-        session = Session(inspector, document.add_next_tick_callback, **options)
-        session.follow({})
-        sessions.append(session)
-        made = view(session, Look())
-        pending, lock = set(), threading.Lock()
-
-        def refresh():
-            with lock:
-                changes = frozenset(pending)
-                pending.clear()
-            document.hold("combine")
-            made.refresh(changes)
-            document.unhold()
-
-        def changed(changes):
-            with lock:
-                first = not pending
-                pending.update(changes)
-            if first:
-                document.add_next_tick_callback(refresh)
-
-        session.listen(changed)
-        return pn.Column(made.layout, sizing_mode="stretch_width")
-
-    return build
-
-
-def eventually(page, condition):
-    for _ in range(200):
-        if condition():
-            return True
-        page.wait_for_timeout(25)
-    return False
-
-
-class Seen:
-    """A page with its session."""
+class Seen(Opened):
+    """A page with its session and project."""
 
     def __init__(self, page, session, project):
-        self.page, self.session, self.project = page, session, project
+        super().__init__(page, session)
+        self.project = project
 
     def text(self):
         return self.page.locator(".counts").inner_text()
@@ -87,12 +45,6 @@ class Seen:
         counts = self.truth()
         return eventually(self.page, lambda: self.accepted() == (counts[0], counts.sum()))
 
-    def do(self, act):
-        """Do something in the thread of the page, and wait for it."""
-        done = threading.Event()
-        self.session.post(lambda: [act(), done.set()])
-        assert done.wait(30)
-
     def range(self, name):
         return self.page.locator(f"[data-threshold={name}] input[type=range]")
 
@@ -112,19 +64,17 @@ class Seen:
 @pytest.fixture(scope="module")
 def opened(browser, project):
     sessions, inspector = [], Inspector(project.path)
-    errors, strangers = [], []
-    with serving({"/": page_of(ThresholdsView, inspector, sessions)}) as address:
+    with serving({"/": page_of([ThresholdsView], inspector, sessions)}) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: strangers.append(request.url) if address not in request.url else None)
+        errors, strangers = watched(page)
         page.goto(address)
         page.get_by_text("picks accepted").first.wait_for(timeout=30_000)
-        yield Seen(page, sessions[-1], project)
+        found = Seen(page, sessions[-1], project)
+        found.sessions = sessions
+        yield found
         page.close()
     inspector.background.close()
-    assert errors == []
-    assert [url for url in strangers if not url.startswith(("data:", "blob:"))] == []
+    assert (errors, strangers) == ([], [])
 
 
 @pytest.fixture
@@ -135,6 +85,7 @@ def seen(opened):
     opened.do(lambda: session.follow({}))
     assert opened.holds(min_ncc=0.3, edge=100.0)
     assert eventually(opened.page, lambda: session.cube is not None and session.cube.complete and not session.can_undo)
+    opened.settled()
     assert opened.agrees()
     return opened
 
@@ -267,6 +218,51 @@ def test_arrow_keys_move_by_an_edge_and_a_held_key_is_one_step(seen):
     assert seen.agrees()
     seen.do(seen.session.undo)
     assert seen.holds(min_ncc=0.3)
+
+
+@needs_chromium
+def test_what_a_slow_server_says_of_before_takes_no_control_back(browser, opened, seen):
+    held, holding = [], []
+
+    def between(socket):
+        server = socket.connect_to_server()
+        socket.on_message(lambda message: held.append((server, message)) if holding else server.send(message))
+
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.route_web_socket(re.compile("/ws"), between)
+    page.goto(opened.page.url)
+    page.get_by_text("picks accepted").first.wait_for(timeout=30_000)
+    slow = Seen(page, opened.sessions[-1], opened.project)
+    slow.settled()
+    edges = slow.session.cube.main.edges
+    here = int(np.searchsorted(edges, 0.3))
+
+    def stale():
+        slow.do(lambda: slow.session.tell("progress"))
+        slow.settled()
+
+    holding.append(True)
+    slow.range("min_ncc").focus()
+    for step in (1, 2):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(400)  # by then the page waits for no answer any more before it sends the next move
+        stale()
+        assert slow.range("min_ncc").evaluate("range => Number(range.value)") == here + 1 + step
+    page.get_by_label("Calibrated score").focus()
+    for name in ("Probability", "False discovery rate"):
+        page.keyboard.press("ArrowDown")
+        stale()
+        assert page.get_by_label(name, exact=True).is_checked()
+    assert slow.session.method == "line" and slow.session.settings.min_ncc == 0.3
+    holding.clear()
+    for server, message in held:
+        server.send(message)
+    assert eventually(page, lambda: slow.session.method == "fdr")
+    assert slow.holds(fdr=0.05)
+    slow.do(lambda: slow.session.set_method("line"))
+    assert slow.holds(min_ncc=edges[here + 2])
+    page.get_by_label("Calibrated score").and_(page.locator(":checked")).wait_for()
+    page.close()
 
 
 @needs_chromium

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+import param
 from panel.custom import JSComponent
 
 from pickcal.dashboard.session import Session
@@ -25,7 +26,15 @@ class Component(JSComponent):  # type: ignore[misc]
         Takes the messages that come from the browser.
     **values
         Parameters of the component.
+
+    Attributes
+    ----------
+    first
+        Message of the first paint, as JSON: it comes with the document, where asking for it would be one more way to
+        the server and back. Default "", none.
     """
+
+    first = param.String("")
 
     def __init__(self, session: Session, receive: Callable[[dict[str, Any]], None], **values: Any) -> None:
         super().__init__(**values)

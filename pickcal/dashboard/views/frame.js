@@ -99,7 +99,7 @@ export function render({ model, el }) {
     event.preventDefault()
   }
   window.addEventListener("keydown", pressed)
-  model.on("msg:custom", (message) => {
+  const receive = (message) => {
     if (message.facts) showFacts({ project, picks, status, progress }, message.facts)
     if (message.notes) showNotes(notes, message.notes, model)
     if (message.address !== undefined) {
@@ -108,7 +108,9 @@ export function render({ model, el }) {
       if (chosen) query.set("theme", chosen)
       history.replaceState(history.state, "", `${location.pathname}?${query}`)
     }
-  })
+  }
+  if (model.first) receive(JSON.parse(model.first))
+  model.on("msg:custom", receive)
   model.on("remove", () => window.removeEventListener("keydown", pressed))
   model.send_msg({ ready: true })
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -74,6 +75,7 @@ class FrameView:
         self.layout = Frame(
             session,
             self._receive,
+            first=json.dumps(self._told()),
             dark=look.dark,
             keys=[list(pair) for pair in KEYS],
             handled=list(self._actions),
@@ -84,9 +86,12 @@ class FrameView:
     def refresh(self, changes: frozenset[str]) -> None:
         """Show facts, notes and the address."""
         if changes & {"picks", "progress", "cube", "notes"}:
-            self.layout._send_msg({"facts": self._facts(), "notes": self._session.notes.texts[-MOST_NOTES:]})
+            self.layout._send_msg(self._told())
         if changes & {"picks", "settled", "focus", "view", "trio", "saved"}:
             self.layout._send_msg({"address": "?" + urlencode(self._session.address())})
+
+    def _told(self) -> dict[str, Any]:
+        return {"facts": self._facts(), "notes": self._session.notes.texts[-MOST_NOTES:]}
 
     def _facts(self) -> dict[str, Any]:
         session = self._session

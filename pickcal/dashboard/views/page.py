@@ -28,6 +28,8 @@ from pickcal.stores.places import Url
 
 TITLE = "pickcal: inspect picks"
 POLL = 2000
+PLOTS = 405
+"""Height of the plots, px, which is kept free until they are there."""
 NARROW = (
     "@media (max-width: 1000px) { :host { flex-wrap: wrap; } :host > * { min-width: min(640px, 100%) !important; } }"
 )
@@ -98,6 +100,7 @@ def prepare(path: Path | Url | str, truth: Path | None = None, read_only: bool =
     with set_curdoc(document):
         place = pn.Column()
         page = Page(place, inspector, Look(), read_only)
+        page.show_plots()
         place.server_doc(document)
         document.to_json()
         page.session.close()
@@ -139,9 +142,7 @@ class Page:
         self._scheduled = False
         self.session = Session(inspector, self._post, read_only, by=str(pn.state.user or ""))
         self.session.follow(_query())
-        self._always: list[PartOfPage] = [
-            part(self.session, look) for part in (FrameView, ThresholdsView, PlaneView, CurveView)
-        ]
+        self._always: list[PartOfPage] = [part(self.session, look) for part in (FrameView, ThresholdsView)]
         self._tabs: dict[str, PartOfPage] = {}
         self._missed: dict[str, set[str]] = {}
         self._places = {tab: pn.Column(margin=(8, 0), **FILL) for tab in TABS}
@@ -153,14 +154,23 @@ class Page:
         )
         self._show_tab()
         self._bar.param.watch(lambda event: self.session.look(tab=TABS[event.new]), "active")
-        frame, thresholds, plane, curve = (part.layout for part in self._always)
-        plots = pn.Row(plane, curve, stylesheets=[NARROW], **FILL)
-        right = pn.Column(plots, self._bar, **FILL)
+        frame, thresholds = (part.layout for part in self._always)
+        self._plots = pn.Row(min_height=PLOTS, stylesheets=[NARROW], **FILL)
+        right = pn.Column(self._plots, self._bar, **FILL)
         place[:] = [frame, pn.Row(thresholds, right, stylesheets=[NARROW], **FILL)]
         self.session.listen(self._changed)
         if self._document is not None:
             self._document.add_periodic_callback(self.session.poll, POLL)
             pn.state.on_session_destroyed(lambda _: self.session.close())
+            pn.state.onload(lambda: self.session.attempt(self.show_plots))
+
+    def show_plots(self) -> None:
+        """Draw the score plane and the curves, the slowest parts: all others are there and usable before them."""
+        if self._plots:
+            return
+        views: list[PartOfPage] = [part(self.session, self._look) for part in (PlaneView, CurveView)]
+        self._always += views
+        self._plots[:] = [view.layout for view in views]
 
     def _post(self, call: Callable[[], None]) -> None:
         """Run something in the document's thread; from any thread."""

@@ -6,6 +6,7 @@
  * While the contrast is dragged, the document event `pickcal-contrast` {low, high} reaches the micrographs at once.
  */
 const EVERY = 150
+const RECENT = 1000
 const LIMIT = 5
 const GAP = 0.2
 
@@ -35,6 +36,13 @@ function seldom(call) {
   }
 }
 
+/** Tells whether inputs were moved a moment ago: what the server says then is older than what they show. */
+function moving(...inputs) {
+  let last = -Infinity
+  for (const input of inputs) input.addEventListener("input", () => { last = performance.now() })
+  return () => inputs.some((input) => input.matches(":active")) || performance.now() - last < RECENT
+}
+
 const signed = (value) => (value < 0 ? `−${(-value).toFixed(1)}` : value.toFixed(1))
 
 function lowpassControl(model) {
@@ -49,8 +57,9 @@ function lowpassControl(model) {
     tell()
     send(Number(input.value))
   })
+  const held = moving(input)
   const show = (state) => {
-    if (input.matches(":active")) return
+    if (held()) return
     input.value = state.lowpass
     tell()
   }
@@ -78,8 +87,9 @@ function contrastControl(model) {
   black.addEventListener("input", () => moved(black, white, -1))
   white.addEventListener("input", () => moved(white, black, 1))
   for (const input of [black, white]) input.addEventListener("change", () => model.send_msg(values()))
+  const held = moving(black, white)
   const show = (state) => {
-    if (black.matches(":active") || white.matches(":active")) return
+    if (held()) return
     black.value = state.low
     white.value = state.high
     tell()

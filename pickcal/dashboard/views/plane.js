@@ -19,6 +19,7 @@
 
 const AXIS = { main: "main", low: "power", high: "power" };
 const LONGEST = 300;
+const LOST = 5000;
 const DURATION = 600;
 const PICTURE = ["image", "x", "y", "dw", "dh"];
 
@@ -68,7 +69,9 @@ class Thresholds {
     if (this.row("version") === undefined) {
       return;
     }
-    if (this.start === null && this.row("heard", 0) >= this.sent) {
+    // after a while without an answer, what was sent counts as lost
+    const answered = this.row("heard", 0) >= this.sent || performance.now() - this.sentAt > LOST;
+    if (this.start === null && answered) {
       this.limits = Object.fromEntries(this.row("limits", []));
       this.place();
     }
@@ -215,7 +218,7 @@ class Thresholds {
     source.change.emit();
   }
 
-  /** Play the frames from raw to calibrated, or backwards. */
+  /** Play the frames from raw to calibrated, or backwards; the plot carries the frame's number as long as it plays. */
   play(forwards) {
     const frames = this.args.frames?.data.image ?? [];
     const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -231,6 +234,7 @@ class Thresholds {
       const at = Math.floor((Math.max(0, now - began) / DURATION) * frames.length);
       if (at >= frames.length) {
         this.playing = null;
+        delete this.view()?.el.dataset.frame;
         this.show();
         return;
       }
@@ -238,7 +242,7 @@ class Thresholds {
       requestAnimationFrame(step);
     };
     this.playing = turn;
-    requestAnimationFrame(step);
+    step(began);
   }
 
   /** Show one frame. */

@@ -4,9 +4,10 @@
  * Messages in, any of: {version}, {heard: number of the last move that was answered}, {methods: [{name, title, why}]},
  * {method}, {controls: [{name, label, exact, far, edges, step, why}]}, {values: {name: value or null}},
  * {also: [{name, text}]}, {decided: [{what, text, why}]}, {undo, redo}, {counts}, {binning}, {failure}.
- * Messages out: {ready}, {method}, {threshold, value, final, number}, {action: "undo", "redo", "propose"}, {clear}.
+ * Messages out: {ready}, {method, number}, {threshold, value, final, number}, {action: "undo", "redo", "propose"}, {clear}.
  */
 const PATIENCE = 300
+const LOST = 5000
 const PAUSE = 600
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 })
 const TENTH = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 })
@@ -28,18 +29,28 @@ function expected(number) {
   return number < 100 ? TENTH.format(number) : WHOLE.format(number)
 }
 
-/** Sends moves one at a time: the next waits until the last is answered, at most 300 ms; only the newest waits. */
+/**
+ * Sends moves one at a time: the next waits until the last is answered, at most 300 ms; only the newest waits. What the
+ * server says of a threshold before it has heard of its last move is older than what the visitor did, and is not
+ * shown: a slow answer must not take a control back under the hand. After 5 s a move counts as lost.
+ */
 function moves(model) {
   let number = 0
+  let answered = 0
   let awaited = null
   let next = null
   let timer = 0
-  const post = (move) => {
+  const sent = new Map()
+  const send = (name, message) => {
     number += 1
-    awaited = { ...move, number }
+    sent.set(name, { number, at: performance.now() })
+    model.send_msg({ ...message, number })
+  }
+  const post = (move) => {
+    send(move.threshold, move)
+    awaited = number
     clearTimeout(timer)
     timer = setTimeout(free, PATIENCE)
-    model.send_msg(awaited)
   }
   const free = () => {
     clearTimeout(timer)
@@ -51,19 +62,25 @@ function moves(model) {
   return {
     drag(threshold, value) {
       const move = { threshold, value, final: false }
-      if (awaited) next = move
+      if (awaited !== null) next = move
       else post(move)
     },
     settle(threshold, value) {
       next = null
       post({ threshold, value, final: true })
     },
-    heard(last) {
-      if (awaited && last >= awaited.number) free()
+    choose(method) {
+      send("method", { method })
     },
-    /** Whether what the server says of a threshold is older than what the visitor did. */
-    ahead(threshold) {
-      return [awaited, next].some((move) => move && move.threshold === threshold)
+    heard(last) {
+      answered = last
+      if (awaited !== null && last >= awaited) free()
+    },
+    /** Whether what the server says of a threshold, or of the method, is older than what the visitor did. */
+    ahead(name) {
+      const last = sent.get(name)
+      return (next !== null && next.threshold === name) ||
+        (last !== undefined && last.number > answered && performance.now() - last.at < LOST)
     },
   }
 }
@@ -281,7 +298,7 @@ class Panel {
       ...methods.map(({ name, title, why }) => {
         const choice = element("input", { type: "radio", name: "method", value: name })
         choice.disabled = why !== ""
-        choice.addEventListener("change", () => this.model.send_msg({ method: name }))
+        choice.addEventListener("change", () => this.mover.choose(name))
         const label = element("label", why ? { title: why, class: "off" } : {}, choice, title)
         if (why) choice.setAttribute("aria-label", `${title}: ${why}`)
         return label
@@ -290,6 +307,7 @@ class Panel {
   }
 
   choose(method) {
+    if (this.mover.ahead("method")) return
     for (const choice of this.parts.methods.querySelectorAll("input")) choice.checked = choice.value === method
   }
 
@@ -384,5 +402,6 @@ export function render({ model, el }) {
     cancelAnimationFrame(panel.frame)
     clearTimeout(panel.live)
   })
+  if (model.first) panel.receive(JSON.parse(model.first))
   model.send_msg({ ready: true })
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -112,14 +113,17 @@ class ThresholdsView:
         self.layout = ThresholdsPanel(
             session,
             self._receive,
+            first=json.dumps(self._message(ALL)),
             stylesheets=[look.variables(), STYLE, look.focus],
             width=WIDTH,
         )
 
     def refresh(self, changes: frozenset[str]) -> None:
         """Show what changed, in one message."""
-        if not changes & ALL:
-            return
+        if changes & ALL:
+            self.layout._send_msg(self._message(changes))
+
+    def _message(self, changes: frozenset[str]) -> dict[str, Any]:
         session = self._session
         message: dict[str, Any] = {"version": session.version, "heard": self._heard}
         if "picks" in changes:
@@ -135,7 +139,7 @@ class ThresholdsView:
             "redo": session.can_redo,
             "counts": self._counts(),
         }
-        self.layout._send_msg(message | self._binning())
+        return message | self._binning()
 
     def _methods(self) -> list[dict[str, str]]:
         """All methods, those that these picks do not allow with the reason; read once for these picks."""

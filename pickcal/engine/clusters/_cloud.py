@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pickcal.engine.clusters._dask import WORKER_THREADS, configured, executor_of, known_options, optional
+from pickcal.engine.clusters._dask import WORKER_THREADS, configured, executor_of, known_options, optional, started
 from pickcal.engine.executors import Executor
 from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings
@@ -53,7 +53,7 @@ def opened(
         )
     with (
         configured(),
-        kind(**arguments(settings), **options) as cluster,
+        started(settings.kind, lambda: kind(**arguments(settings), **options)) as cluster,
         executor_of(cluster, settings, note) as executor,
     ):
         yield executor

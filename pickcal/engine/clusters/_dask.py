@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import inspect
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -12,16 +13,19 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from pickcal.engine.calls import explain
 from pickcal.engine.dask_executor import DaskExecutor
 from pickcal.engine.executors import Executor
 from pickcal.engine.logs import log
 from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings
+from pickcal.stores.credentials import redacted
 
 WORKER_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PRELOAD = "pickcal.engine.worker"
 DEFAULT_MEMORY = "4 GB"
 CONNECT_SECONDS = 20.0
+CLOSE_SECONDS = 30
 CONFIGURATION = {
     # 0 would blame neighbours of a batch that kills its worker; measured
     "distributed.scheduler.allowed-failures": 3,
@@ -63,6 +67,9 @@ def executor_of(
     connect
         Makes a client; default: a client of the cluster object.
     """
+    importlib.import_module("distributed")  # which sets its levels when it is first imported
+    for name in ("distributed", "distributed.client"):  # their tracebacks tell what we say in words
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if settings.workers_min is not None:
         cluster.adapt(minimum=settings.workers_min, maximum=settings.workers, interval="2s")
     executor = DaskExecutor(
@@ -82,6 +89,32 @@ def executor_of(
         yield executor
     finally:
         executor.close()
+
+
+@contextmanager
+def started(kind: str, make: Callable[[], Any]) -> Iterator[Any]:
+    """Start a cluster, and close it afterwards whatever state it is in.
+
+    Raises
+    ------
+    InputError
+        If it cannot be started, with what the queue or the service said.
+    """
+    import distributed  # noqa: F401 - sets its loggers' levels when it is first imported
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        cluster = make()
+    except Exception as error:  # whatever the queue's or the service's own package raises
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"cluster {kind!r}: expected workers to start, got: {redacted(said)}") from None
+    try:
+        yield cluster
+    finally:
+        try:
+            cluster.close(timeout=CLOSE_SECONDS)
+        except Exception as error:
+            log("cluster.not_closed", level="error", kind=kind, error=explain(error))
 
 
 def client_of(target: Any, seconds: float, **options: Any) -> Any:

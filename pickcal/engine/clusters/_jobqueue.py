@@ -16,6 +16,7 @@ from pickcal.engine.clusters._dask import (
     known_options,
     optional,
     security,
+    started,
 )
 from pickcal.engine.executors import Executor
 from pickcal.errors import InputError
@@ -56,11 +57,12 @@ def opened(name: str, settings: ClusterSettings, note: Callable[[str], None]) ->
             'this machine, such as listen = "ib0" (127.0.0.1 if they are this machine). Who reaches the scheduler can '
             "run programs as you: give tls_ca, tls_cert and tls_key where others share that network"
         )
-    with configured(), kind(**arguments(settings), **options) as cluster:
-        if settings.workers_min is None:
-            cluster.scale(jobs=settings.workers or 1)
-        with executor_of(cluster, settings, note) as executor:
-            yield executor
+    with (
+        configured(),
+        started(settings.kind, lambda: kind(**arguments(settings), **options)) as cluster,
+        executor_of(cluster, settings, note) as executor,
+    ):
+        yield executor
 
 
 def arguments(settings: ClusterSettings) -> dict[str, Any]:
@@ -70,6 +72,7 @@ def arguments(settings: ClusterSettings) -> dict[str, Any]:
     scheduler = {"dashboard_address": "127.0.0.1:0", **place}
     prologue = [f"export {name}=1" for name in WORKER_THREADS]
     out: dict[str, Any] = {
+        "n_workers": (settings.workers or 1) if settings.workers_min is None else settings.workers_min,
         "cores": 1,
         "processes": 1,
         "memory": settings.memory or DEFAULT_MEMORY,

@@ -14,6 +14,7 @@ from pickcal.engine.clusters._dask import (
     executor_of,
     known_options,
     optional,
+    started,
 )
 from pickcal.engine.executors import Executor
 from pickcal.errors import InputError
@@ -42,7 +43,7 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
         raise InputError("cluster: listen and tls_ca are not for 'kubernetes': the scheduler is a service of its own")
     with (
         configured(),
-        operator.KubeCluster(**arguments(settings), **options) as cluster,
+        started(settings.kind, lambda: operator.KubeCluster(**arguments(settings), **options)) as cluster,
         executor_of(cluster, settings, note) as executor,
     ):
         yield executor

@@ -10,8 +10,6 @@ from pickcal.engine.clusters._dask import PRELOAD, WORKER_THREADS, configured, e
 from pickcal.engine.executors import Executor
 from pickcal.settings import ClusterSettings
 
-NANNY_SECONDS = 60.0
-
 
 @contextmanager
 def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[Executor]:
@@ -20,7 +18,6 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
     from distributed import LocalCluster
 
     refuse_options(settings)
-    logging.getLogger("distributed").setLevel(logging.ERROR)
     workers = settings.workers or CPU_COUNT
     with (
         configured(),

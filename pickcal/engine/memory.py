@@ -1,0 +1,24 @@
+"""Memory that one task frees serves the next."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+from functools import cache
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_MMAP_THRESHOLD = 32 * 2**20
+KEPT = 2**30
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Tell the C library, once in a process, not to hand the memory of freed arrays back to the system at once.
+
+    Otherwise every large temporary of every micrograph is new memory, which the system clears page by page: about a
+    fifth of a search's time. Does nothing where the C library is not GNU's.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT)

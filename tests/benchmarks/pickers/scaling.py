@@ -1,0 +1,116 @@
+"""How the cost grows: with workers, with the number of micrographs, and memory with their size."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pickcal.formats.images import image_info, read_image
+from pickcal.formats.mrc import write_mrc
+from pickcal.settings import SimulateSettings
+from pickcal.simulation import simulate
+
+from .control import attainable
+from .pickcal_runs import job, pickcal, picking
+from .sets import COUNTS, DIAMETER, Half
+
+SMALL = {
+    "micrographs": 8,
+    "seed": 7,
+    "diameter": DIAMETER,
+    "pixel_size": 5.0,
+    "height": 384,
+    "width": 384,
+    "particles_min": 20,
+    "particles_max": 40,
+    "empty": 0,
+    "crowded": 0,
+    "templates": 10,
+}
+SMALL_NUMBERS = (10, 100, 1000, 10_000)
+
+
+def local(workers: int) -> tuple[str, ...]:
+    """Words that ask for a local cluster."""
+    return ("--cluster", "local", "--workers", str(workers))
+
+
+def measure_workers(half: Half, folder: Path, few: int, many: int) -> dict[str, Any]:
+    """Throughput of one and of two workers, import and picking with 50 templates.
+
+    Returns
+    -------
+    dict
+        By number of workers: wall seconds of `many` micrographs as users see it, and micrographs a second once
+        started, from the difference to `few`; `gain` of two workers in both, and what was `attainable` meanwhile.
+    """
+    found: dict[str, Any] = {"micrographs": many}
+    controls = [attainable(folder)]
+    for workers in (1, 2):
+        wall = {}
+        for count in (few, many):
+            made = job(half, count, folder / f"workers-{workers}-{count}", local(workers))
+            wall[count] = made.imported.wall + made.pick(picking(half, "template"), "template", local(workers)).wall
+            made.remove()
+        found[str(workers)] = {"wall": wall[many], "throughput": (many - few) / (wall[many] - wall[few])}
+        controls.append(attainable(folder))
+    found["attainable"] = float(np.median(controls))
+    found["gain"] = found["2"]["throughput"] / found["1"]["throughput"]
+    found["gain_with_start"] = found["1"]["wall"] / found["2"]["wall"]
+    return found
+
+
+def measure_numbers(folder: Path, numbers: Sequence[int]) -> dict[str, Any]:
+    """Cost of jobs of more and more small micrographs, on two workers.
+
+    Returns
+    -------
+    dict
+        By number of micrographs, for `import`, `pick` (10 templates) and `calibrate`: CPU and wall seconds of the
+        whole process and largest memory of a process in MB.
+    """
+    half = _small_half(folder)
+    found: dict[str, Any] = {}
+    for count in numbers:
+        made = job(half, count, folder / f"small-{count}", local(2))
+        costs = {
+            "import": made.imported,
+            "pick": made.pick(picking(half, "template", 10), "template", local(2)),
+            "calibrate": pickcal(made.folder, "calibrate", "p.zarr", "--picks", "template"),
+        }
+        found[str(count)] = {
+            stage: {"cpu": cost.cpu, "wall": cost.wall, "memory": cost.memory} for stage, cost in costs.items()
+        }
+        made.remove()
+    return found
+
+
+def measure_memory(half: Half, folder: Path) -> dict[str, float]:
+    """Largest memory of a process while one worker imports and picks, MB, by side of the micrographs.
+
+    Micrographs of 8192 x 8192 are made of four copies of one of 4096 x 4096.
+    """
+    found = {}
+    large = folder / "large.mrc"
+    info = image_info(half.files[0])
+    write_mrc(large, np.tile(read_image(info), (2, 2)), float(info.pixel_size or 1.0))
+    for side, files in ((info.height, None), (2 * info.height, [large] * len(half.files))):
+        made = job(half, len(half.files), folder / f"memory-{side}", local(1), files)
+        picked = made.pick(picking(half, "template"), "template", local(1))
+        blobs = made.pick(picking(half, "blob"), "blob", local(1))
+        found[str(side)] = max(made.imported.memory, picked.memory, blobs.memory)
+        made.remove()
+    large.unlink()
+    return found
+
+
+def _small_half(folder: Path) -> Half:
+    place = folder / "small"
+    shutil.rmtree(place, ignore_errors=True)
+    made = simulate(place, SimulateSettings(**SMALL))
+    files = tuple(place / name for name in made.names)
+    return Half(made.micrographs, files, (), dict.fromkeys(COUNTS, made.templates))
