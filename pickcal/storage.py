@@ -5,9 +5,9 @@ Beside this module only `project` and `columns` call zarr.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -23,20 +23,61 @@ from zarr.storage import ObjectStore
 from pickcal.schema import Variable
 from pickcal.stores.steady import SteadyStore
 
+T = TypeVar("T")
 ROWS_PER_CHUNK = 4096
 
 
 class _Objects(ObjectStore[Any]):
-    """Zarr's store over obstore, which looks before it writes what is to be there already.
+    """Zarr's store over obstore, which makes requests again that got no answer, and looks before it makes a group.
 
-    The client does not send a conditional request again that got no answer; and who makes a group here holds the lock
-    of the project, or is the only one to write it.
+    Who makes a group here holds the lock of the project, or is the only one to write it: a conditional request, which
+    could not be made again, is not needed.
     """
+
+    async def get(self, *arguments: Any, **options: Any) -> Buffer | None:
+        """Read an object, or part of it."""
+        return await _again(lambda: super(_Objects, self).get(*arguments, **options))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write an object."""
+        await _again(lambda: super(_Objects, self).set(key, value))
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write an object unless there is one."""
         if not await self.exists(key):
             await self.set(key, value)
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is an object."""
+        return await _again(lambda: super(_Objects, self).exists(key))
+
+    async def delete(self, key: str) -> None:
+        """Remove an object."""
+        await _again(lambda: super(_Objects, self).delete(key))
+
+    def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        """List names within a prefix."""
+        return self._listed(prefix)
+
+    async def _listed(self, prefix: str) -> AsyncGenerator[str, None]:
+        async def whole() -> list[str]:
+            return [name async for name in super(_Objects, self).list_dir(prefix)]
+
+        for name in await _again(whole):
+            yield name
+
+
+async def _again(request: Callable[[], Awaitable[T]]) -> T:
+    """Await a request, and make it again if it got no answer; as `stores.objects.again`."""
+    from pickcal.stores.objects import ATTEMPTS, is_passing
+
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await request()
+        except Exception as error:
+            if not is_passing(error):
+                raise
+    return await request()
 
 
 def zarr_store(backing: Any, read_only: bool = False) -> Store:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
-from typing import Any, Literal
+from functools import lru_cache, partial
+from typing import Any, Literal, TypeVar
 
 import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
+    GenericError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -30,6 +31,7 @@ from pickcal.errors import InputError, MissingFileError, PickcalError, ProjectEr
 from pickcal.stores.credentials import profile_options, redacted
 from pickcal.stores.places import Url
 
+T = TypeVar("T")
 Client = S3Store | GCSStore | AzureStore
 
 CONNECT_TIMEOUT = 5.0
@@ -39,8 +41,8 @@ TIMEOUT = 60.0
 RETRIES = 8
 LONGEST_RETRY = 150.0
 """Seconds after which a request that keeps failing is given up."""
-CONDITIONAL_ATTEMPTS = 3
-"""How often a conditional request is sent that gets no answer."""
+ATTEMPTS = 4
+"""How often a request is made that gets no answer."""
 KEPT_CLIENTS = 32
 
 
@@ -167,6 +169,32 @@ def plain_error(error: BaseException, url: Url | str = "") -> str:
     return f"{where}the object store failed ({short_reason(error)}); the same command goes on when it answers again"
 
 
+def is_passing(error: BaseException) -> bool:
+    """Whether a request may be made again: one that got no answer, and that the client did not send again itself.
+
+    The client sends again what failed on the way or with a status of 500 and more; a request that hangs, only if it
+    reads.
+    """
+    return isinstance(error, GenericError) and not re.search(r"after \d+ retr|status code: 4", str(error))
+
+
+def again(request: Callable[[], T]) -> T:
+    """Make a request, and make it again if it got no answer.
+
+    Raises
+    ------
+    obstore.exceptions.BaseError
+        If it fails for another reason, or `ATTEMPTS` times.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return request()
+        except BaseError as error:
+            if not is_passing(error):
+                raise
+    return request()
+
+
 @contextmanager
 def told(url: Url, kind: type[PickcalError] = ProjectError) -> Iterator[None]:
     """Turn a store's errors into one a user can act on; an object that is not there stays a FileNotFoundError."""
@@ -188,7 +216,7 @@ def read(url: Url) -> bytes:
     """
     try:
         with told(url, InputError):
-            return bytes(obstore.get(_bucket(url), url.key).bytes())
+            return again(lambda: bytes(obstore.get(_bucket(url), url.key).bytes()))
     except FileNotFoundError:
         raise MissingFileError(f"{url}: no such object") from None
 
@@ -203,8 +231,7 @@ def read_start(url: Url, length: int) -> tuple[bytes, int]:
     """
     try:
         with told(url, InputError):
-            found = obstore.get(_bucket(url), url.key, options={"range": (0, length)})
-            return bytes(found.bytes()), int(found.meta["size"])
+            return again(lambda: _start(url, length))
     except FileNotFoundError:
         raise MissingFileError(f"{url}: no such object") from None
     except InputError:
@@ -212,6 +239,11 @@ def read_start(url: Url, length: int) -> tuple[bytes, int]:
         if known is not None and known.size == 0:  # no range of it can be given
             return b"", 0
         raise
+
+
+def _start(url: Url, length: int) -> tuple[bytes, int]:
+    found = obstore.get(_bucket(url), url.key, options={"range": (0, length)})
+    return bytes(found.bytes()), int(found.meta["size"])
 
 
 def read_range(url: Url, start: int, length: int) -> bytes:
@@ -224,7 +256,7 @@ def read_range(url: Url, start: int, length: int) -> bytes:
     """
     try:
         with told(url, InputError):
-            return bytes(obstore.get_range(_bucket(url), url.key, start=start, length=length))
+            return again(lambda: bytes(obstore.get_range(_bucket(url), url.key, start=start, length=length)))
     except FileNotFoundError:
         raise MissingFileError(f"{url}: no such object") from None
 
@@ -239,7 +271,7 @@ def stat(url: Url) -> Stat | None:
     """
     try:
         with told(url, InputError):
-            return _stat(obstore.head(_bucket(url), url.key))
+            return again(lambda: _stat(obstore.head(_bucket(url), url.key)))
     except FileNotFoundError:
         return None
 
@@ -266,12 +298,12 @@ def write(url: Url, data: bytes, expected: Stat | Literal["none", "any"] = "any"
         mode = "create"
     elif isinstance(expected, Stat):
         mode = {"e_tag": expected.mark} | ({} if expected.version is None else {"version": expected.version})
-    for attempt in range(CONDITIONAL_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         try:
             return _written(url, data, mode, isinstance(expected, Stat))
         except (Changed, ProjectError) as error:
             # the client does not send a conditional request again that got no answer: it may have been carried out
-            last = attempt == CONDITIONAL_ATTEMPTS - 1
+            last = attempt == ATTEMPTS - 1
             if mode == "overwrite" or (isinstance(error, Changed) and not attempt):
                 raise
             if (found := _ours(url, data)) is not None:
@@ -284,7 +316,10 @@ def write(url: Url, data: bytes, expected: Stat | Literal["none", "any"] = "any"
 def _written(url: Url, data: bytes, mode: Any, replaces: bool) -> Stat:
     try:
         with told(url):
-            done = obstore.put(_bucket(url), url.key, data, mode=mode)
+            if mode == "overwrite":
+                done = again(lambda: obstore.put(_bucket(url), url.key, data))
+            else:
+                done = obstore.put(_bucket(url), url.key, data, mode=mode)
     except FileNotFoundError:  # what was to be replaced is gone, or there is no such bucket
         if replaces:
             raise Changed(str(url)) from None
@@ -306,7 +341,7 @@ def remove(url: Url) -> None:
     """Remove an object if it is there."""
     try:
         with told(url):
-            obstore.delete(_bucket(url), url.key)
+            again(lambda: obstore.delete(_bucket(url), url.key))
     except FileNotFoundError:
         pass
 
@@ -323,12 +358,16 @@ def listed(url: Url, most: int | None = None) -> dict[str, Stat]:
     """
     out: dict[str, Stat] = {}
     with told(url, InputError):
-        start = len(url.key) + 1 if url.key else 0
-        for chunk in obstore.list(_bucket(url), prefix=f"{url.key}/" if url.key else None):
-            out.update((str(found["path"])[start:], _stat(found)) for found in chunk)
-            if most is not None and len(out) >= most:
-                break
+        again(lambda: _fill(out, url, most))
     return out
+
+
+def _fill(out: dict[str, Stat], url: Url, most: int | None) -> None:
+    start = len(url.key) + 1 if url.key else 0
+    for chunk in obstore.list(_bucket(url), prefix=f"{url.key}/" if url.key else None):
+        out.update((str(found["path"])[start:], _stat(found)) for found in chunk)
+        if most is not None and len(out) >= most:
+            break
 
 
 def remove_within(url: Url, keep: tuple[str, ...] = ()) -> None:
@@ -336,7 +375,8 @@ def remove_within(url: Url, keep: tuple[str, ...] = ()) -> None:
     names = [name for name in listed(url) if name not in keep]
     with told(url):
         for start in range(0, len(names), 1000):
-            obstore.delete(_bucket(url), [f"{url.key}/{name}" for name in names[start : start + 1000]])
+            keys = [f"{url.key}/{name}" for name in names[start : start + 1000]]
+            again(partial(obstore.delete, _bucket(url), keys))
 
 
 def _stat(found: Any) -> Stat:

@@ -189,3 +189,12 @@ def test_the_lease_of_the_dead_is_taken_over_and_they_learn_of_it(bucket, monkey
     assert objects.stat(bucket / "lock") is not None  # it is not its own any more
     waits.release()
     assert objects.stat(bucket / "lock") is None
+
+
+@pytest.mark.parametrize("text", ["gs://bucket/x?anonymous=true", "az://container/x?account=me&anonymous=true"])
+def test_other_stores_are_opened_with_their_options(text):
+    """No server of these runs here: their clients are made, with timeouts and retries, and not asked anything."""
+    client = objects.client_of(place(text))
+    assert client is objects.client_of(place(text))
+    assert client.prefix == "x"
+    assert client.retry_config["max_retries"] == objects.RETRIES
