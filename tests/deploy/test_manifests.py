@@ -1,4 +1,4 @@
-"""What stands in deploy/ is what the tools that read it expect: Compose, Kubernetes, the Dask operator, hadolint, AWS."""
+"""What stands in deploy/ is what the tools that read it expect: Compose, Kubernetes, Dask operator, hadolint, AWS."""
 
 import importlib.util
 import json
@@ -9,14 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 from lab import free_port, until
 
 import pickcal
 from pickcal.job_file import load_job
+
+jsonschema = pytest.importorskip("jsonschema", reason="the manifests are held against published schemas")
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="brings the schemas of Kubernetes")
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
