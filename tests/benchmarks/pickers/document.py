@@ -20,8 +20,8 @@ is compared where it is on the PATH. This page is written from the saved results
 `python -m tests.benchmarks.pickers --saved bench/*.json --docs docs/benchmarks.md`.
 
 CPU seconds are user and system time of a process and of all processes it starts, one thread each, a micrograph:
-the difference between a job of {few} micrographs and one of {many}, so that start-up is told apart (pickcal's as the
-median of three pairs; RELION's templates by the CPU spent until it says that it starts to pick). Sources are in the
+the difference between a job of {few} micrographs and one of {many}, so that start-up is told apart (pickcal's is the
+median of three in a full run; RELION's templates tell it themselves, by when they start to pick). Sources are in the
 page cache for all. The floor is one read of a 4096 x 4096 float32 file and one real Fourier transform of it. Memory is
 that of the largest process.
 

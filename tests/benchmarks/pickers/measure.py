@@ -24,6 +24,9 @@ AGAIN = {
 }
 """Other settings for picking again from the store."""
 
+REPEATS = 3
+"""Of everything that tells pickcal's cost, in a full run."""
+
 
 class NotMeasuredError(RuntimeError):
     """A step has nothing to run, and says why."""
@@ -91,7 +94,7 @@ def pickcal_costs(run: Run) -> None:
     """pickcal from source file to picks, with more and more templates, and again from the store."""
     easy = run.chosen.halves["easy"]
     run.results["warm_up"] = pickcal_runs.warm_up(easy, run.work)
-    pair = pickcal_runs.pair(easy, run.counts, run.work)
+    pair = pickcal_runs.pair(easy, run.counts, run.work, REPEATS if run.full else 1)
     imported = pair.imported
     run.add_cost("pickcal, import alone", imported)
     for count in sorted(easy.templates, key=lambda n: (n != 50, n)):

@@ -23,7 +23,6 @@ from .sets import DIAMETER, Half, repeated
 SERIAL = ("--cluster", "serial")
 BLOBS = ("--diameter-min", f"{0.87 * DIAMETER:.0f}", "--diameter-max", f"{1.13 * DIAMETER:.0f}")
 SELECTION = "auto"
-REPEATS = 3
 
 
 def pickcal(folder: Path, *words: str | Path) -> Cost:
@@ -85,16 +84,18 @@ class Pair:
         The two.
     imported
         Cost of their import.
+    repeats
+        How often everything is measured.
     """
 
     jobs: tuple[Job, Job]
     imported: Slope
+    repeats: int
 
     def pick(self, words: Sequence[str], name: str) -> Slope:
-        """Cost of picking from the store, median of `REPEATS`."""
-        return median(
-            [slope({job.micrographs: job.pick(words, f"{name}-{i}") for job in self.jobs}) for i in range(REPEATS)]
-        )
+        """Cost of picking from the store, median of the repeats."""
+        names = [f"{name}-{i}" for i in range(self.repeats)]
+        return median([slope({job.micrographs: job.pick(words, name) for job in self.jobs}) for name in names])
 
     def remove(self) -> None:
         """Delete both projects."""
@@ -102,13 +103,13 @@ class Pair:
             job.remove()
 
 
-def pair(half: Half, counts: tuple[int, int], folder: Path) -> Pair:
-    """Import a short and a long job, `REPEATS` times; the last ones are kept."""
+def pair(half: Half, counts: tuple[int, int], folder: Path, repeats: int) -> Pair:
+    """Import a short and a long job, some times over; the last ones are kept."""
     costs = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         jobs = [job(half, count, folder / f"pickcal-{count}") for count in counts]
         costs.append(slope({job.micrographs: job.imported for job in jobs}))
-    return Pair((jobs[0], jobs[1]), median(costs))
+    return Pair((jobs[0], jobs[1]), median(costs), repeats)
 
 
 def warm_up(half: Half, folder: Path) -> dict[str, float]:
