@@ -15,7 +15,8 @@ KEPT = 2**28
 def keep_freed_memory() -> None:
     """Tell the C library, once in a process, not to hand the memory of freed arrays back to the system at once.
 
-    Otherwise every large temporary of every micrograph is new memory, which the system clears page by page. Does nothing where the C library is not GNU's.
+    Otherwise every large temporary of every micrograph is new memory, which the system clears page by page. Does
+    nothing where the C library is not GNU's.
     """
     with suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
