@@ -33,7 +33,6 @@ HEIGHT, LOWER = 210, 150
 WIDE = {"sizing_mode": "stretch_width", "min_border_left": 68, "min_border_right": 12}
 CLASSES = ("low", "middle", "high")
 COLUMNS = ("x", *CLASSES, "picks", "none")
-LABEL = ("start", "end", "text_at", "y", "text", "colour", "dash")
 DASHES: tuple[Any, ...] = ("solid", [7, 3], [2, 2])
 OF_CURVE = {"picks", "method", "thresholds", "decisions", "cube", "progress"}
 
@@ -59,16 +58,13 @@ class CurveView:
         self._drawn: tuple[Cube, SelectSettings] | None = None
         self._method: Method | None = None
         self._middles: Floats = np.zeros(0, dtype=np.float64)
-        self._sources = tuple(
-            (ColumnDataSource(nothing(*COLUMNS)), ColumnDataSource({name: [] for name in LABEL})) for _ in range(2)
-        )
+        self._sources = tuple(ColumnDataSource(nothing(*COLUMNS)) for _ in range(2))
         self._bins = ColumnDataSource({"x": [], "y": []})
         self._note = note_label(look), note_label(look)
         # false discovery rates are on a logarithmic axis; of the two plots one is seen
         self._figures: dict[bool, tuple[Any, Dragging]] = {}
         self._panes = [pn.Column(margin=0, visible=False, **FILL) for _ in range(2)]
         self._plot, self._drag = self._figure_of(session.method == "fdr")
-        self._lines, self._labels = self._sources[0]
         self._defocus = self._defocus_figure()
         self._words = caption(look, "")
         below = pn.pane.Bokeh(self._defocus, margin=0, **FILL)
@@ -86,7 +82,7 @@ class CurveView:
 
     def _figure(self, falling: bool) -> tuple[Any, Dragging]:
         """Make a plot of accepted picks against the threshold."""
-        look, (lines, labels) = self._look, self._sources[falling]
+        look, lines = self._look, self._sources[falling]
         plot = look.figure(
             name="rates" if falling else "curve", height=HEIGHT, x_range=Range1d(start=0.1, end=1),
             y_range=Range1d(start=0, end=1), **WIDE,
@@ -100,15 +96,6 @@ class CurveView:
         )  # fmt: skip
         for name, colour, dash in zip(CLASSES, look.classes, DASHES, strict=True):
             plot.line(x="x", y=name, source=lines, line_color=colour, line_width=2, line_dash=dash)
-        plot.segment(
-            x0="start", x1="end", y0="y", y1="y", source=labels, line_color="colour", line_width=3,
-            line_dash="dash",
-        )  # fmt: skip
-        plot.text(
-            x="text_at", y="y", text="text", source=labels, text_align="left" if falling else "right",
-            text_baseline="middle", text_color=look.text, text_font_size="12px", background_fill_alpha=0.8,
-            background_fill_color=look.background,
-        )  # fmt: skip
         plot.add_layout(self._note[falling])
         spans: Lines = []
         for style, by_hand in zip(line_styles(look), (False, True), strict=True):
@@ -150,16 +137,20 @@ class CurveView:
 
     def _turn(self, method: Method) -> None:
         self._method, self._drawn = method, None
-        for lines, labels in self._sources:
-            lines.data, labels.data = nothing(*COLUMNS), {name: [] for name in LABEL}
-        self._lines, self._labels = self._sources[method == "fdr"]
+        for lines in self._sources:
+            lines.data = nothing(*COLUMNS)
         self._note[0].visible = self._note[1].visible = False
         self._plot, self._drag = self._figure_of(method == "fdr")
         self._plot.xaxis.axis_label = self._title(method)
         for pane, falling in zip(self._panes, (False, True), strict=True):
             pane.visible = falling == (method == "fdr")
-        more = " Grey: number of picks (logarithmic)." if method in ("probability", "fdr") else ""
-        self._words.object = f"Accepted picks against the threshold, at three defoci. Drag the line.{more}"
+        self._tell(None)
+
+    def _tell(self, cube: Cube | None) -> None:
+        """Say above the plot what is drawn, with the range of defocus of each line."""
+        classes = "three defoci" if cube is None else _classes(cube, self._look)
+        more = " Grey: all picks." if self._method in ("probability", "fdr") else ""
+        self._words.object = f"Accepted picks at {classes}. Drag the line.{more}"
 
     def _title(self, method: Method) -> str:
         if method == "probability":
@@ -182,6 +173,7 @@ class CurveView:
             histogram = _histogram(cube, curve, self._plot.extra_y_ranges["picks"])
         self._plot.y_range.end = end
         if renewed:
+            self._tell(cube)
             self._plot.x_range.update(**padded(edges, logarithmic=cube.method == "fdr"))
             self._drag.snap_to({"main": within(edges, edges)})
             known = cube.defocus
@@ -189,8 +181,8 @@ class CurveView:
             if len(self._middles):
                 wide = 0.04 * max(float(np.ptp(known)), 0.1)
                 self._defocus.x_range.update(start=float(known[0]) - wide, end=float(known[-1]) + wide)
-        self._lines.data = {"x": edges, **columns, "picks": histogram, "none": np.zeros(len(edges))}
-        self._labels.data = _labels(cube, self._look, self._plot.x_range, end)
+        lines = self._sources[cube.method == "fdr"]
+        lines.data = {"x": edges, **columns, "picks": histogram, "none": np.zeros(len(edges))}
 
     def _follow(self, cube: Cube) -> None:
         """Show accepted picks against defocus."""
@@ -225,19 +217,17 @@ def _histogram(cube: Cube, curve: Floats, along: Range1d) -> Floats:
     return np.asarray(np.append(heights, heights[-1:]))
 
 
-def _labels(cube: Cube, look: Look, along: Any, end: float) -> dict[str, Any]:
-    """Name the lines, with the range of defocus of each, in the corner where no line is."""
-    left = cube.method == "fdr"
-    places = [0.03, 0.09, 0.105] if left else [0.97, 0.91, 0.895]
-    low, high = float(along.start), float(along.end)
-    start, stop, text_at = (low * (high / low) ** at if left else low + at * (high - low) for at in places)
-    found: dict[str, Any] = {name: [] for name in LABEL}
-    known = cube.defocus
-    for i, (name, part) in enumerate(zip(CLASSES, cube.classes, strict=True)):
+def _classes(cube: Cube, look: Look) -> str:
+    """Name the lines, each with its colour and dashes and its range of defocus (HTML)."""
+    found, known = [], cube.defocus
+    for name, colour, dash, part in zip(CLASSES, look.classes, DASHES, cube.classes, strict=True):
         if len(known) < 2 or not cube.micrographs[part].sum():
             continue
-        text = f"{name}: {known[part.start]:.1f}\u2013{known[min(part.stop, len(known) - 1)]:.1f} µm"
-        row = (start, stop, text_at, end * (0.9 - 0.13 * i), text, look.classes[i], DASHES[i])
-        for column, value in zip(LABEL, row, strict=True):
-            found[column].append(value)
-    return found
+        gaps = "" if dash == "solid" else f' stroke-dasharray="{dash[0]} {dash[1]}"'
+        line = (
+            '<svg aria-hidden="true" width="24" height="8"><line x1="0" y1="4" x2="24" y2="4" stroke-width="3"'
+            f' stroke="{colour}"{gaps}/></svg>'
+        )
+        ends = f"{known[part.start]:.1f}\u2013{known[min(part.stop, len(known) - 1)]:.1f} µm"
+        found.append(f'<span style="white-space:nowrap">{line} {name} ({ends})</span>')
+    return f"{', '.join(found)} defocus" if found else "all defoci"

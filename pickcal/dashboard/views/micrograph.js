@@ -13,7 +13,7 @@ const ACCEPTED = 0, BY_HAND = 8, ACCEPTED_BY_HAND = 9, NO_PICK = 255
 const BY_SCORE = new Set([3, 6, 7])
 const FAR = 0, NEAR = 1, TAKEN = 2, CROSSED = 3, TICKED = 4, KINDS = 5
 const SKY = "#56B4E9", ORANGE = "#E69F00", HALO = "rgba(0, 0, 0, 0.6)"
-const FAR_SHARE = 0.15, FAR_ALPHA = 0.5
+const FAR_SHARE = 0.15, FAR_ALPHA = 0.8
 const MOST_ZOOM = 24, LARGEST_SPRITE = 160, MOST_MENDED = 8, STILL = 4
 
 const plain = (value) => (value instanceof Map ? Object.fromEntries(value) : value || {})
@@ -46,10 +46,9 @@ function circle(context, x, y, radius, kind) {
   const accepted = kind === TAKEN || kind === TICKED
   context.beginPath()
   context.arc(x, y, radius, 0, 2 * Math.PI)
-  context.setLineDash([])
-  if (accepted) stroke(context, HALO, 4)
-  context.setLineDash(accepted ? [] : [4, 3])
-  stroke(context, accepted ? SKY : ORANGE, accepted ? 2 : 1.4)
+  context.setLineDash(accepted ? [] : [5, 3])
+  stroke(context, HALO, accepted ? 4 : 3.4)
+  stroke(context, accepted ? SKY : ORANGE, accepted ? 2 : 1.7)
   context.setLineDash([])
   if (kind === TICKED || kind === CROSSED) mark(context, x, y, kind)
 }
