@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pickcal.errors import InputError, MissingFileError
 from pickcal.formats import mrc, tiff
 from pickcal.formats.mrc import write_mrc
+from pickcal.pixels import Summary, summarise
 
 __all__ = [
     "ImageInfo",
@@ -20,6 +21,7 @@ __all__ = [
     "is_volume",
     "open_image_info",
     "read_image",
+    "read_measured",
     "read_stack",
     "read_volume",
     "split_stack_name",
@@ -155,7 +157,12 @@ def image_info(path: Path, index: int | None = None) -> ImageInfo:
 
 
 def read_image(info: ImageInfo) -> FloatImage:
-    """Read one micrograph; of a stack, only its slice.
+    """Read one micrograph; of a stack, only its slice. As `read_measured`, without the summary."""
+    return read_measured(info)[0]
+
+
+def read_measured(info: ImageInfo, out: FloatImage | None = None) -> tuple[FloatImage, Summary]:
+    """Read one micrograph, of a stack only its slice, and measure its pixels on the way.
 
     Up to 0.1 % of pixels that are not finite are replaced by the mean of the others.
 
@@ -163,11 +170,14 @@ def read_image(info: ImageInfo) -> FloatImage:
     ----------
     info
         From `open_image_info` or `image_info`.
+    out
+        Memory to read into, float32 `(y, x)`, in one piece. Default: new memory, which for large images costs more
+        than reading does.
 
     Returns
     -------
-    ndarray
-        float32, `(y, x)`, all finite.
+    image, summary
+        float32, `(y, x)`, all finite; what its pixels are.
 
     Raises
     ------
@@ -189,8 +199,12 @@ def read_image(info: ImageInfo) -> FloatImage:
             f"{info.name}: expected a micrograph of at least {MIN_SIDE} x {MIN_SIDE} pixels, "
             f"found {info.height} x {info.width}"
         )
-    image: FloatImage = _finite(_sections(info.path, header, index, 1), info.name)[0]
-    return image
+    if out is None:
+        return _finite(_sections(info.path, header, index, 1)[0], info.name)
+    if not (isinstance(header, mrc.MrcHeader) and mrc.read_into(info.path, header, index, out)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[...] = _sections(info.path, header, index, 1)[0]
+    return _finite(out, info.name)
 
 
 def read_stack(path: Path) -> tuple[FloatImage, float | None]:
@@ -212,7 +226,9 @@ def read_stack(path: Path) -> tuple[FloatImage, float | None]:
         As `read_image`, without the least size; constant is an error only for all images together.
     """
     header = _header(path)
-    return _finite(_sections(path, header, 0, header.images), str(path)), header.pixel_size
+    stored = _sections(path, header, 0, header.images)
+    images, _ = _finite(stored.reshape(-1, stored.shape[2]), str(path))
+    return images.reshape(stored.shape), header.pixel_size
 
 
 def read_volume(path: Path) -> tuple[FloatImage, float | None]:
@@ -293,12 +309,12 @@ def _sections(path: Path, header: mrc.MrcHeader | tiff.TiffHeader, first: int, c
     return tiff.read_sections(path, first, count)
 
 
-def _finite(stored: NDArray[Any], name: str) -> FloatImage:
-    """Pixels as float32, a few bad ones replaced; images without any contrast are refused."""
+def _finite(stored: NDArray[Any], name: str) -> tuple[FloatImage, Summary]:
+    """Pixels `(y, x)` as float32, a few bad ones replaced; images without any contrast are refused."""
     with np.errstate(over="ignore", invalid="ignore"):
         pixels = stored.astype(np.float32, copy=False)
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
+    found = summarise(pixels)
+    if not found.finite():
         good = np.isfinite(pixels)
         bad = pixels.size - int(np.count_nonzero(good))
         if bad == pixels.size:
@@ -308,8 +324,9 @@ def _finite(stored: NDArray[Any], name: str) -> FloatImage:
                 f"{name}: expected finite pixels, found {bad} of {pixels.size} ({bad / pixels.size:.2%}) that are NaN "
                 "or infinite; process the movie again"
             )
-        pixels[~good] = pixels[good].mean(dtype=np.float64)
-        low, high = float(pixels.min()), float(pixels.max())
-    if low == high:
-        raise InputError(f"{name}: expected an image, found {low:g} in every pixel; process the movie again")
-    return pixels
+        if bad:
+            pixels[~good] = pixels[good].mean(dtype=np.float64)
+        found = summarise(pixels)
+    if found.low == found.high:
+        raise InputError(f"{name}: expected an image, found {found.low:g} in every pixel; process the movie again")
+    return pixels, found

@@ -149,6 +149,43 @@ def read_sections(path: Path, header: MrcHeader, first: int, count: int) -> NDAr
     return data.reshape(count, header.height, header.width).astype(dtype.newbyteorder("="), copy=False)
 
 
+def read_into(path: Path, header: MrcHeader, index: int, out: NDArray[np.float32]) -> bool:
+    """Read one section into memory that is there, if it is stored just as it is held there.
+
+    Parameters
+    ----------
+    path, header
+        The file and its header.
+    index
+        Section, 0-based.
+    out
+        float32 `(y, x)`, in one piece.
+
+    Returns
+    -------
+    bool
+        False, and nothing read, if the file holds other numbers than float32 of the machine's byte order.
+
+    Raises
+    ------
+    InputError
+        As `check_complete`, and if the file becomes shorter meanwhile.
+    """
+    dtype = check_complete(path, header)
+    if dtype != out.dtype:
+        return False
+    memory: Any = out.reshape(-1)
+    rest = memoryview(memory).cast("B")
+    with path.open("rb", buffering=0) as file:
+        file.seek(header.offset + index * rest.nbytes)
+        while len(rest):
+            got = file.readinto(rest)
+            if not got:
+                raise InputError(f"{path}: became shorter while it was read, {len(rest)} bytes lack; copy it again")
+            rest = rest[got:]
+    return True
+
+
 def write_mrc(path: Path, array: NDArray[Any], pixel_size: float, *, stack: bool = False) -> None:
     """Write an MRC file, whole or not at all.
 

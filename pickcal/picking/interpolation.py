@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.picking.kernels import weighted_neighbourhood
+from pickcal.picking.kernels import cut_between, weighted_neighbourhood
 
 Float32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -63,6 +63,29 @@ def interpolate(maps: Float32, y: Floats, x: Floats) -> Float32:
     return out
 
 
+def patches_between(image: Float32, y: Floats, x: Floats, side: int) -> Float32:
+    """Cut out squares of an image whose centres lie between its pixels.
+
+    Parameters
+    ----------
+    image
+        float32 `(height, width)`; it goes on periodically.
+    y, x
+        Centres, pixels.
+    side
+        Pixels, odd.
+
+    Returns
+    -------
+    ndarray
+        float32 `(points, side, side)`.
+    """
+    row, column = np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)
+    out = np.empty((len(y), side, side), dtype=np.float32)
+    cut_between(image, taps(y - row), taps(x - column), row, column, out)
+    return out
+
+
 _FINE = np.arange(-STEPS - 1, STEPS + 2) / STEPS
 _FINE_TAPS = taps(_FINE)
 
@@ -90,6 +113,12 @@ def peak_of_patch(patches: Float32) -> tuple[Floats, Floats, Floats]:
     ]
     dy, dx, value = _parabola_tops(near.astype(np.float64))
     return _FINE[row + 1] + dy / STEPS, _FINE[column + 1] + dx / STEPS, value
+
+
+def value_of_patch(patches: Float32, dy: Floats, dx: Floats) -> Floats:
+    """Value of each patch, `(points, 9, 9)`, at an offset from its centre, pixels in [-1, 1]."""
+    along_y: Floats = taps(dy).astype(np.float64)
+    return np.asarray(np.einsum("pr,prc,pc->p", along_y, patches, taps(dx), optimize=True))
 
 
 def _parabola_tops(near: Floats) -> tuple[Floats, Floats, Floats]:

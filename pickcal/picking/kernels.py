@@ -194,6 +194,34 @@ def weighted_neighbourhood(
 
 
 @compiled
+def cut_between(image: Float32, along_y: Float32, along_x: Float32, y: Indices, x: Indices, out: Float32) -> None:
+    """Interpolate squares of a periodic image: first along y, then along x; `out` is `(points, side, side)`."""
+    height, width = image.shape
+    count, side = along_y.shape[1], out.shape[1]
+    wide = side + count - 1
+    before = wide // 2
+    lines, line = np.empty((wide, wide), np.float32), np.empty(wide, np.float32)
+    for i in range(y.shape[0]):
+        for row in range(wide):
+            at = (y[i] - before + row) % height
+            if x[i] >= before and x[i] - before + wide <= width:
+                lines[row] = image[at, x[i] - before : x[i] - before + wide]
+            else:
+                for column in range(wide):
+                    lines[row, column] = image[at, (x[i] - before + column) % width]
+        for row in range(side):
+            line[:] = 0
+            for tap in range(count):
+                for column in range(wide):
+                    line[column] += along_y[i, tap] * lines[row + tap, column]
+            for column in range(side):
+                out[i, row, column] = 0
+            for tap in range(count):
+                for column in range(side):
+                    out[i, row, column] += along_x[i, tap] * line[column + tap]
+
+
+@compiled
 def largest_square(image: Float32, y: Indices, x: Indices, radius: float, out: Float32) -> None:
     """Largest squared value of an image within a radius (pixels) of each point; beyond the border its edge counts."""
     reach = int(np.ceil(radius))

@@ -18,13 +18,15 @@ from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf, ctf_filter
 from pickcal.picking.filters import Float32, RadialFilter, band_pass, centre_phase, kernel_spectrum
 from pickcal.picking.groups import group_means
-from pickcal.picking.interpolation import interpolate
+from pickcal.picking.interpolation import interpolate, patches_between
 from pickcal.picking.kernels import best_member, best_row, correlate, correlate_both, take_rows
 
 Floats = NDArray[np.float64]
 
-KEPT = 0.998
-"""Share of the entries' energy, as the microscope and the filters show them, that the maps keep."""
+KEPT = 0.9995
+"""Share of the entries' energy, as the microscope and the filters show them, that the scores keep."""
+LEADING = 0.98
+"""Share of the energy that the maps of a screened search keep; whole scores follow at the peaks that they show."""
 MANY = 2048
 """Of more entries, half-turns not counted, only the members of the likeliest groups are looked at."""
 LIKELY = 8
@@ -54,56 +56,30 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class Responses:
-    """What all scores of one micrograph follow from.
+class Entries:
+    """Entries of a bank as one micrograph shows them: combinations of images that are orthonormal under the mask.
 
-    The score of entry n at pixel p is `weights[n] @ maps[p] / spread[p]`.
+    First come the even images, then the odd ones, of either kind those first that count most.
 
     Attributes
     ----------
-    maps
-        float32 `(y, x, k)`: products of the micrograph with images that are orthonormal under the mask; first the even
-        ones, then the odd ones, of either kind those first that count most.
+    weights
+        float32 `(n, k)`, of norm 1.
+    half
+        Entries that are not the half-turn of another; those come after them, in the same order.
     odd
         How many of the images half a turn changes into their opposite.
     energy
         float32 `(k,)`: sum of the squared weights of each image over the entries.
-    weights
-        float32 `(n, k)`: the entries, of norm 1, as combinations of those images.
-    half
-        Entries that are not the half-turn of another; those come after them, in the same order.
     groups
         Groups of alike entries, None for a bank without groups.
-    spread
-        float32 `(y, x)`: root of the weighted sum of squares of the micrograph about its local mean.
     """
 
-    maps: Float32
-    odd: int
-    energy: Float32
     weights: Float32
     half: int
+    odd: int
+    energy: Float32
     groups: Groups | None
-    spread: Float32
-
-    def scores(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
-        """Scores of all entries at some pixels, float32 `(points, n)`."""
-        return (self.maps[y, x] @ self.weights.T) / self.spread[y, x][:, None]
-
-    def scores_of(self, entry: NDArray[np.intp], y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
-        """Scores of one entry per point, float32; `y` and `x` have shape `(points, ...)`."""
-        products = np.einsum("pk,p...k->p...", self.weights[entry], self.maps[y, x])
-        return np.asarray(products / self.spread[y, x], dtype=np.float32)
-
-    def values(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
-        """Values of the maps at some pixels, float32 `(points, k)`."""
-        out = np.empty((len(y), self.maps.shape[2]), dtype=np.float32)
-        take_rows(self.maps.reshape(-1, self.maps.shape[2]), y * self.maps.shape[1] + x, out.shape[1], 0, out)
-        return out
-
-    def values_between(self, y: Floats, x: Floats) -> Float32:
-        """Values of the maps at points between pixels, float32 `(points, k)`."""
-        return interpolate(self.maps, y, x)
 
     def leading(self, count: int) -> tuple[int, int]:
         """How many even and how many odd images are among those that count most."""
@@ -111,9 +87,18 @@ class Responses:
         even = int(np.count_nonzero(first < len(self.energy) - self.odd))
         return even, len(first) - even
 
-    def spread_between(self, y: Floats, x: Floats) -> Float32:
-        """Spread at points between pixels, float32 `(points,)`."""
-        return np.maximum(interpolate(self.spread[:, :, None], y, x)[:, 0], np.float32(1e-12))
+    def columns(self, even: int, odd: int) -> NDArray[np.intp]:
+        """Return the indices of the first images of either kind."""
+        split = len(self.energy) - self.odd
+        return np.concatenate([np.arange(even), split + np.arange(odd)])
+
+    def by(self, even: int, odd: int) -> Entries:
+        """Entries compared by the first images of either kind alone."""
+        columns, groups = self.columns(even, odd), self.groups
+        if groups is not None:
+            coarse, fine = unit(groups.coarse[:, columns]), unit(groups.fine[:, columns])
+            groups = Groups(coarse, fine, groups.members, groups.starts)
+        return Entries(unit(self.weights[:, columns]), self.half, odd, self.energy[columns], groups)
 
     def best_of(self, values: Float32, sign: float) -> tuple[Float32, NDArray[np.intp]]:
         """Best entry for given products of the images; where there are groups, of the likeliest groups.
@@ -143,6 +128,88 @@ class Responses:
         if self.half == len(self.weights):  # there is no half-turn
             entry %= self.half
         return product, entry.astype(np.intp)
+
+
+def unit(vectors: Float32) -> Float32:
+    """Rows of norm 1; rows of zeros stay."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What whole scores at a few places follow from: the micrograph itself and all images.
+
+    Attributes
+    ----------
+    image
+        float32 `(y, x)`: the filtered micrograph, periodic.
+    kernels
+        float32 `(k, b * b)`: the images times the mask.
+    entries
+        The entries by all images.
+    """
+
+    image: Float32
+    kernels: Float32
+    entries: Entries
+
+    def values_between(self, y: Floats, x: Floats) -> Float32:
+        """Products of the micrograph with all images at points between pixels, float32 `(points, k)`."""
+        side = round(self.kernels.shape[1] ** 0.5)
+        out = np.empty((len(y), len(self.kernels)), dtype=np.float32)
+        for start in range(0, len(y), BLOCK_POINTS):
+            part = slice(start, start + BLOCK_POINTS)
+            patches = patches_between(self.image, y[part], x[part], side)
+            np.matmul(patches.reshape(len(patches), -1), self.kernels.T, out=out[part])
+        return out
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What all scores of one micrograph follow from.
+
+    The score of entry n at pixel p is `entries.weights[n] @ maps[p] / spread[p]`.
+
+    Attributes
+    ----------
+    maps
+        float32 `(y, x, k)`: products of the micrograph with the images.
+    entries
+        The entries by those images.
+    spread
+        float32 `(y, x)`: root of the weighted sum of squares of the micrograph about its local mean.
+    whole
+        Where the maps are of the leading images alone: what the others add at a few places. None where the maps are
+        all there is.
+    """
+
+    maps: Float32
+    entries: Entries
+    spread: Float32
+    whole: Whole | None = None
+
+    def scores(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
+        """Scores of all entries at some pixels, float32 `(points, n)`."""
+        return (self.maps[y, x] @ self.entries.weights.T) / self.spread[y, x][:, None]
+
+    def scores_of(self, entry: NDArray[np.intp], y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
+        """Scores of one entry per point, float32; `y` and `x` have shape `(points, ...)`."""
+        products = np.einsum("pk,p...k->p...", self.entries.weights[entry], self.maps[y, x])
+        return np.asarray(products / self.spread[y, x], dtype=np.float32)
+
+    def values(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
+        """Values of the maps at some pixels, float32 `(points, k)`."""
+        out = np.empty((len(y), self.maps.shape[2]), dtype=np.float32)
+        take_rows(self.maps.reshape(-1, self.maps.shape[2]), y * self.maps.shape[1] + x, out.shape[1], 0, out)
+        return out
+
+    def values_between(self, y: Floats, x: Floats) -> Float32:
+        """Values of the maps at points between pixels, float32 `(points, k)`."""
+        return interpolate(self.maps, y, x)
+
+    def spread_between(self, y: Floats, x: Floats) -> Float32:
+        """Spread at points between pixels, float32 `(points,)`."""
+        return np.maximum(interpolate(self.spread[:, :, None], y, x)[:, 0], np.float32(1e-12))
 
 
 def products(values: Float32, weights: Float32, odd_count: int) -> Iterator[tuple[slice, Float32, Float32]]:
@@ -291,11 +358,16 @@ def _orthonormal(flat: Float32, mask: Float32) -> tuple[Float32, Float32]:
 
 def _most_energy(energies: list[NDArray[np.float64]]) -> list[int]:
     """How many of each kind to keep, so that all together they have the share `KEPT`; at least one."""
-    every = np.sort(np.concatenate(energies))[::-1]
-    count = int(np.searchsorted(np.cumsum(every), KEPT * every.sum())) + 1
-    least = every[min(count, len(every)) - 1]
+    every = np.concatenate(energies)
+    least = np.sort(every)[::-1][_share(every, KEPT) - 1]
     kept = [int(np.count_nonzero(energy >= least)) for energy in energies]
     return kept if sum(kept) else [1] * len(energies)
+
+
+def _share(energy: NDArray[np.floating], share: float) -> int:
+    """How many, the largest first, have a share of the sum."""
+    sums = np.cumsum(np.sort(energy)[::-1])
+    return min(int(np.searchsorted(sums, share * sums[-1])) + 1, len(sums))
 
 
 def match(
@@ -307,6 +379,7 @@ def match(
     sign: float = -1.0,
     ctf: Ctf | None = None,
     whitening: RadialFilter | None = None,
+    screened: bool = False,
 ) -> Responses:
     """Correlate a filtered micrograph with the bank's basis.
 
@@ -318,17 +391,23 @@ def match(
         Its shape `(y, x)`, pixels.
     bank, low_pass, sign, ctf, whitening
         See `filtered_basis`.
+    screened
+        Make maps of the leading images alone, where the bank has groups: enough to see where something is.
     """
     seen = seen_bank(bank, low_pass, sign, ctf, whitening)
-    kernels = np.ascontiguousarray((seen.images * seen.mask).transpose(1, 2, 0))
+    entries = Entries(seen.weights, bank.half, seen.odd, seen.energy, _groups(bank, seen))
+    kernels = seen.images * seen.mask
+    image = np.asarray(sf.irfft2(spectrum, shape), dtype=np.float32)
+    whole = None
+    if screened and entries.groups is not None:
+        whole = Whole(image, kernels.reshape(len(kernels), -1), entries)
+        first = entries.leading(_share(seen.energy, LEADING))
+        kernels, entries = kernels[entries.columns(*first)], entries.by(*first)
     return Responses(
-        maps=correlated(spectrum, shape, kernels, seen.odd),
-        odd=seen.odd,
-        energy=seen.energy,
-        weights=seen.weights,
-        half=bank.half,
-        groups=_groups(bank, seen),
-        spread=local_spread(spectrum, shape, seen.mask),
+        maps=correlated(spectrum, shape, np.ascontiguousarray(kernels.transpose(1, 2, 0)), entries.odd),
+        entries=entries,
+        spread=local_spread(image, spectrum, seen.mask),
+        whole=whole,
     )
 
 
@@ -397,13 +476,13 @@ def _back(spectra: NDArray[np.complex64], shape: tuple[int, int]) -> Float32:
     return np.asarray(sf.irfft(columns, shape[1], axis=1, overwrite_x=True), dtype=np.float32)
 
 
-def local_spread(spectrum: NDArray[np.complexfloating], shape: tuple[int, int], mask: Float32) -> Float32:
-    """Root of the weighted sum of squares about the weighted local mean, float32 `(y, x)`.
+def local_spread(image: Float32, spectrum: NDArray[np.complexfloating], mask: Float32) -> Float32:
+    """Root of the weighted sum of squares of an image, given with its `rfft2`, about the weighted local mean.
 
     Kept above a thousandth of its median, so that empty areas (no signal at all) cannot score high.
     """
+    shape = (image.shape[0], image.shape[1])
     kernel = kernel_spectrum(mask, shape)
-    image = sf.irfft2(spectrum, shape)
     total = float(mask.sum())
     mean = sf.irfft2(spectrum * kernel, shape) / total
     square = sf.irfft2(sf.rfft2(image * image) * kernel, shape)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pickcal.picking.bank import Bank
 from pickcal.picking.filters import Float32
-from pickcal.picking.interpolation import RADIUS, parabola_top, peak_of_patch
+from pickcal.picking.interpolation import RADIUS, parabola_top, peak_of_patch, value_of_patch
 from pickcal.picking.kernels import patch_products
-from pickcal.picking.matching import Responses
+from pickcal.picking.matching import Entries, Responses
 from pickcal.picking.peaks import quadratic_peak
 
 Floats = NDArray[np.float64]
@@ -66,10 +66,15 @@ def refine(responses: Responses, bank: Bank, y: Indices, x: Indices, entry: Indi
         near[points, (dy[:, None] + ring)[:, :, None], (dx[:, None] + ring)[:, None, :]]
     )
     y, x = y + dy - 1, x + dx - 1
-    values = responses.values_between(y + rough_y, x + rough_x)
-    _, entry = responses.best_of(values, sign)
-    turn, gain = _between_angles(responses, bank, values, entry, sign)
-    fine_y, fine_x, score = peak_of_patch(_patches(responses, y, x, entry, sign, RADIUS))
+    judge = responses.whole or responses
+    values = judge.values_between(y + rough_y, x + rough_x)
+    product, entry = judge.entries.best_of(values, sign)
+    turn, gain = _between_angles(judge.entries, bank, values, entry, sign)
+    patches = _patches(responses, y, x, entry, sign, RADIUS)
+    fine_y, fine_x, score = peak_of_patch(patches)
+    if responses.whole is not None:  # what all images say there, and what the maps say of the last step
+        there = product / responses.spread_between(y + rough_y, x + rough_x)
+        score += there - value_of_patch(patches, rough_y, rough_x)
     return Refined(
         y=y + fine_y,
         x=x + fine_x,
@@ -97,21 +102,21 @@ def peak_near(
 def _patches(responses: Responses, y: Indices, x: Indices, entry: Indices, sign: float, radius: int) -> Float32:
     """Scores of one entry per point on a square around it, times the sign."""
     out = np.empty((len(y), 2 * radius + 1, 2 * radius + 1), dtype=np.float32)
-    patch_products(responses.maps, np.float32(sign) * responses.weights[entry], y, x, out)
+    patch_products(responses.maps, np.float32(sign) * responses.entries.weights[entry], y, x, out)
     ring = np.arange(-radius, radius + 1)
     out /= responses.spread[(y[:, None] + ring)[:, :, None], (x[:, None] + ring)[:, None, :]]
     return out
 
 
 def _between_angles(
-    responses: Responses, bank: Bank, values: Float32, entry: Indices, sign: float
+    entries: Entries, bank: Bank, values: Float32, entry: Indices, sign: float
 ) -> tuple[Floats, Floats]:
     """Angle from the entry's to the top of the parabola through it and its neighbours, and the rise of the product."""
     neighbours = bank.neighbours()[entry]
     known = (neighbours >= 0).all(axis=1)
     three = np.column_stack([neighbours[:, 0], entry, neighbours[:, 1]])[known]
     low, middle, high = (
-        sign * np.einsum("pk,pk->p", values[known], responses.weights[column]).astype(np.float64) for column in three.T
+        sign * np.einsum("pk,pk->p", values[known], entries.weights[column]).astype(np.float64) for column in three.T
     )
     turn, gain = np.zeros(len(entry)), np.zeros(len(entry))
     offset, gain[known] = parabola_top(low, middle, high)

@@ -15,11 +15,11 @@ from scipy import ndimage
 
 from pickcal.picking.filters import Float32
 from pickcal.picking.kernels import extremes, take_rows, weighted_squares
-from pickcal.picking.matching import BLOCK_POINTS, Responses, products
+from pickcal.picking.matching import BLOCK_POINTS, Responses, products, unit
 
 TILE = 24
 """Side of a tile, pixels of the search grid."""
-SHARES = (0.4, 0.12)
+SHARES = (0.4, 0.1)
 """Pixels of a tile that the energy, and then the coarse groups, leave."""
 SURROUNDINGS = 9
 """Side of the square, pixels, whose mean a score is held against."""
@@ -46,22 +46,22 @@ def extreme_scores(responses: Responses, window: Window) -> tuple[Float32, Float
     """
     shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
     looked = np.ones(shape, dtype=bool)
-    if responses.groups is None:
-        return _extremes_at(responses, responses.weights[: responses.half], window, looked)
+    if responses.entries.groups is None:
+        return _extremes_at(responses, responses.entries.weights[: responses.entries.half], window, looked)
     if 0 in shape:
         return np.empty(shape, np.float32), np.empty(shape, np.float32)
     looked = best_of_tiles(energy_map(responses, window), looked, SHARES[0])
-    highest, lowest = _extremes_at(responses, responses.groups.coarse, window, looked, ROUGH)
+    highest, lowest = _extremes_at(responses, responses.entries.groups.coarse, window, looked, ROUGH)
     outstanding = np.maximum(_above_surroundings(highest, looked), _above_surroundings(-lowest, looked))
     looked = best_of_tiles(outstanding, looked, SHARES[1])
-    return _extremes_at(responses, responses.groups.fine, window, looked)
+    return _extremes_at(responses, responses.entries.groups.fine, window, looked)
 
 
 def energy_map(responses: Responses, window: Window) -> Float32:
     """Squared values of the maps over the squared spread, weighted by the root of what each image counts."""
     out = np.empty((window[0].stop - window[0].start, window[1].stop - window[1].start), np.float32)
     origin = (np.array([window[0].start]), np.array([window[1].start]))
-    weighted_squares(responses.maps, np.sqrt(responses.energy), *origin, out)
+    weighted_squares(responses.maps, np.sqrt(responses.entries.energy), *origin, out)
     return np.asarray(out / np.square(responses.spread[window]), dtype=np.float32)
 
 
@@ -102,18 +102,17 @@ def _extremes_at(
     highest, lowest = np.full(looked.shape, -np.inf, np.float32), np.full(looked.shape, np.inf, np.float32)
     rows, columns = np.nonzero(looked)
     where = (rows + window[0].start) * responses.spread.shape[1] + columns + window[1].start
-    flat = responses.maps.reshape(-1, responses.maps.shape[2])
-    split = flat.shape[1] - responses.odd
-    even, odd = responses.leading(flat.shape[1] if images is None else images)
-    weights = np.concatenate([weights[:, :even], weights[:, split : split + odd]], axis=1)
-    weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-6)
+    flat, entries = responses.maps.reshape(-1, responses.maps.shape[2]), responses.entries
+    even, odd = entries.leading(flat.shape[1] if images is None else images)
+    weights = unit(weights[:, entries.columns(even, odd)])
+    gap = flat.shape[1] - entries.odd - even
     spread = responses.spread.ravel()[where]
     high, low = np.empty(len(where), np.float32), np.empty(len(where), np.float32)
     step = 16 * BLOCK_POINTS
     values = np.empty((min(step, len(where)), even + odd), np.float32)
     for start in range(0, len(where), step):
         some = where[start : start + step]
-        take_rows(flat, some, even, split - even, values)
+        take_rows(flat, some, even, gap, values)
         for part, one, two in products(values[: len(some)], weights, odd):
             extremes(one, two, high[start:][part], low[start:][part])
     highest[rows, columns], lowest[rows, columns] = high / spread, low / spread

@@ -19,7 +19,7 @@ from pickcal.picking.power import FINE, PowerMaps, peak_power, power_maps, sampl
 from pickcal.picking.refine import refine
 from pickcal.picking.screening import extreme_scores
 
-LOOSE, CLOSE = 0.5, 0.8
+LOOSE, CLOSE = 0.5, 0.75
 """Peaks of the groups' scores nearer than this share of the least distance are one; so are, then, whole scores'."""
 LOOSE_EXACT, CLOSE_EXACT = 0.3, 0.45
 """The same where there are no groups, and both scores are whole from the start."""
@@ -129,7 +129,7 @@ def search(
     picks, decoys
         Decoys' `ncc` is the score on the inverted micrograph.
     """
-    prepared = prepare(image, pixel_size, bank, parameters, ctf, whitening)
+    prepared = prepare(image, pixel_size, bank, parameters, ctf, whitening, screened=True)
     # a peak may be refined back inside from one step beyond the border
     border = max(0, int(np.floor(0.5 * parameters.diameter / prepared.pixel_size)) - 1)
     window = tuple(slice(part.start + border, max(part.stop - border, part.start + border)) for part in prepared.valid)
@@ -146,8 +146,9 @@ def prepare(
     parameters: SearchParameters,
     ctf: Ctf | None = None,
     whitening: RadialFilter | None = None,
+    screened: bool = False,
 ) -> Prepared:
-    """Make the maps of one micrograph from which all its scores are read; parameters as of `search`."""
+    """Make the maps of one micrograph from which its scores are read; parameters as of `search` and `match`."""
     padding = plan_padding(
         (image.shape[0], image.shape[1]), int(np.ceil(2 * bank.mask_radius / pixel_size)), bank.ratio
     )
@@ -166,7 +167,16 @@ def prepare(
         maps = replace(maps, fine=finer_grid(filtered, shape, FINE) / np.float32(maps.deviation))
     if whitening is not None:
         filtered = filtered * _gain(whitening, shape, step)
-    responses = match(filtered, shape, bank, parameters.low_pass, sign=parameters.sign, ctf=ctf, whitening=whitening)
+    responses = match(
+        filtered,
+        shape,
+        bank,
+        parameters.low_pass,
+        sign=parameters.sign,
+        ctf=ctf,
+        whitening=whitening,
+        screened=screened,
+    )
     last = tuple((n - 1) * pixel_size / step for n in image.shape)
     return Prepared(responses, maps, padding.valid, step, pixel_size, (last[0], last[1]))
 
@@ -188,11 +198,11 @@ def _collect(
     """Turn the peaks of a score map, whose first pixel is `corner` of the maps, into picks."""
     responses, valid, pixel_size = prepared.responses, prepared.valid, prepared.pixel_size
     distance = parameters.min_distance / pixel_size
-    loose, close = (LOOSE_EXACT, CLOSE_EXACT) if responses.groups is None else (LOOSE, CLOSE)
+    loose, close = (LOOSE_EXACT, CLOSE_EXACT) if responses.entries.groups is None else (LOOSE, CLOSE)
     y, x = local_maxima(scores)
     kept = thin_out(y, x, scores[y, x], loose * distance)
     y, x = y[kept] + corner[0], x[kept] + corner[1]
-    product, entry = responses.best_of(responses.values(y, x), sign)
+    product, entry = responses.entries.best_of(responses.values(y, x), sign)
     kept = thin_out(y, x, product / responses.spread[y, x], close * distance)
     found = refine(responses, bank, y[kept], x[kept], entry[kept], sign)
     py, px = found.y - valid[0].start, found.x - valid[1].start

@@ -16,9 +16,9 @@ from pickcal.engine.laps import begin
 from pickcal.engine.lease import held
 from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
-from pickcal.formats.images import image_info, read_image
+from pickcal.formats.images import image_info, read_measured
 from pickcal.picking.filters import crop_to_working_pixel, plan_crop
-from pickcal.pixels import summarise
+from pickcal.pixels import Summary, summarise
 from pickcal.project import Project, differing
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
@@ -229,9 +229,9 @@ def ingest_batch(task: IngestTask) -> None:
     for i, read in zip(left, read_ahead([sources[i] for i in left]), strict=True):
         begin(task.start + i)
         try:
-            image, mean, deviation = working_image(
-                read(), sources[i], float(pixel_sizes[i]), task.pixel_size, task.clip
-            )
+            pixels, found_there = read()
+            size = float(pixel_sizes[i])
+            image, mean, deviation = working_image(pixels, found_there, sources[i], size, task.pixel_size, task.clip)
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue
@@ -242,7 +242,10 @@ def ingest_batch(task: IngestTask) -> None:
     project.write_batch("micrographs", task.start, task.stop, values)
 
 
-def read_ahead(sources: Sequence[str]) -> Iterator[Callable[[], NDArray[np.float32]]]:
+Measured = tuple[NDArray[np.float32], Summary]
+
+
+def read_ahead(sources: Sequence[str]) -> Iterator[Callable[[], Measured]]:
     """Read one micrograph while the one before is worked on.
 
     Parameters
@@ -253,30 +256,37 @@ def read_ahead(sources: Sequence[str]) -> Iterator[Callable[[], NDArray[np.float
     Yields
     ------
     callable
-        For each source: gives its pixels, float32 `(y, x)`, or raises what went wrong.
+        For each source: gives its pixels, float32 `(y, x)`, and their summary, or raises what went wrong. The pixels
+        are there until the next source is asked for: its successor is read into their memory.
     """
+    spare: list[NDArray[np.float32]] = []
     with ThreadPoolExecutor(1) as pool:
-        following = [pool.submit(_read, source) for source in sources[:1]]
+        following = [pool.submit(_read, source, spare) for source in sources[:1]]
         for i in range(len(sources)):
             current = following.pop()
-            current.exception()  # wait: never more than two images are in memory
+            failed = current.exception() is not None  # waits: never more than two images are in memory
             if i + 1 < len(sources):
-                following.append(pool.submit(_read, sources[i + 1]))
+                following.append(pool.submit(_read, sources[i + 1], spare))
             yield current.result
+            if not failed:
+                spare[:] = [current.result()[0]]
             del current
 
 
-def _read(source: str) -> NDArray[np.float32]:
+def _read(source: str, spare: list[NDArray[np.float32]]) -> Measured:
     index, where = split_place(source)
     with fetched_image(where, index) as path:
-        return read_image(image_info(path, index))
+        info = image_info(path, index)
+        memory = spare.pop() if spare else None
+        if memory is None or memory.shape != (info.height, info.width):
+            memory = np.empty((info.height, info.width), np.float32)
+        return read_measured(info, memory)
 
 
-def _clip(image: NDArray[np.float32], clip: float) -> None:
+def _clip(image: NDArray[np.float32], found: Summary, clip: float) -> None:
     """Clip in place, again until the deviation settles: one hot pixel would set the limits of a single pass."""
     before = np.inf
     for _ in range(10):
-        found = summarise(image)
         low, high = found.mean - clip * found.deviation, found.mean + clip * found.deviation
         if found.low >= low and found.high <= high:
             return
@@ -284,10 +294,11 @@ def _clip(image: NDArray[np.float32], clip: float) -> None:
         if found.deviation > 0.99 * before:
             return
         before = found.deviation
+        found = summarise(image)
 
 
 def working_image(
-    image: NDArray[np.float32], source: str, source_pixel_size: float, pixel_size: float, clip: float
+    image: NDArray[np.float32], found: Summary, source: str, source_pixel_size: float, pixel_size: float, clip: float
 ) -> tuple[NDArray[np.float32], float, float]:
     """Bring one source image to the working pixel.
 
@@ -295,6 +306,8 @@ def working_image(
     ----------
     image
         Pixels of the source, float32 `(y, x)`; they are clipped in place.
+    found
+        What they are, from `summarise`.
     source
         Its name, for messages.
     source_pixel_size, pixel_size
@@ -312,7 +325,7 @@ def working_image(
     InputError
         If the file cannot be used.
     """
-    _clip(image, clip)
+    _clip(image, found, clip)
     plan = plan_crop((image.shape[0], image.shape[1]), source_pixel_size, pixel_size)
     small = crop_to_working_pixel(image, plan)
     mean, deviation = float(small.mean(dtype=np.float64)), float(small.std(dtype=np.float64))

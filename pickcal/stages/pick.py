@@ -282,7 +282,7 @@ def pick_batch(task: PickTask) -> None:
             continue
         begin(task.start + i)
         row = micrographs.isel(micrograph=i)
-        if row["status"] != Status.DONE:
+        if row["status"].item() != Status.DONE:
             values["status"][i] = Status.SKIPPED
             values["error"][i] = f"not imported: {row['error'].item()}"
             continue

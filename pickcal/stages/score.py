@@ -205,7 +205,7 @@ def score_batch(task: ScoreTask) -> None:
 
 def _refusal(row: xr.Dataset, picks: str, status: Status, error: str) -> tuple[Status, str] | None:
     """Status and reason of a micrograph that cannot be scored; what may be mended by an earlier stage is skipped."""
-    if row["status"] != Status.DONE:
+    if row["status"].item() != Status.DONE:
         return Status.SKIPPED, f"not imported: {row['error'].item()}"
     if status == Status.FAILED:
         return Status.FAILED, f"picks {picks!r} failed here: {error}"

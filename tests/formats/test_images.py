@@ -16,6 +16,7 @@ from pickcal.formats.images import (
     is_volume,
     open_image_info,
     read_image,
+    read_measured,
     read_stack,
     read_volume,
     split_stack_name,
@@ -370,3 +371,26 @@ def test_damaged_files_never_crash(tmp_path, valid_files, draw):
     path = tmp_path / "f.tif"
     path.write_bytes(content[: draw.draw(st.integers(0, len(content)))] if draw.draw(st.booleans()) else content)
     survives(path)
+
+
+@pytest.mark.parametrize(("mode", "dtype"), MODES.items())
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_memory_that_is_there_serves_for_every_type(tmp_path, noise, mode, dtype, order):
+    pixels = np.stack([noise, noise[::-1]]).astype(dtype)
+    path = plain_mrc(tmp_path / "a.mrcs", pixels, mode, order)
+    memory = np.full(noise.shape, 7, np.float32)
+    image, found = read_measured(image_info(path, 1), memory)
+    assert image is memory
+    np.testing.assert_array_equal(image, pixels[1].astype(np.float32))
+    assert (found.low, found.high) == (image.min(), image.max())
+    assert found.mean == pytest.approx(image.mean(dtype=float), abs=1e-5)
+
+
+def test_a_file_that_became_shorter_is_refused(tmp_path, noise, monkeypatch):
+    """As when a transfer is begun anew between the look at the size and the reading."""
+    path = plain_mrc(tmp_path / "a.mrc", noise[None].astype(np.float32), 2)
+    info = image_info(path, None)
+    path.write_bytes(path.read_bytes()[:-100])
+    monkeypatch.setattr("pickcal.formats.mrc.check_complete", lambda path, header: np.dtype(np.float32))
+    with pytest.raises(InputError, match=r"a\.mrc: became shorter while it was read, 100 bytes lack"):
+        read_measured(info, np.empty(noise.shape, np.float32))

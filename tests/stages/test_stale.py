@@ -8,7 +8,7 @@ import pytest
 from pickcal.engine.executors import SerialExecutor
 from pickcal.engine.progress import Silent
 from pickcal.errors import ProjectError
-from pickcal.formats.images import image_info, read_image, read_stack, write_mrc
+from pickcal.formats.images import image_info, read_measured, read_stack, write_mrc
 from pickcal.project import Project
 from pickcal.settings import CalibrateSettings, ExportSettings, ImportSettings, SelectSettings
 from pickcal.stages.calibrate import calibrate
@@ -80,6 +80,7 @@ def test_a_hot_pixel_leaves_no_trace(tmp_path):
     noise = np.random.default_rng(0).normal(100, 3, (600, 600)).astype(np.float32)
     noise[300, 300] = 1e6
     write_mrc(tmp_path / "hot.mrc", noise, 1.0)
-    image, mean, _ = working_image(read_image(image_info(tmp_path / "hot.mrc")), "hot.mrc", 1.0, 5.0, 6.0)
+    pixels, found = read_measured(image_info(tmp_path / "hot.mrc"))
+    image, mean, _ = working_image(pixels, found, "hot.mrc", 1.0, 5.0, 6.0)
     assert np.abs(image).max() < 6
     assert mean == pytest.approx(100, abs=0.1)

@@ -13,7 +13,7 @@ from .document import document, section
 from .measure import STEPS, Run, measure
 from .sets import given_set, own_set
 
-COUNTS = (4, 24)
+COUNTS = (16, 80)
 
 
 def arguments() -> argparse.Namespace:

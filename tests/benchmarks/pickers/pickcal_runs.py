@@ -71,7 +71,9 @@ def job(
     """Import `count` micrographs into a new project."""
     shutil.rmtree(folder, ignore_errors=True)
     star = repeated(half, count, folder, files)
-    return Job(folder, count, pickcal(folder, "import", star.name, "--project", "p.zarr", *cluster))
+    # short jobs in the batches that jobs of 256 micrographs and more have by default
+    words = ("import", star.name, "--project", "p.zarr", "--batch", "16" if count >= 16 else "1")
+    return Job(folder, count, pickcal(folder, *words, *cluster))
 
 
 @dataclass(frozen=True)
