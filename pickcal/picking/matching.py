@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 KEPT = 0.9995
 """Share of the entries' energy, as the microscope and the filters show them, that the scores keep."""
-LEADING = 0.98
+LEADING = 0.99
 """Share of the energy that the maps of a screened search keep; whole scores follow at the peaks that they show."""
 MANY = 2048
 """Of more entries, half-turns not counted, only the members of the likeliest groups are looked at."""

@@ -19,7 +19,7 @@ from pickcal.picking.matching import BLOCK_POINTS, Responses, products, unit
 
 TILE = 24
 """Side of a tile, pixels of the search grid."""
-SHARES = (0.4, 0.1)
+SHARES = (0.4, 0.12)
 """Pixels of a tile that the energy, and then the coarse groups, leave."""
 SURROUNDINGS = 9
 """Side of the square, pixels, whose mean a score is held against."""

@@ -19,7 +19,7 @@ from pickcal.picking.power import FINE, PowerMaps, peak_power, power_maps, sampl
 from pickcal.picking.refine import refine
 from pickcal.picking.screening import extreme_scores
 
-LOOSE, CLOSE = 0.5, 0.75
+LOOSE, CLOSE = 0.5, 0.8
 """Peaks of the groups' scores nearer than this share of the least distance are one; so are, then, whole scores'."""
 LOOSE_EXACT, CLOSE_EXACT = 0.3, 0.45
 """The same where there are no groups, and both scores are whole from the start."""
