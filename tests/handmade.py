@@ -35,13 +35,13 @@ def write_mrc(path, image, pixel_size):
         file.voxel_size = pixel_size
 
 
-def write_star(path, names, pixel_size, drop=(), defocus=10000.0):
-    """Write a table as RELION 3.1 does; `drop` leaves columns out, of the optics too."""
+def write_star(path, names, pixel_size, drop=(), defocus=10000.0, step=500.0):
+    """Write a table as RELION 3.1 does, defocus rising by steps; `drop` leaves columns out, of the optics too."""
     optics = {label: form for label, form in OPTICS.items() if label not in drop}
     columns = {label: form for label, form in COLUMNS.items() if label not in drop}
     rows = [
-        [form.format(name=name, defocus_u=defocus + 500 * i, defocus_v=defocus + 500 * i) for form in columns.values()]
-        for i, name in enumerate(names)
+        [form.format(name=name, defocus_u=one, defocus_v=one) for form in columns.values()]
+        for name, one in zip(names, defocus + step * np.arange(len(names)), strict=True)
     ]
     groups = [[form.format(pixel_size=pixel_size) for form in optics.values()]]
     path.write_text("# version 30001\n\n" + _block("optics", optics, groups) + _block("micrographs", columns, rows))

@@ -21,11 +21,14 @@ ENVIRONMENT = {
 
 
 class S3:
-    """The server: buckets, whole folders, and what it was asked."""
+    """The server: buckets, whole folders, and what it was asked.
 
-    def __init__(self):
+    `before` are words that go before the command, as of `Hosts.on`, `host` the address it listens on.
+    """
+
+    def __init__(self, before=(), host="127.0.0.1"):
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("s3_server.py"))],
+            [*before, sys.executable, str(Path(__file__).with_name("s3_server.py")), host],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -46,6 +46,8 @@ class BatchRecord:
         The micrograph that took longest, and how long; -1 and 0 where the stage does not measure it.
     reasons
         How many micrographs failed for each reason.
+    totals
+        What the stage counted, such as picks and decoys, over the whole batch.
     error
         Why the batch as a whole failed; None if it did not.
     """
@@ -60,6 +62,7 @@ class BatchRecord:
     slowest: int = -1
     slowest_seconds: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
     error: str | None = None
 
 

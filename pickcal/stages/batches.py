@@ -79,14 +79,20 @@ class StageResult:
 
 def pending(project: Project, group: str) -> NDArray[np.bool_]:
     """Micrographs that a stage has not looked at, or skipped before their import was mended."""
-    status = project.done(group)
-    mended = (status == Status.SKIPPED) & (project.done("micrographs") == Status.DONE)
-    return np.asarray((status == Status.PENDING) | mended)
+    return _pending(project, project.done(group))
+
+
+def _pending(project: Project, status: NDArray[np.int8]) -> NDArray[np.bool_]:
+    skipped = status == Status.SKIPPED
+    if skipped.any():
+        skipped &= project.done("micrographs") == Status.DONE
+    return np.asarray((status == Status.PENDING) | skipped)
 
 
 def batches_left(project: Project, group: str, again: bool = True) -> list[tuple[int, int]]:
     """Batches that hold a micrograph not yet done; failed ones are tried again unless told otherwise."""
-    left = pending(project, group) | (again & (project.done(group) == Status.FAILED))
+    status = project.done(group)
+    left = _pending(project, status) | (again & (status == Status.FAILED))
     return [(start, stop) for start, stop in project.batches() if left[start:stop].any()]
 
 
@@ -94,7 +100,7 @@ def run_batches(
     project: Project,
     group: str,
     stage: str,
-    function: Callable[[Task], None],
+    function: Callable[[Task], dict[str, int] | None],
     tasks: Sequence[Task],
     executor: Executor,
     reporter: Reporter,
@@ -151,7 +157,7 @@ def _run(
     project: Project,
     group: str,
     stage: str,
-    function: Callable[[Task], None],
+    function: Callable[[Task], dict[str, int] | None],
     tasks: Sequence[Task],
     executor: Executor,
     reporter: Reporter,
@@ -190,20 +196,23 @@ class BatchReport:
         Status of each micrograph, one digit each.
     reasons
         How many micrographs failed for each reason.
+    totals
+        What the stage counts, such as picks and decoys: the sums over the batch.
     slowest, seconds
         The micrograph that took longest and its seconds; -1 and 0 if the stage does not say when it begins one.
     """
 
     statuses: str
     reasons: dict[str, int]
+    totals: dict[str, int]
     slowest: int
     seconds: float
 
 
-def _reported(function: Callable[[Task], None], path: str, group: str, task: Task) -> BatchReport:
+def _reported(function: Callable[[Task], dict[str, int] | None], path: str, group: str, task: Task) -> BatchReport:
     """Run a task on a worker and read back what it has written."""
     with laps() as measured:
-        function(task)
+        totals = function(task)
     project = Project.open(path)
     status = project.read(group, "status", task.start, task.stop)
     reasons: Counter[str] = Counter()
@@ -211,7 +220,7 @@ def _reported(function: Callable[[Task], None], path: str, group: str, task: Tas
         errors = project.read(group, "error", task.start, task.stop)
         reasons.update(str(reason) for reason in errors[status == Status.FAILED])
     slowest, seconds = measured.slowest()
-    return BatchReport("".join(str(int(one)) for one in status), dict(reasons), slowest, seconds)
+    return BatchReport("".join(str(int(one)) for one in status), dict(reasons), totals or {}, slowest, seconds)
 
 
 def _record(outcome: Outcome[Task, BatchReport]) -> BatchRecord:
@@ -227,6 +236,7 @@ def _record(outcome: Outcome[Task, BatchReport]) -> BatchRecord:
         slowest=report.slowest,
         slowest_seconds=round(report.seconds, 3),
         reasons=report.reasons,
+        totals=report.totals,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status
 from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.history import history, totals
 from pickcal.stages.memory import search_memory
 from pickcal.stages.search import Search, load_bank, search_micrograph, search_of
 from pickcal.stores.fetching import fetched
@@ -99,7 +101,7 @@ def _pick(
     tasks = [PickTask(made, start, stop) for start, stop in batches_left(project, group, again)]
     memory = search_memory(project, name)
     result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter, memory)
-    capped = int(project.read(group, "capped").sum())
+    capped = totals(project, group, history(project, group), {"capped": "capped"})["capped"]
     if capped:
         reporter.note(f"{capped} micrographs had more than {settings.max_picks} picks; the best are kept (--max-picks)")
     return result
@@ -270,8 +272,14 @@ def load_templates(settings: TemplateSettings) -> tuple[NDArray[np.float32], flo
     return np.asarray(images, dtype=np.float32), float(pixel_size)
 
 
-def pick_batch(task: PickTask) -> None:
-    """Search the micrographs of one batch and write picks, decoys and status."""
+def totals_of(values: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Sum up what the record of a batch tells: picks, decoys, micrographs that had more picks than are kept."""
+    columns = {"picks": "count", "decoys": "decoy_count", "capped": "capped"}
+    return {name: int(values[column].sum()) for name, column in columns.items()}
+
+
+def pick_batch(task: PickTask) -> dict[str, int]:
+    """Search the micrographs of one batch and write picks, decoys and status; return the sums of `totals_of`."""
     project = Project.open(task.search.project, mode="r+", whole=True)
     group = f"picks/{task.search.name}"
     bank, whitening = load_bank(task.search)
@@ -295,3 +303,4 @@ def pick_batch(task: PickTask) -> None:
             values[name][i] = column
         values["status"][i], values["error"][i] = Status.DONE, ""
     project.write_batch(group, task.start, task.stop, values)
+    return totals_of(values)

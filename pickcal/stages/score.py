@@ -25,7 +25,7 @@ from pickcal.schema import PICKS, Status, Variable
 from pickcal.settings import PickSettings, ScoreSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 from pickcal.stages.memory import search_memory
-from pickcal.stages.pick import identity_of, stored_bank
+from pickcal.stages.pick import identity_of, stored_bank, totals_of
 from pickcal.stages.search import Search, load_bank, padded, search_of, suited
 
 SOURCE_PICK = "source_pick"
@@ -172,8 +172,8 @@ def _without_score(project: Project, group: str) -> int:
     return total
 
 
-def score_batch(task: ScoreTask) -> None:
-    """Score the picks of one batch of micrographs and write scores, decoys and status."""
+def score_batch(task: ScoreTask) -> dict[str, int]:
+    """Score the picks of one batch of micrographs and write scores, decoys and status; see `totals_of`."""
     project = Project.open(task.search.project, mode="r+", whole=True)
     group, source_group = f"picks/{task.search.name}", f"picks/{task.picks}"
     bank, whitening = load_bank(task.search)
@@ -201,6 +201,7 @@ def score_batch(task: ScoreTask) -> None:
         values["capped"][i] = source["capped"][i]
         values["status"][i], values["error"][i] = Status.DONE, ""
     project.write_batch(group, task.start, task.stop, values)
+    return totals_of(values)
 
 
 def _refusal(row: xr.Dataset, picks: str, status: Status, error: str) -> tuple[Status, str] | None:

@@ -12,7 +12,7 @@ from pickcal.schema import Status
 from pickcal.stages.batches import failures
 from pickcal.stages.calibrate import summary
 from pickcal.stages.control import stored_control
-from pickcal.stages.history import History, history, statuses, words
+from pickcal.stages.history import History, history, statuses, totals, words
 from pickcal.stages.select import is_stale
 
 
@@ -52,8 +52,7 @@ def _picks(project: Project, name: str, imported: NDArray[np.int8], past: Histor
     found = statuses(project, group, past)
     out["picks"][name] = {
         **stage_counts(found),
-        "picks": int(project.read(group, "count").sum()),
-        "decoys": int(project.read(group, "decoy_count").sum()),
+        **totals(project, group, past, {"picks": "count", "decoys": "decoy_count"}),
     }
     out["failures"] += _failures(project, group, found)
     mended = (found == Status.SKIPPED) & (imported == Status.DONE)

@@ -26,7 +26,7 @@ def pick_batch(task):
     if task.start == PLAN.get("poison"):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(PLAN.get("sleep", 0.0))
-    original(task)
+    return original(task)
 
 
 def faulty(request, chance):

@@ -16,7 +16,7 @@ from pickcal.errors import ProjectError
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.settings import BlobSettings, ImportSettings
-from pickcal.stages.history import history, statuses
+from pickcal.stages.history import history, statuses, totals
 from pickcal.stages.ingest import ingest
 from pickcal.stages.memory import import_memory, search_memory
 from pickcal.stages.pick import pick
@@ -54,6 +54,8 @@ def test_one_record_for_every_batch(made):
     assert (end["event"], end["how"]) == ("end", "finished")
     assert [(record["start"], record["stop"]) for record in batches] == [(0, 2), (2, 4), (4, 6)]
     assert [record["statuses"] for record in batches] == ["11", "11", f"{int(Status.SKIPPED)}1"]
+    counts = Project.open(made).read("picks/blob", "count")
+    assert [record["totals"]["picks"] for record in batches] == counts.reshape(3, 2).sum(axis=1).tolist()
     for record in batches:
         assert begin["at"] <= record["began"] <= record["ended"] <= end["at"]
         assert record["worker"] and record["peak_memory"] > 50e6 and record["error"] is None
@@ -127,6 +129,20 @@ def test_status_trusts_records_only_where_a_batch_is_done(copied):
     for start, stop in copied.batches():
         copied.write_batch("picks/blob", start, stop, {"status": values[start:stop]})
     assert statuses(copied, "picks/blob", past).tolist() == [Status.DONE] * 2 + [Status.FAILED] * 4
+
+
+def test_sums_are_those_of_the_columns_with_and_without_records(copied):
+    """A record is believed for a batch that is done; without one, or without its sums, the column is read."""
+    columns = {"picks": "count", "decoys": "decoy_count"}
+    truth = {name: int(copied.read("picks/blob", column).sum()) for name, column in columns.items()}
+    assert truth["picks"] > 10 and truth["decoys"] > 10
+    past = history(copied, "picks/blob")
+    assert totals(copied, "picks/blob", past, columns) == totals(copied, "picks/blob", None, columns) == truth
+    past.totals[0] = {}
+    assert totals(copied, "picks/blob", past, columns) == truth
+    past.totals[2]["picks"] += 1000  # the record is what is asked
+    assert totals(copied, "picks/blob", past, columns)["picks"] == truth["picks"] + 1000
+    assert status(copied)["picks"]["blob"]["picks"] == truth["picks"]
 
 
 def test_half_a_line_of_a_killed_driver_is_passed_over(copied):
