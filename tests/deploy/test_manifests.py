@@ -37,7 +37,7 @@ def crd(kind):
         document
         for path in package.rglob("customresources/*.yaml")
         for document in yaml.safe_load_all(path.read_text())
-        if document and document.get("spec", {}).get("names", {}).get("kind") == kind
+        if isinstance(document, dict) and document.get("spec", {}).get("names", {}).get("kind") == kind
     ]
     return found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
