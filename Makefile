@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # Tests that `make minimums` and `make sdist-test` run: without the browser, damaged files and clusters that are disturbed.
-PART ?= tests/calibration tests/engine tests/formats tests/picking tests/simulation tests/stages tests/stores $(wildcard tests/test_*.py)
+PART ?= tests/calibration tests/engine tests/formats tests/picking tests/simulation tests/project tests/stages tests/stores $(wildcard tests/test_*.py)
 
 .DEFAULT_GOAL := environment
 .PHONY: help demo test nightly coverage bench fuzz environment system lint wheel pythons minimums sdist-test clean

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 import pickcal
 from pickcal.errors import MissingFileError, ProjectError
+from pickcal.project.arrays import array_of, create_arrays
+from pickcal.project.backing import zarr_store
 from pickcal.project.checks import check_name, differing, stage_counts
 from pickcal.project.groups import KINDS, Kind
 from pickcal.project.results import Block, Results
 from pickcal.project.unlisted import make_unlisted, new_group
 from pickcal.schema import FORMAT_VERSION, MICROGRAPHS, STATIC
-from pickcal.storage import array_of, create_arrays, zarr_store
 from pickcal.stores.homes import UNLISTED, home_of
 from pickcal.stores.places import Url
 

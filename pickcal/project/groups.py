@@ -12,7 +12,7 @@ import zarr
 
 import pickcal
 from pickcal.errors import ProjectError
-from pickcal.storage import array_of
+from pickcal.project.arrays import array_of
 from pickcal.stores.homes import Home
 from pickcal.stores.places import Place
 

@@ -11,12 +11,12 @@ import xarray as xr
 from numpy.typing import NDArray
 from zarr.errors import ZarrUserWarning
 
-from pickcal.columns import read_columns
 from pickcal.errors import ProjectError
 from pickcal.formats.foreign import Column
+from pickcal.project.arrays import dims_of, lazy_dataset
 from pickcal.project.checks import differing
+from pickcal.project.columns import read_columns
 from pickcal.project.groups import Groups, Kind
-from pickcal.storage import dims_of, lazy_dataset
 from pickcal.stores.homes import META
 
 READ_ATTEMPTS = 5

@@ -8,10 +8,11 @@ from typing import Any
 import xarray as xr
 import zarr
 
+from pickcal.project.arrays import array_of, lengthen, new_array, plain, storable
+from pickcal.project.backing import zarr_store
 from pickcal.project.checks import check_name
 from pickcal.project.groups import Kind, finish_group
 from pickcal.project.writing import Writing
-from pickcal.storage import array_of, lengthen, new_array, plain, storable, zarr_store
 
 Block = tuple[int, Mapping[str, xr.Dataset]]
 """First micrograph of a block, and what belongs to its micrographs: by part of the group, "" for the group itself."""

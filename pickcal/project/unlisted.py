@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import zarr
 
-from pickcal.storage import zarr_store
+from pickcal.project.backing import zarr_store
 from pickcal.stores.homes import UNLISTED, Home
 from pickcal.stores.places import Url
 

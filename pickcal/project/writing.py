@@ -16,14 +16,14 @@ import zarr
 from numpy.typing import NDArray
 
 from pickcal import guard
-from pickcal.columns import write_columns
 from pickcal.formats.foreign import Column
+from pickcal.project.arrays import array_of, create_arrays, lengthen, plain
 from pickcal.project.checks import check_name
+from pickcal.project.columns import write_columns
 from pickcal.project.groups import COUNT, finish_group
 from pickcal.project.reading import Reading
 from pickcal.project.unlisted import make_unlisted
 from pickcal.schema import BANK, PICKS, Variable
-from pickcal.storage import array_of, create_arrays, lengthen, plain
 from pickcal.stores.homes import META, UNLISTED
 
 
@@ -78,7 +78,7 @@ class Writing(Reading):
         self._forget(group)
 
     def write_columns(self, picks: str, columns: Iterable[tuple[str, Column]]) -> None:
-        """Keep the columns that came in with some picks, in the order of the stored picks; see `pickcal.columns`."""
+        """Keep the columns that came in with some picks, in the order of the stored picks; see `project.columns`."""
         write_columns(self._group(f"picks/{picks}").create_group("columns"), columns)
 
     def write_blocks(self, group: str, start: int, stop: int, values: Mapping[str, NDArray[Any]]) -> None:

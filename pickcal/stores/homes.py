@@ -13,7 +13,7 @@ UNLISTED = "drafts/files"
 """An array without values, in whose folder neither Zarr nor xarray lists anything: drafts, locks, what is half made."""
 META = "zarr.json"
 Backing = Any
-"""What `storage.zarr_store` opens: a folder, or a client of obstore."""
+"""What `project.backing.zarr_store` opens: a folder, or a client of obstore."""
 
 
 class Home(Protocol):
