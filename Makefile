@@ -61,7 +61,7 @@ lint: environment  ## ruff, mypy and, where it is installed, ShellCheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run deploy/slurm/*.sh; \
+	@if command -v shellcheck >/dev/null; then shellcheck $(wildcard .ci/run) deploy/slurm/*.sh; \
 	else echo "shellcheck is not installed: scripts not checked"; fi
 
 wheel: environment  ## source distribution, and the wheel built from it alone, into dist/
