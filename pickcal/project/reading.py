@@ -17,12 +17,10 @@ from pickcal.project.arrays import dims_of, lazy_dataset
 from pickcal.project.checks import differing
 from pickcal.project.columns import read_columns
 from pickcal.project.groups import Groups, Kind
-from pickcal.stores.homes import META
+from pickcal.stores.homes import META, VERSION
 
 READ_ATTEMPTS = 5
 """How often a small group is read that is written meanwhile."""
-VERSION = "version"
-"""Attribute of a group whose arrays are in a group within it, see `stores.bucket`."""
 
 
 class Reading(Groups):
