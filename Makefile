@@ -3,9 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test nightly bench fuzz environment system lint wheel clean
+# Tests that `make minimums` and `make sdist-test` run: without the browser, damaged files and clusters that are disturbed.
+PART ?= tests/calibration tests/engine tests/formats tests/picking tests/simulation tests/project tests/stages tests/stores $(wildcard tests/test_*.py)
 
-environment: $(VENV)/.ready
+.DEFAULT_GOAL := environment
+.PHONY: help demo test nightly coverage bench fuzz environment system lint wheel pythons minimums sdist-test clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+environment: $(VENV)/.ready  ## .venv with pickcal, editable, and all that tests and linters need (the default)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
@@ -13,43 +20,70 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: environment
+demo: environment  ## simulated micrographs through the whole job: figures, plots, report
 	rm -rf demo
 	$(BIN)/pickcal run jobs/demo.toml
 
-# RELION and Chromium are compared with and driven by some tests; where they cannot be installed, those tests skip
-# and say so.
-system:
-	@if command -v relion_autopick >/dev/null && command -v chromium >/dev/null; then :; \
+# RELION and Chromium are compared with and driven by some tests, ShellCheck reads the scripts; where they cannot be
+# installed, those tests skip and say so.
+system:  ## Debian's RELION, Chromium and ShellCheck, where this may install them
+	@if command -v relion_autopick >/dev/null && command -v chromium >/dev/null && command -v shellcheck >/dev/null; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends relion chromium \
-	    >/dev/null || echo "relion or chromium could not be installed: their tests will be skipped"; \
-	else echo "no relion or chromium, and not root to install them: their tests will be skipped"; fi
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    relion chromium shellcheck >/dev/null \
+	    || echo "relion, chromium or shellcheck could not be installed: their tests will be skipped"; \
+	else echo "relion, chromium or shellcheck is missing, and not root to install them: their tests will be skipped"; fi
 
-test: environment system
+test: environment system  ## all tests, but what is marked nightly
 	$(BIN)/python -m pytest
 	@echo "not run: what is marked nightly (make nightly):"; $(BIN)/python -m pytest -m nightly --collect-only -qq -n 0
 
-nightly: environment system
+nightly: environment system  ## whole journeys in the browser, whose parts other tests hold
 	$(BIN)/python -m pytest -m nightly
 
+# Slower than the tests alone. What is left of an interrupted run is added to: TESTS=tests/formats measures a part.
+coverage: environment system  ## which branches the tests take, in all processes; TESTS=tests/... adds a part to what was measured
+	$(if $(TESTS),,$(BIN)/coverage erase)
+	$(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage combine --append --quiet
+	$(BIN)/coverage report
+
 # Nightly: 100,000 damaged inputs for every reader of foreign files (the suite has 2,000); hours on two cores.
-fuzz: environment
+fuzz: environment  ## 100,000 damaged files for every reader: hours
 	PICKCAL_FUZZ_INPUTS=$${PICKCAL_FUZZ_INPUTS:-100000} $(BIN)/python -m pytest --numprocesses 2 --dist load tests/fuzz -k damaged
 
 # What picking costs and how well it picks, beside RELION and, where it is on the PATH, Topaz: docs/benchmarks.md.
 # BENCH=--full adds the long runs; python -m tests.benchmarks.pickers --help tells the rest.
-bench: environment system
+bench: environment system  ## what picking costs, and how well it picks
 	$(BIN)/python -m tests.benchmarks.pickers $(BENCH)
 
-lint: environment
+lint: environment  ## ruff, mypy and, where it is installed, ShellCheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if command -v shellcheck >/dev/null; then shellcheck $(wildcard .ci/run) deploy/slurm/*.sh; \
+	else echo "shellcheck is not installed: scripts not checked"; fi
 
-wheel: environment
+wheel: environment  ## source distribution, and the wheel built from it alone, into dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 
-clean:
-	rm -rf demo bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+pythons: wheel  ## the wheel in a fresh environment of every supported Python that is here, with a job
+	$(BIN)/python tools/try_wheel.py $(PYTHONS)
+
+minimums:  ## the lowest versions that pyproject.toml allows, with a job and a part of the tests
+	rm -rf .venv-minimums
+	$(PYTHON) -m venv .venv-minimums
+	$(PYTHON) tools/minimums.py >.venv-minimums/constraints.txt
+	.venv-minimums/bin/pip install --quiet --constraint .venv-minimums/constraints.txt --editable '.[test]'
+	cd .venv-minimums && rm -rf smoke && bin/pickcal run ../jobs/smoke.toml
+	.venv-minimums/bin/python -m pytest $(PART)
+
+sdist-test: wheel  ## unpack the source distribution elsewhere, and run a part of the tests there
+	@set -e; there=$$(mktemp -d); trap 'rm -rf "$$there"' EXIT; \
+	tar -xzf dist/pickcal-*.tar.gz -C "$$there" --strip-components 1; \
+	$(MAKE) --no-print-directory -C "$$there" environment; \
+	cd "$$there"; PICKCAL_TEST_DATA=$${PICKCAL_TEST_DATA:-$(abspath ../shared/data)} .venv/bin/python -m pytest $(PART)
+
+clean:  ## remove what these targets made, but .venv
+	rm -rf demo bench dist build .venv-minimums .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,7 @@ from pickcal.plots.project import project_figures
 from pickcal.plots.style import beyond_text, robust_limits
 from pickcal.project import Project
 from pickcal.report import report_content, save_plots, write_report
-from pickcal.report_probability import thresholds_in_words
+from pickcal.report.probability import thresholds_in_words
 from pickcal.schema import score_variable
 from pickcal.selection import ACCEPTED, reason_counts
 from pickcal.settings import CalibrateSettings, SelectSettings

@@ -168,7 +168,7 @@ def test_picks_without_a_mixture_say_why(tmp_path):
 def test_the_control_is_told_where_there_is_one(project, tmp_path, monkeypatch):
     part = {"defocus_low": 8000.0, "defocus_high": 12_000.0, "control_accepted": 1.5, "real_accepted": 57.25}
     told = {"micrographs": 8, "of": 10, "verdict": "on noise it accepts few", "warning": "", "terciles": [part]}
-    monkeypatch.setattr("pickcal.report_probability.stored_control", lambda _project, _picks: told)
+    monkeypatch.setattr("pickcal.report.probability.stored_control", lambda _project, _picks: told)
     page = write_report(project, tmp_path / "r.html")[0].read_text()
     assert "On noise it accepts few (8 of 10 micrographs tried)." in page
     assert ["0.800 to 1.200", "1.5", "57.2"] in Page(page).rows

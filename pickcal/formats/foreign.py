@@ -6,7 +6,7 @@ A module of this package per program offers `recognise(path, head)`, and what it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -153,9 +153,6 @@ class ExportBlock:
     def score(self) -> Column:
         """Score that stands for every pick; 0 for picks that came without any."""
         return self.ours[self.main] if self.main else np.zeros(len(self))
-
-
-Blocks = Iterator[ExportBlock]
 
 
 def text_of(column: Column) -> NDArray[Any]:

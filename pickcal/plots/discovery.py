@@ -62,7 +62,7 @@ def false_discovery_figure(picks: xr.Dataset, mixture: xr.Dataset, likelihood: x
     if mixture.attrs["noise_from"] == "decoys":
         _draw_control(panels, mixture)
     _mark_rates(panels, probability, (sums[1] + sums[2]) / sums[0], done)
-    _finish_rates(figure, panels)
+    _finish_rates(panels)
     return figure
 
 
@@ -91,7 +91,7 @@ def _mark_rates(panels: Sequence[Any], probability: Floats, rates: Floats, done:
             axes.annotate(text, (x, y), textcoords="offset points", xytext=(6, 6), fontsize=9)
 
 
-def _finish_rates(figure: Figure, panels: Sequence[Any]) -> None:
+def _finish_rates(panels: Sequence[Any]) -> None:
     rate, accepted = panels
     tidy(rate, "", "expected false picks\n(% of those accepted)")
     tidy(accepted, "least probability of being a particle", "picks per micrograph")

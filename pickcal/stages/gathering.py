@@ -53,7 +53,7 @@ def gather(files: Sequence[PickFiles], frame: Frame, settings: ImportPicksSettin
     out = Gathered()
     for one in files:
         for part in one.read():
-            _add(out, part, _micrographs(part, one, names, out, settings), frame, settings)
+            _add(out, part, _micrographs(part, one, names, out), frame, settings)
         reporter.advance(1)
     if out.unknown and not (settings.skip_unknown and out.count):
         first = next(iter(out.unknown))
@@ -68,9 +68,7 @@ def gather(files: Sequence[PickFiles], frame: Frame, settings: ImportPicksSettin
     return out
 
 
-def _micrographs(
-    part: ForeignPicks, one: PickFiles, names: NameIndex, out: Gathered, settings: ImportPicksSettings
-) -> NDArray[np.int32]:
+def _micrographs(part: ForeignPicks, one: PickFiles, names: NameIndex, out: Gathered) -> NDArray[np.int32]:
     """Micrograph of every row, -1 where the project does not hold it."""
     what = str(part.path)
     if part.micrograph is not None:

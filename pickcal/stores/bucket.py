@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from pickcal.errors import InputError, PickcalError, ProjectError
 from pickcal.stores import objects
-from pickcal.stores.homes import META, UNLISTED
+from pickcal.stores.homes import META, UNLISTED, VERSION
 from pickcal.stores.lease import Lease
 from pickcal.stores.objects import Changed, Client
 from pickcal.stores.places import Url
@@ -25,8 +25,6 @@ from pickcal.stores.places import Url
 LONGEST_WAIT = 30.0
 """Seconds to wait for another process that saves; longer than a lease, so that a dead one is waited for."""
 LOCK = f"{UNLISTED}/lock"
-VERSION = "version"
-"""Attribute of a group that names the group within it which holds its arrays."""
 
 _held = threading.local()
 

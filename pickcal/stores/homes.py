@@ -12,8 +12,10 @@ from pickcal.stores.places import Place, Url, place
 UNLISTED = "drafts/files"
 """An array without values, in whose folder neither Zarr nor xarray lists anything: drafts, locks, what is half made."""
 META = "zarr.json"
+VERSION = "version"
+"""Attribute of a group that names the group within it which holds its arrays, see `stores.bucket`."""
 Backing = Any
-"""What `storage.zarr_store` opens: a folder, or a client of obstore."""
+"""What `project.backing.zarr_store` opens: a folder, or a client of obstore."""
 
 
 class Home(Protocol):

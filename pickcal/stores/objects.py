@@ -151,11 +151,6 @@ def short_reason(error: BaseException) -> str:
     return redacted(", ".join(parts))
 
 
-def is_store_error(error: BaseException) -> bool:
-    """Whether an error comes from an object store."""
-    return isinstance(error, BaseError)
-
-
 def plain_error(error: BaseException, url: Url | str = "") -> str:
     """Say what went wrong with a store, and what to do."""
     where = f"{url}: " if url else ""

@@ -103,7 +103,7 @@ FORKING = """
 import json, os, resource, signal, sys, time, traceback
 import dask.array, xarray
 from pathlib import Path
-import pickcal.project as project_module
+import pickcal.project.results as project_results
 from pickcal import locking
 from pickcal.dashboard.saved.drafts import Draft, Drafts
 from pickcal.dashboard.saved.saving import Conflict, load, save
@@ -381,7 +381,7 @@ def test_without_file_locks_a_folder_serves(path, monkeypatch):
 KILLED = """
 def run(path, point, known):
     if point == "half":
-        project_module._finish = die
+        project_results.finish_group = die
     if point == "complete":
         locking._take_place = die
     if point == "swapped":
@@ -428,7 +428,7 @@ def test_a_process_killed_in_its_first_saving(path, processes):
     """Nobody sees a name, and xarray no group; saving goes on."""
     body = """
 def run(path, finish):
-    project_module._finish = die
+    project_results.finish_group = die
     save(path, "template", "fresh", ONE, None)
 print(os.waitpid(fork(run, *arguments, None), 0)[1])
 """

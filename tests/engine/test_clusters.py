@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pickcal.engine.clusters import _cloud, _dask, _jobqueue, kubernetes
+from pickcal.engine.clusters import _dask, _jobqueue
 from pickcal.engine.executors import open_executor
 from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings, cluster_kinds, validated
@@ -147,8 +147,7 @@ def stand_in(monkeypatch):
     def nothing(cluster, settings, note):
         yield cluster
 
-    for module in (_cloud, kubernetes):
-        monkeypatch.setattr(module, "executor_of", nothing)
+    monkeypatch.setattr(_dask, "executor_of", nothing)
 
 
 @pytest.mark.parametrize("kind", ["aws", "gcp", "azure"])

@@ -113,7 +113,7 @@ def test_a_whole_job_gives_what_it_gives_on_the_local_disk(small_set, there, s3,
 def test_a_project_is_there_as_a_whole_or_not_at_all(there, monkeypatch, s3):
     """What fails while a project is made leaves nothing; who died on the way leaves what the next one clears away."""
     with monkeypatch.context() as patched:
-        patched.setattr("pickcal.project._make_unlisted", lambda home: 1 / 0)
+        patched.setattr("pickcal.project.make_unlisted", lambda home: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             small_project(there)
     assert objects.listed(there) == {}

@@ -267,19 +267,6 @@ class Cube:
         order = np.argsort(kept.value if side == "above" else -kept.value, kind="stable")[:count]
         return kept.at(order).places()
 
-    def most_power(self, settings: SelectSettings, count: int) -> list[tuple[int, int]]:
-        """Examples of accepted picks of the highest power, highest first; see `near`."""
-        kept = self._open(self._content.strong, settings)
-        limits = self._limits(settings)
-        kept = kept.at(kept.passing(limits) & reaches(kept.main, limits.main) & np.isfinite(kept.strength))
-        return kept.at(np.argsort(-kept.strength, kind="stable")[:count]).places()
-
-    def threshold_for(self, wanted: int, settings: SelectSettings) -> float:
-        """Edge of the main grid with which about so many picks are accepted under the other limits of settings."""
-        along = self._scale * self._content.sums.along(self._limits(settings)).sum(axis=1)[2:]
-        edges = self.main.edges[::-1] if self._axes.falling else self.main.edges
-        return float(edges[int(np.argmin(np.abs(along - wanted)))])
-
     def stepped(self, value: float | None, steps: int) -> float:
         """Edge of the main grid so many steps from a value; more is stricter. Without a value: from the laxest."""
         edges = self.main.edges

@@ -78,8 +78,7 @@ def write_cache(path: Path, found: Binned) -> bool:
     arrays |= {f"expected_{name}": table for name, table in sums.expected.items()}
     arrays |= {f"failed_{reason}": table for reason, table in sums.failed.items()}
     arrays |= {name: array for name, array in (("seen", sums.seen), ("frames", found.frames)) if array is not None}
-    for name, kept in (("near", found.near), ("strong", found.strong)):
-        arrays |= {f"{name}_{column.name}": getattr(kept, column.name) for column in fields(kept)}
+    arrays |= {f"near_{column.name}": getattr(found.near, column.name) for column in fields(Kept)}
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -142,6 +141,6 @@ def _binned(arrays: dict[str, NDArray[Any]], method: Method, defocus: NDArray[np
         {int(name.removeprefix("failed_")): table for name, table in arrays.items() if name.startswith("failed_")},
         arrays.get("seen"),
     )
-    near, strong = (Kept(*(arrays[f"{name}_{column.name}"] for column in fields(Kept))) for name in ("near", "strong"))
+    near = Kept(*(arrays[f"near_{column.name}"] for column in fields(Kept)))
     ranges = Ranges(*((float(low), float(high)) for low, high in arrays["ranges"]))
-    return Binned(axes, ranges, sums, near, strong, arrays.get("frames"), arrays["rows"], int(arrays["total"]))
+    return Binned(axes, ranges, sums, near, arrays.get("frames"), arrays["rows"], int(arrays["total"]))

@@ -24,8 +24,8 @@ class Kept:
         Micrograph and place in its table.
     main, power, border
         Bins of each.
-    value, strength
-        Main value, with its sign turned where low is good, and power.
+    value
+        Main value, with its sign turned where low is good.
     key
         Random number: those with the lowest of their bin are kept.
     """
@@ -36,14 +36,13 @@ class Kept:
     power: NDArray[np.int16]
     border: NDArray[np.int16]
     value: NDArray[np.float64]
-    strength: NDArray[np.float64]
     key: NDArray[np.float32]
 
     @classmethod
     def nothing(cls) -> Kept:
         """No picks."""
         integers = (np.zeros(0, np.int32),) * 2 + (np.zeros(0, np.int16),) * 3
-        return cls(*integers, np.zeros(0), np.zeros(0), np.zeros(0, np.float32))
+        return cls(*integers, np.zeros(0), np.zeros(0, np.float32))
 
     def at(self, chosen: Ints | NDArray[np.bool_]) -> Kept:
         """Take some of the picks."""
@@ -74,28 +73,26 @@ class Kept:
 
 
 class Reservoir:
-    """So many random picks of every bin, each set of them as likely as any other.
+    """So many random picks of every bin of the main value, each set of them as likely as any other.
 
     Parameters
     ----------
     bins, each
         Number of bins, and of picks kept in each.
-    by_power
-        Bins are of power, edge by edge, instead of the main value.
     """
 
-    def __init__(self, bins: int, each: int, by_power: bool = False) -> None:
-        self._bins, self._each, self._by_power = bins, each, by_power
+    def __init__(self, bins: int, each: int) -> None:
+        self._each = each
         self._highest = np.full(bins, np.inf, dtype=np.float32)
         self.kept = Kept.nothing()
 
     def add(self, picks: Kept) -> None:
         """Let more picks go by."""
-        near = picks.at(picks.key < self._highest[self._bin(picks)])
+        near = picks.at(picks.key < self._highest[picks.main])
         if not len(near.key):
             return
         both = self.kept.with_these(near)
-        bins = self._bin(both)
+        bins = both.main
         order = np.lexsort((both.key, bins))
         ordered = bins[order]
         rank = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")
@@ -104,29 +101,3 @@ class Reservoir:
         # a full bin takes no higher number than its last
         last = order[rank == self._each - 1]
         self._highest[bins[last]] = both.key[last]
-
-    def _bin(self, picks: Kept) -> Ints:
-        return picks.power // 2 if self._by_power else picks.main
-
-
-class Highest:
-    """The picks of the highest power.
-
-    Parameters
-    ----------
-    most
-        How many.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.kept = Kept.nothing()
-
-    def add(self, picks: Kept) -> None:
-        """Let more picks go by."""
-        least = self.kept.strength.min() if len(self.kept.key) == self._most else -np.inf
-        near = picks.at(picks.strength > least)
-        both = self.kept.with_these(near)
-        if len(both.key) > self._most:
-            both = both.at(np.argpartition(-both.strength, self._most - 1)[: self._most])
-        self.kept = both

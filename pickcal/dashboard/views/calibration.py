@@ -250,11 +250,11 @@ class CalibrationView:
             allowed, used = method in methods, method == session.method
             button.disabled = not allowed
             button.button_style = "solid" if used else "outline"
-            words = WHAT[method] if allowed else f"Not for these picks: {self._why_not(method)}."
+            words = WHAT[method] if allowed else f"Not for these picks: {self._why_not()}."
             words = ("<b>In use.</b> " if used else "") + html.escape(words)
             text.object = f'<span style="color: {look.text}; font-size: 14px">{words}</span>'
 
-    def _why_not(self, method: Method) -> str:
+    def _why_not(self) -> str:
         session = self._session
         if not self.plots:
             return "they are not calibrated"

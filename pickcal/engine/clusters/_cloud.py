@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pickcal.engine.clusters._dask import WORKER_THREADS, configured, executor_of, known_options, optional, started
+from pickcal.engine.clusters._dask import WORKER_THREADS, first_workers, known_options, optional, running
 from pickcal.engine.executors import Executor
 from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings
@@ -51,18 +51,14 @@ def opened(
             f"cluster: memory, listen and tls_ca are not for {settings.kind!r}: memory comes with the type of "
             "machine in cluster.options, and the scheduler makes its own certificates"
         )
-    with (
-        configured(),
-        started(settings.kind, lambda: kind(**arguments(settings), **options)) as cluster,
-        executor_of(cluster, settings, note) as executor,
-    ):
+    with running(settings, note, lambda: kind(**arguments(settings), **options)) as executor:
         yield executor
 
 
 def arguments(settings: ClusterSettings) -> dict[str, Any]:
     """Arguments of dask-cloudprovider's classes that follow from the settings."""
     out: dict[str, Any] = {
-        "n_workers": (settings.workers or 1) if settings.workers_min is None else settings.workers_min,
+        "n_workers": first_workers(settings),
         "worker_options": {"nthreads": 1},
         "security": True,
         "silence_logs": "critical",

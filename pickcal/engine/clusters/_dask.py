@@ -117,6 +117,26 @@ def started(kind: str, make: Callable[[], Any]) -> Iterator[Any]:
             log("cluster.not_closed", level="error", kind=kind, error=explain(error))
 
 
+@contextmanager
+def running(settings: ClusterSettings, note: Callable[[str], None], make: Callable[[], Any]) -> Iterator[Executor]:
+    """Start a cluster that others run, make an executor on it, and close both afterwards.
+
+    Parameters
+    ----------
+    settings, note
+        See `pickcal.engine.executors.open_executor`.
+    make
+        Starts it.
+    """
+    with configured(), started(settings.kind, make) as cluster, executor_of(cluster, settings, note) as executor:
+        yield executor
+
+
+def first_workers(settings: ClusterSettings) -> int:
+    """Workers to begin with: the fewest where their number scales, else all."""
+    return (settings.workers or 1) if settings.workers_min is None else settings.workers_min
+
+
 def client_of(target: Any, seconds: float, **options: Any) -> Any:
     """Make a client, and wait for it no longer than twice `seconds`: Dask bounds each of its steps, not all of them.
 

@@ -11,12 +11,11 @@ from pickcal.engine.clusters._dask import (
     DEFAULT_MEMORY,
     PRELOAD,
     WORKER_THREADS,
-    configured,
-    executor_of,
+    first_workers,
     known_options,
     optional,
+    running,
     security,
-    started,
 )
 from pickcal.engine.executors import Executor
 from pickcal.errors import InputError
@@ -57,11 +56,7 @@ def opened(name: str, settings: ClusterSettings, note: Callable[[str], None]) ->
             'this machine, such as listen = "ib0" (127.0.0.1 if they are this machine). Who reaches the scheduler can '
             "run programs as you: give tls_ca, tls_cert and tls_key where others share that network"
         )
-    with (
-        configured(),
-        started(settings.kind, lambda: kind(**arguments(settings), **options)) as cluster,
-        executor_of(cluster, settings, note) as executor,
-    ):
+    with running(settings, note, lambda: kind(**arguments(settings), **options)) as executor:
         yield executor
 
 
@@ -72,7 +67,7 @@ def arguments(settings: ClusterSettings) -> dict[str, Any]:
     scheduler = {"dashboard_address": "127.0.0.1:0", **place}
     prologue = [f"export {name}=1" for name in WORKER_THREADS]
     out: dict[str, Any] = {
-        "n_workers": (settings.workers or 1) if settings.workers_min is None else settings.workers_min,
+        "n_workers": first_workers(settings),
         "cores": 1,
         "processes": 1,
         "memory": settings.memory or DEFAULT_MEMORY,

@@ -10,11 +10,10 @@ from pickcal.engine.clusters._dask import (
     DEFAULT_MEMORY,
     PRELOAD,
     WORKER_THREADS,
-    configured,
-    executor_of,
+    first_workers,
     known_options,
     optional,
-    started,
+    running,
 )
 from pickcal.engine.executors import Executor
 from pickcal.errors import InputError
@@ -41,18 +40,14 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
         )
     if settings.listen is not None or settings.tls_ca is not None:
         raise InputError("cluster: listen and tls_ca are not for 'kubernetes': the scheduler is a service of its own")
-    with (
-        configured(),
-        started(settings.kind, lambda: operator.KubeCluster(**arguments(settings), **options)) as cluster,
-        executor_of(cluster, settings, note) as executor,
-    ):
+    with running(settings, note, lambda: operator.KubeCluster(**arguments(settings), **options)) as executor:
         yield executor
 
 
 def arguments(settings: ClusterSettings) -> dict[str, Any]:
     """Arguments of `KubeCluster` that follow from the settings."""
     out: dict[str, Any] = {
-        "n_workers": (settings.workers or 1) if settings.workers_min is None else settings.workers_min,
+        "n_workers": first_workers(settings),
         "worker_command": ["dask", "worker", "--nthreads", "1", "--preload", PRELOAD],
         "shutdown_on_close": True,
         "quiet": True,

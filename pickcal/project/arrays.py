@@ -1,13 +1,9 @@
-"""Arrays of the store: how a declared variable becomes a Zarr array.
-
-Beside this module only `project` and `columns` call zarr.
-"""
+"""Arrays of the store: how a declared variable becomes a Zarr array."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,76 +11,11 @@ import zarr
 from numpy.typing import NDArray
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
-from zarr.abc.buffer import Buffer
-from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
-from zarr.storage import ObjectStore
 
 from pickcal.schema import Variable
-from pickcal.stores.steady import SteadyStore
 
-T = TypeVar("T")
 ROWS_PER_CHUNK = 4096
-
-
-class _Objects(ObjectStore[Any]):
-    """Zarr's store over obstore, which makes requests again that got no answer, and looks before it makes a group.
-
-    Who makes a group here holds the lock of the project, or is the only one to write it: a conditional request, which
-    could not be made again, is not needed.
-    """
-
-    async def get(self, *arguments: Any, **options: Any) -> Buffer | None:
-        """Read an object, or part of it."""
-        return await _again(lambda: super(_Objects, self).get(*arguments, **options))
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Write an object."""
-        await _again(lambda: super(_Objects, self).set(key, value))
-
-    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Write an object unless there is one."""
-        if not await self.exists(key):
-            await self.set(key, value)
-
-    async def exists(self, key: str) -> bool:
-        """Whether there is an object."""
-        return await _again(lambda: super(_Objects, self).exists(key))
-
-    async def delete(self, key: str) -> None:
-        """Remove an object."""
-        await _again(lambda: super(_Objects, self).delete(key))
-
-    def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        """List names within a prefix."""
-        return self._listed(prefix)
-
-    async def _listed(self, prefix: str) -> AsyncGenerator[str, None]:
-        async def whole() -> list[str]:
-            return [name async for name in super(_Objects, self).list_dir(prefix)]
-
-        for name in await _again(whole):
-            yield name
-
-
-async def _again(request: Callable[[], Awaitable[T]]) -> T:
-    """Await a request, and make it again if it got no answer; as `stores.objects.again`."""
-    from pickcal.stores.objects import ATTEMPTS, is_passing
-
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return await request()
-        except Exception as error:
-            if not is_passing(error):
-                raise
-    return await request()
-
-
-def zarr_store(backing: Any, read_only: bool = False) -> Store:
-    """Open what a home gives (`stores.homes.Backing`) as a store of Zarr: a folder, or a client of obstore."""
-    if isinstance(backing, Path):
-        return SteadyStore(backing, read_only=read_only)
-    return _Objects(backing, read_only=read_only)
 
 
 def lazy_dataset(

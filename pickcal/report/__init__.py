@@ -20,7 +20,7 @@ from pickcal.plots.fits import scores_of, slope_text
 from pickcal.plots.project import MIXTURE_FIGURES, project_figures
 from pickcal.plots.style import UM, png
 from pickcal.project import Project, stage_counts
-from pickcal.report_probability import (
+from pickcal.report.probability import (
     control_content,
     expected_in_words,
     outlying_content,
@@ -96,7 +96,7 @@ def write_report(project: Project, path: Path, plots: Path | None = None) -> lis
     InputError
         If `path` is a folder or its folder cannot be made.
     """
-    source = importlib.resources.files("pickcal").joinpath("report_template.html").read_text(encoding="utf-8")
+    source = importlib.resources.files("pickcal.report").joinpath("page.html").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
     saved: list[Path] = []
     with atomic_path(path) as temporary:

@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pickcal.formats.foreign import Column
-from pickcal.storage import array_of, compressor
+from pickcal.project.arrays import array_of, compressor
 
 ROWS_PER_CHUNK = 2**18
 TEXT = ".text"

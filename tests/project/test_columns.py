@@ -5,7 +5,7 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from pickcal.columns import read_columns, write_columns
+from pickcal.project.columns import read_columns, write_columns
 
 RNG = np.random.default_rng(0)
 COLUMNS = {

@@ -1,0 +1,150 @@
+"""Reading a project: xarray datasets that load lazily, rows of variables, settings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from zarr.errors import ZarrUserWarning
+
+from pickcal.errors import ProjectError
+from pickcal.formats.foreign import Column
+from pickcal.project.arrays import dims_of, lazy_dataset
+from pickcal.project.checks import differing
+from pickcal.project.columns import read_columns
+from pickcal.project.groups import Groups, Kind
+from pickcal.stores.homes import META, VERSION
+
+READ_ATTEMPTS = 5
+"""How often a small group is read that is written meanwhile."""
+
+
+class Reading(Groups):
+    """All that readers ask of a project."""
+
+    def names(self, kind: Kind) -> list[str]:
+        """Names of the complete groups of a kind, sorted."""
+        if kind not in self._root:
+            return []
+        with warnings.catch_warnings():
+            # another process may be writing this group's metadata: zarr lists the file it is about to rename
+            warnings.filterwarnings("ignore", "Object at .* is not recognized", ZarrUserWarning)
+            found = list(self._group(kind).groups())
+        return sorted(name for name, group in found if "settings" in group.attrs)
+
+    def require(self, kind: Kind, name: str) -> None:
+        """Raise a `ProjectError` that lists what there is, unless a group exists."""
+        known = self.names(kind)
+        if name not in known:
+            have = ", ".join(known) if known else "none"
+            raise ProjectError(f"{self.path}: no {kind} named {name!r}; it has: {have}")
+
+    def settings(self, group: str) -> dict[str, Any]:
+        """Return the settings with which a group ("micrographs", "picks/NAME", ...) was written."""
+        return dict(self._attrs(group)["settings"])
+
+    def dataset(self, group: str) -> xr.Dataset:
+        """One group as a lazily loaded dataset.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such group.
+        """
+        try:
+            attributes, arrays = self._opened(group)
+            version = attributes.pop(VERSION, None)
+            if version is not None:
+                arrays = self._opened(f"{group}/{version}")[1]
+        except KeyError:
+            raise FileNotFoundError(f"{self.path}: there is no group {group}") from None
+        return lazy_dataset(arrays, attributes, self.count)
+
+    def micrographs(self) -> xr.Dataset:
+        """Return the table of micrographs, images included (lazy)."""
+        return self.dataset("micrographs")
+
+    def table(self) -> xr.Dataset:
+        """Load the table of micrographs, without images."""
+        # the status is written last in every batch, and its folder tells when
+        return self._kept("micrographs", "zarr.json", "status/c", "status/zarr.json")
+
+    def picks(self, name: str) -> xr.Dataset:
+        """Open picks lazily, with their main score as `ncc`, whatever it is called in the store.
+
+        The attributes `score` (name in the store), `score_label` (for people) and `program` (who picked) say what it
+        is; our own picks have the NCC score.
+        """
+        found = self.dataset(f"picks/{name}")
+        score = str(found.attrs.get("score", "ncc"))
+        if score != "ncc":
+            found = found.drop_vars("ncc").rename({score: "ncc"})
+        return found
+
+    def read(self, group: str, variable: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Read part of a variable along its first dimension."""
+        array = self._array(group, variable)
+        if stop is None and dims_of(array)[:1] == ("micrograph",):
+            stop = self.count
+        return np.asarray(array[start:stop])
+
+    def image(self, index: int) -> NDArray[np.float32]:
+        """Return the valid part of one working image, float32 `(y, x)`."""
+        height = int(self.read("micrographs", "height", index, index + 1)[0])
+        width = int(self.read("micrographs", "width", index, index + 1)[0])
+        values = np.asarray(self._array("micrographs", "image")[index, :height, :width])
+        return values.astype(np.float32)
+
+    def read_rows(self, group: str, names: Sequence[str], start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Read rows of several variables."""
+        arrays = {name: self._array(group, name) for name in names}
+        found = self._each(lambda name: np.asarray(arrays[name][start:stop]), list(names))
+        return dict(zip(names, found, strict=True))
+
+    def columns(self, picks: str, start: int, stop: int) -> dict[str, Column]:
+        """Columns that came in with some picks, rows from `start` to `stop`; {} for our own picks."""
+        path = f"picks/{picks}/columns"
+        return read_columns(self._group(path), start, stop) if path in self._root else {}
+
+    def done(self, group: str) -> NDArray[np.int8]:
+        """Status of every micrograph in a group."""
+        return self.read(group, "status")
+
+    def calibration(self, picks: str) -> xr.Dataset | None:
+        """Return the stored fit of some picks, or None if they were not calibrated."""
+        return self._kept(f"calibration/{picks}") if picks in self.names("calibration") else None
+
+    def mixture(self, picks: str) -> xr.Dataset | None:
+        """Return the stored mixture of some picks, or None if their calibration holds none."""
+        path = f"calibration/{picks}/mixture"
+        return self._kept(path) if picks in self.names("calibration") and path in self._root else None
+
+    def _kept(self, group: str, *marks: str) -> xr.Dataset:
+        """Load a group that is small, once, and again when one of its marks is a newer file or folder."""
+        names = [f"{group}/{mark}" for mark in marks or (META,)]
+        for attempt in range(READ_ATTEMPTS):
+            stamp = tuple(self.home.mark(name) for name in names)
+            if group in self._loaded and self._loaded[group][0] == stamp:
+                break
+            try:
+                found = self.dataset(group).drop_vars("image", errors="ignore").load()
+            except (ValueError, KeyError, FileNotFoundError, RuntimeError):
+                # one group may have taken the place of another between its metadata and its values
+                if attempt == READ_ATTEMPTS - 1 or stamp == tuple(self.home.mark(name) for name in names):
+                    raise
+                continue
+            self._loaded[group] = (stamp, found)
+            if attempt == READ_ATTEMPTS - 1 or stamp == tuple(self.home.mark(name) for name in names):
+                break
+        return self._loaded[group][1].copy(deep=True)
+
+    def check_same(self, group: str, settings: Mapping[str, Any], remedy: str) -> None:
+        """Raise a `ProjectError` that names each differing setting, unless a group has these settings."""
+        differences = differing(self.settings(group), settings)
+        if differences:
+            lines = "\n".join(f"  {line}" for line in differences)
+            raise ProjectError(f"{self.path}: {group} holds other settings:\n{lines}\n{remedy}")
