@@ -69,7 +69,8 @@ class Groups:
 
     def batches(self) -> list[tuple[int, int]]:
         """All batches as `(start, stop)`."""
-        return [(start, min(start + self.batch, self.count)) for start in range(0, self.count, self.batch)]
+        batch, count = self.batch, self.count  # each is read from the store
+        return [(start, min(start + batch, count)) for start in range(0, count, batch)]
 
     def _group(self, path: str) -> zarr.Group:
         found = self._root[path]

@@ -103,15 +103,16 @@ class Writing(Reading):
         AssertionError
             If the region is not exactly one batch: writing part of a chunk could lose another task's data.
         """
-        grows = COUNT in self._array("micrographs", "status").attrs
-        shorter = grows and not start % self.batch and 0 < stop - start < self.batch
-        if (start, stop) not in self.batches() and not shorter:
-            raise AssertionError(f"region {start}:{stop} is not a batch of {self.batch}")
+        batch, count = self.batch, self.count
+        begins = start % batch == 0 and 0 <= start < count
+        shorter = COUNT in self._array("micrographs", "status").attrs and 0 < stop - start < batch
+        if not begins or (stop != min(start + batch, count) and not shorter):
+            raise AssertionError(f"region {start}:{stop} is not a batch of {batch}")
         guard.ask()
         arrays = {name: self._array(group, name) for name in values}
         for name, array in arrays.items():
-            if self.batch % array.chunks[0]:
-                raise AssertionError(f"{group}/{name}: chunk {array.chunks[0]} does not divide batch {self.batch}")
+            if batch % array.chunks[0]:
+                raise AssertionError(f"{group}/{name}: chunk {array.chunks[0]} does not divide batch {batch}")
         self._write(arrays, start, stop, values)
 
     def _write(
