@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from cyclopts import Parameter
@@ -11,6 +12,12 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 Models = list[type[BaseModel]]
+HOW_MADE = {
+    "picks": "'pickcal pick' or 'pickcal import-picks'",
+    "calibration": "'pickcal calibrate'",
+    "selection": "'pickcal select'",
+    "control": "'pickcal control'",
+}
 
 
 def describe(error: ValidationError, where: str, model: type[BaseModel] | None = None) -> str:
@@ -50,6 +57,26 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
     """Known name that is most like a name; None where none is like it."""
     close = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
     return close[0] if close else None
+
+
+def no_such(kind: str, name: str, known: Sequence[str]) -> str:
+    """Say that a project holds nothing of a kind under a name, what it has instead, and how to make one."""
+    close = nearest(name, known)
+    if close:
+        hint = f"; did you mean {close!r}?"
+    else:
+        hint = "" if known else f"; {HOW_MADE[kind]} makes one" if kind in HOW_MADE else ""
+    return f"no {kind} named {name!r}; it has: {', '.join(known) or 'none'}{hint}"
+
+
+def beside(path: Path) -> str:
+    """Name the file that was probably meant by one that is not there; "" where none is like it."""
+    try:
+        known = [one.name for one in path.parent.iterdir() if one.is_file()]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, known, n=1)
+    return f"; did you mean {str(path.with_name(close[0]))!r}?" if close else ""
 
 
 def setting_names(model: type[BaseModel]) -> list[str]:

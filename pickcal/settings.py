@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pickcal.errors import InputError, MissingFileError
-from pickcal.refusals import describe
+from pickcal.refusals import beside, describe
 from pickcal.stores.places import PlaceField
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -550,7 +550,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         If it is not there or is not TOML.
     """
     if not path.is_file():
-        raise MissingFileError(f"{path}: no such {what}")
+        raise MissingFileError(f"{path}: no such {what}{beside(path)}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from handmade import noise, write_set
+from small_project import make_project
 
 from pickcal.cli import main
 
@@ -100,3 +101,14 @@ def test_verbose_says_where_an_error_arose(here):
     assert "Traceback" in err
     assert err.splitlines()[-1] == "pickcal: nowhere.zarr: no such project; make one with 'pickcal import'"
     assert "Traceback" not in here("status", "nowhere.zarr")[2]
+
+
+def test_missing_things_are_answered_with_those_that_are_there(here, tmp_path):
+    """A job file or picks of nearly that name; of nothing like it, what there is, or how to make it."""
+    (tmp_path / "templates.toml").write_text(JOB)
+    assert "no such job file; did you mean 'templates.toml'?" in here("run", "templtes.toml")[2]
+    make_project(tmp_path / "p.zarr", micrographs=4, calibrate=False)
+    _, _, err = here("calibrate", "p.zarr", "--picks", "tmplate")
+    assert "no picks named 'tmplate'; it has: template; did you mean 'template'?" in err
+    _, _, err = here("export", "p.zarr", "out", "--selection", "auto")
+    assert "no selection named 'auto'; it has: none; 'pickcal select' makes one" in err
