@@ -297,7 +297,8 @@ def test_inspect_runs_beside_python(p):
     shown = p.inspect()
     try:
         assert shown.running
-        with urllib.request.urlopen(shown.url, timeout=30) as answer:
+        plain = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with plain.open(f"{shown.url}liveness", timeout=30) as answer:
             assert answer.status == 200
         assert f'href="{shown.url}"' in shown._repr_html_()
     finally:

@@ -27,9 +27,15 @@ def here(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pick", "template", "p.zarr", "--templates", "t.mrcs", "--diamter", "150"], "Did you mean --diameter?"),
-        (["calibrate", "p.zarr", "--picks", "a", "--degre", "2"], "Did you mean --degree?"),
-        (["export", "p.zarr", "out", "--selection", "a", "--fdr", "0.05"], "It is a flag of 'select'"),
+        (
+            ["pick", "template", "p.zarr", "--templates", "t.mrcs", "--diamter", "150"],
+            "--diamter: no such flag; did you mean --diameter?",
+        ),
+        (["calibrate", "p.zarr", "--picks", "a", "--degre", "2"], "--degre: no such flag; did you mean --degree?"),
+        (
+            ["export", "p.zarr", "out", "--selection", "a", "--fdr", "0.05"],
+            "--fdr: no such flag; it is a flag of 'select'",
+        ),
         (["selct", "p.zarr"], "select"),
         (["export", "p.zarr", "out", "--selection", "a", "--format", "relon"], "relion"),
         (["pick", "template", "p.zarr", "--diameter", "150"], "'pickcal pick template --help'"),

@@ -8,14 +8,14 @@ import sys
 import traceback
 from typing import NoReturn
 
-from cyclopts import CycloptsError, UnknownOptionError
+from cyclopts import CycloptsError
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
 from pickcal.cli.app import app
 from pickcal.cli.output import INTERRUPTED, OK, REFUSED, USAGE, VERBOSE, Exit
-from pickcal.cli.suggest import other_home
+from pickcal.cli.suggest import unknown_flags
 from pickcal.errors import PickcalError
 from pickcal.refusals import describe
 
@@ -70,14 +70,12 @@ def _words(error: Exception) -> tuple[str, int] | None:
 
 
 def _usage(error: CycloptsError) -> str:
-    """Say what is wrong with a command line, and where to look."""
-    chain = " ".join(("pickcal", *(error.command_chain or ())))
-    advice = f"'{chain} --help' tells what it takes, with examples"
+    """Say what is wrong with a command line, and where to look; a flag that is none before what is missing for it."""
+    chain = tuple(error.command_chain or ())
+    advice = f"'{' '.join(('pickcal', *chain))} --help' tells what it takes, with examples"
+    unknown = list(unknown_flags(app, error.root_input_tokens or (), chain))
+    if unknown:
+        return "\n".join([*unknown, advice])
     cause = error.__cause__
-    if isinstance(cause, ValidationError):
-        return f"{describe(cause, 'command line')}\n{advice}"
-    text = str(error)
-    if isinstance(error, UnknownOptionError):
-        home = other_home(app, error.token.keyword or error.token.value, error.command_chain or ())
-        text = text.partition(" Did you mean")[0] + home if home else text
+    text = describe(cause, "command line") if isinstance(cause, ValidationError) else str(error)
     return f"{text}\n{advice}"
