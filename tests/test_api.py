@@ -106,7 +106,7 @@ def test_scores_of_a_part_are_those_of_the_whole(p):
     probability = whole["probability"].values
     assert np.nanmin(probability) >= 0
     assert np.nanmax(probability) <= 1
-    assert np.nansum(probability) == pytest.approx(10 * PARTICLES, rel=0.1)
+    assert np.median(np.nansum(probability, axis=1)[:10]) == pytest.approx(PARTICLES, rel=0.1)
     with pytest.raises(InputError, match="slice that is not empty"):
         p.scores("template", slice(5, 5))
 

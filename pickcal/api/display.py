@@ -27,7 +27,7 @@ def as_text(status: dict[str, Any], writable: bool) -> str:
     for name, picks, decoys, _, calibrated in picks_rows(status):
         lines.append(f"  picks        {name}: {picks} picks, {decoys} decoys, {calibrated}")
     for name, of, accepted, total in selection_rows(status):
-        lines.append(f"  selection    {name}: {accepted} of {total} picks {of} accepted")
+        lines.append(f"  selection    {name}: {accepted} of {total} picks accepted ({of})")
     if status["failures"]:
         lines.append(f"  failures     {len(status['failures'])}; status()['failures'] names them")
     left = what_is_left(status)
@@ -72,7 +72,7 @@ def picks_rows(status: dict[str, Any]) -> Iterable[Row]:
 
 def _probability(fit: dict[str, Any]) -> str:
     expected = fit.get("probability", {}).get("expected_particles")
-    return "" if expected is None else f", {expected:.0f} particles expected"
+    return "" if expected is None else f": {expected:.0f} particles"
 
 
 def selection_rows(status: dict[str, Any]) -> Iterable[Row]:

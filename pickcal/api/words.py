@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import xarray as xr
 
 from pickcal.calibration.verdicts import ScoreWords
-
-X = TypeVar("X", xr.Dataset, xr.DataArray)
 
 FIT: dict[str, tuple[str, str]] = {
     "score": ("score that is fitted: ncc for the main score, or power", ""),
@@ -55,9 +54,9 @@ def with_words(dataset: xr.Dataset, words: dict[str, tuple[str, str]]) -> xr.Dat
     return out
 
 
-def score_words(attributes: dict[str, object]) -> dict[str, tuple[str, str]]:
+def score_words(attributes: Mapping[Hashable, Any]) -> dict[str, tuple[str, str]]:
     """Names and units of the scores that are computed for picks with these attributes."""
-    called = ScoreWords.of(dict(attributes))
+    called = ScoreWords.of(attributes)
     return {
         "calibrated_ncc": (f"{called.score} as at the reference defocus", "1"),
         "calibrated_power": (f"{called.power} as at the reference defocus", called.unit or "1"),
