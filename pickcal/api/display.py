@@ -88,7 +88,7 @@ def what_is_left(status: dict[str, Any]) -> list[str]:
     if left:
         return left
     if not status["picks"]:
-        return ["pick: pick_template(templates=..., diameter=...) or pick_blob(diameter_min=..., diameter_max=...)"]
+        return ["pick: pick_template(...) or pick_blob(...)"]
     if not status["selection"]:
         name = next(iter(status["picks"]))
         return [f"select: select({name!r}, 'auto', auto=True), or inspect() to choose in the browser"]

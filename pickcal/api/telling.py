@@ -6,7 +6,7 @@ import sys
 
 from pickcal.engine.pace import Pace
 
-SECONDS = 1.0
+SECONDS = 3.0
 """Least time between two states of a line."""
 
 
