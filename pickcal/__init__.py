@@ -1,12 +1,13 @@
 """pickcal: cryo-EM picking scores, calibrated against defocus, and picks that can be trusted.
 
-The names below are the public API; each stage of the command line is one function.
+The names below are the public API. `open` gives a `Workbench`, a project with its stages as methods, for notebooks;
+beneath it each stage of the command line is one function.
 
 Examples
 --------
 >>> import pickcal
 >>> sorted(pickcal.__all__)[:3]
-['Project', 'calibrate', 'control']
+['Project', 'Workbench', 'calibrate']
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pickcal.api import Workbench, import_micrographs, simulate_micrographs
+    from pickcal.api import open as open
     from pickcal.engine.executors import open_executor
     from pickcal.job_file import load_job
     from pickcal.project import Project
@@ -35,18 +38,22 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Project": "pickcal.project",
+    "Workbench": "pickcal.api",
     "calibrate": "pickcal.stages.calibrate",
     "control": "pickcal.stages.control",
     "evaluate_picks": "pickcal.stages.evaluate",
     "evaluate_selection": "pickcal.stages.evaluate",
     "export": "pickcal.stages.export",
+    "import_micrographs": "pickcal.api",
     "ingest": "pickcal.stages.ingest",
     "load_job": "pickcal.job_file",
+    "open": "pickcal.api",
     "open_executor": "pickcal.engine.executors",
     "pick": "pickcal.stages.pick",
     "run": "pickcal.stages.run",
     "select": "pickcal.stages.select",
     "simulate": "pickcal.simulation",
+    "simulate_micrographs": "pickcal.api",
     "status": "pickcal.stages.status",
     "watch": "pickcal.stages.watch",
     "write_report": "pickcal.report",
@@ -54,11 +61,13 @@ _HOMES = {
 
 __all__ = [
     "Project",
+    "Workbench",
     "calibrate",
     "control",
     "evaluate_picks",
     "evaluate_selection",
     "export",
+    "import_micrographs",
     "ingest",
     "load_job",
     "open_executor",
@@ -66,10 +75,12 @@ __all__ = [
     "run",
     "select",
     "simulate",
+    "simulate_micrographs",
     "status",
     "watch",
     "write_report",
 ]
+# not `open`: `from pickcal import *` would hide Python's own
 
 
 def __getattr__(name: str) -> Any:
@@ -77,3 +88,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pickcal' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not: what completion in notebooks offers."""
+    return sorted({*globals(), *_HOMES})

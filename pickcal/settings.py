@@ -6,9 +6,7 @@ Lengths are Å, angles degrees, voltage kV, Cs mm, unless a name says otherwise.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,6 +14,7 @@ from cyclopts import Parameter
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pickcal.errors import InputError, MissingFileError
+from pickcal.refusals import beside, describe
 from pickcal.stores.places import PlaceField
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -539,42 +538,7 @@ def validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise InputError(describe(error, where)) from None
-
-
-def describe(error: ValidationError, where: str) -> str:
-    """Turn a pydantic error into lines of `section.setting: expected ..., got ...`."""
-    lines = [f"{where}: settings refused"]
-    for item in error.errors():
-        parts = [str(part).rstrip("_") for part in item["loc"]]
-        if parts[:1] == ["pick"] and parts[1:2] in (["blob"], ["template"]):
-            del parts[1]  # the tag that pydantic puts in for the method is not part of the name
-        place = ".".join(parts) or "settings"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"  {place}: no such setting{_nearest(str(item['loc'][-1]))}")
-        elif item["type"] == "missing":
-            lines.append(f"  {place}: expected a value, got none")
-        elif item["type"] in ("union_tag_not_found", "union_tag_invalid"):
-            got = item["input"].get("method") if isinstance(item["input"], dict) else item["input"]
-            lines.append(f"  {place}.method: expected 'blob' or 'template', got {'none' if got is None else repr(got)}")
-        elif item["type"] == "value_error":
-            lines.append(f"  {item['msg'].removeprefix('Value error, ')}")
-        else:
-            expected = item["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
-            lines.append(f"  {place}: expected {expected}, got {item['input']!r}")
-    return "\n".join(lines)
-
-
-def _nearest(name: str) -> str:
-    known = {field.rstrip("_") for model in _all_of(Settings) for field in model.model_fields}
-    close = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _all_of(model: type[Settings]) -> Iterator[type[Settings]]:
-    for kind in model.__subclasses__():
-        yield kind
-        yield from _all_of(kind)
+        raise InputError(describe(error, where, model)) from None
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -586,7 +550,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         If it is not there or is not TOML.
     """
     if not path.is_file():
-        raise MissingFileError(f"{path}: no such {what}")
+        raise MissingFileError(f"{path}: no such {what}{beside(path)}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """Structured logs: one JSON object a line, for machines that watch many jobs.
 
-Nothing is logged unless `open_log` was called (`pickcal --log FILE`); the text for people is the reporter's.
+Nothing is logged unless `open_log` was called (`pickcal --log FILE`); the text for people is the reporter's, and with
+`pickcal --verbose` the same events in words (`told`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,49 @@ class JsonLines(logging.Formatter):
         return json.dumps({**head, **getattr(record, "facts", {})}, default=str)
 
 
+IDENTIFIERS = ("run", "mark")
+
+
+class InWords(logging.Handler):
+    """Hands every event to a function as one line for people: its name, then its facts without those that are empty."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.emit`."""
+        facts = getattr(record, "facts", {})
+        words = [
+            f"{key} {f'{value:.4g}' if isinstance(value, float) else value}"
+            for key, value in facts.items()
+            if key not in IDENTIFIERS and value not in (None, "", {}, [], ())
+        ]
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        self._say(f"{level}{record.getMessage()}: {', '.join(words)}" if words else f"{level}{record.getMessage()}")
+
+
+@contextmanager
+def told(say: Callable[[str], None] | None) -> Iterator[None]:
+    """Say every event in words until the block ends; None says nothing."""
+    if say is None:
+        yield
+        return
+    with _listening(InWords(say)):
+        yield
+
+
+@contextmanager
+def _listening(handler: logging.Handler) -> Iterator[None]:
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        handler.close()
+
+
 @contextmanager
 def open_log(path: Path | None) -> Iterator[None]:
     """Append the log to a file until the block ends; None for no log.
@@ -49,10 +93,5 @@ def open_log(path: Path | None) -> Iterator[None]:
         return
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(JsonLines())
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
-    try:
+    with _listening(handler):
         yield
-    finally:
-        LOGGER.removeHandler(handler)
-        handler.close()

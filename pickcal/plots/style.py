@@ -28,6 +28,13 @@ MOST_LABELS = 6
 TAILS = 0.01
 
 
+class NotebookFigure(Figure):
+    """A figure that notebooks show, though pyplot knows nothing of it."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Make an empty white figure with a layout that keeps labels apart.
 
@@ -36,7 +43,7 @@ def new_figure(width: float, height: float) -> Figure:
     width, height
         Inches.
     """
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = NotebookFigure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 

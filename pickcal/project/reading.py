@@ -17,6 +17,7 @@ from pickcal.project.arrays import dims_of, lazy_dataset
 from pickcal.project.checks import differing
 from pickcal.project.columns import read_columns
 from pickcal.project.groups import Groups, Kind
+from pickcal.refusals import no_such
 from pickcal.stores.homes import META, VERSION
 
 READ_ATTEMPTS = 5
@@ -40,8 +41,7 @@ class Reading(Groups):
         """Raise a `ProjectError` that lists what there is, unless a group exists."""
         known = self.names(kind)
         if name not in known:
-            have = ", ".join(known) if known else "none"
-            raise ProjectError(f"{self.path}: no {kind} named {name!r}; it has: {have}")
+            raise ProjectError(f"{self.path}: {no_such(kind, name, known)}")
 
     def settings(self, group: str) -> dict[str, Any]:
         """Return the settings with which a group ("micrographs", "picks/NAME", ...) was written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -59,15 +60,62 @@ def calibrate(project: Project, picks: str, settings: CalibrateSettings, swap: b
     ProjectError, InputError
         If there are no such picks, or none of their micrographs is done.
     """
+    found = _fitted(project, picks, settings)
+    project.write_whole("calibration", picks, found.lines, settings.stored(), found.parts, found.blocks, swap)
+    return project.dataset(f"calibration/{picks}")
+
+
+def trial(project: Project, picks: str, settings: CalibrateSettings) -> tuple[xr.Dataset, xr.Dataset | None]:
+    """Fit both scores as `calibrate` does, and store nothing.
+
+    Parameters
+    ----------
+    project, picks, settings
+        As for `calibrate`; opened for reading is enough.
+
+    Returns
+    -------
+    lines, mixture
+        What `Project.calibration` and `Project.mixture` would give; the mixture is None where there is none.
+
+    Raises
+    ------
+    ProjectError, InputError
+        As `calibrate`.
+    """
+    found = _fitted(project, picks, settings)
+    blocks = [columns for _, columns in found.blocks]
+
+    def whole(fit: xr.Dataset, part: str) -> xr.Dataset:
+        columns = [block[part] for block in blocks]
+        laid = xr.concat(
+            columns, "micrograph", data_vars="minimal", coords="minimal", compat="override", join="override"
+        )
+        return fit.assign(laid)
+
+    mixture = found.parts.get("mixture")
+    return whole(found.lines, ""), None if mixture is None else whole(mixture, "mixture")
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A fit, and what it says of every micrograph, block by block."""
+
+    lines: xr.Dataset
+    parts: dict[str, xr.Dataset]
+    blocks: Iterator[Block]
+
+
+def _fitted(project: Project, picks: str, settings: CalibrateSettings) -> _Fitted:
     project.require("picks", picks)
     table = PickTable(project, picks)
-    if not (project.done(f"picks/{picks}") == Status.DONE).any():
+    done = int((project.done(f"picks/{picks}") == Status.DONE).sum())
+    if not done:
         raise InputError(f"{project.path}: picks {picks!r} hold no finished micrograph; finish 'pickcal pick' first")
     rows = _sample(project.count, LINE_SAMPLE)
     medians = _medians(table, rows, settings)
     lines = fit_lines(medians, table.micrographs(rows), settings)
     model, verdict = _model(table, rows, settings)
-    done = int((project.done(f"picks/{picks}") == Status.DONE).sum())
     lines = lines.assign_attrs(
         picks=picks,
         micrographs_done=done,
@@ -78,9 +126,7 @@ def calibrate(project: Project, picks: str, settings: CalibrateSettings, swap: b
     )
     parts = {} if model is None else {"mixture": model.to_dataset().assign_attrs(table.words)}
     known = medians if len(rows) == project.count else None
-    blocks = _columns(table, lines, model, settings, known)
-    project.write_whole("calibration", picks, lines, settings.stored(), parts, blocks, swap)
-    return project.dataset(f"calibration/{picks}")
+    return _Fitted(lines, parts, _columns(table, lines, model, settings, known))
 
 
 def lay_on_more(project: Project, picks: str, start: int) -> bool:

@@ -77,7 +77,7 @@ def select(
             project.check_same(f"selection/{name}", stored, "choose another --name, or give --overwrite to replace it")
 
     allowed()
-    dataset = _counted(project, picks, settings)
+    dataset = counted(project, picks, settings)
     with project.locked():
         allowed()
         now = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -88,8 +88,8 @@ def select(
     return dataset
 
 
-def _counted(project: Project, picks: str, settings: SelectSettings) -> xr.Dataset:
-    """Count picks per reason and micrograph, and the false ones to expect."""
+def counted(project: Project, picks: str, settings: SelectSettings) -> xr.Dataset:
+    """Count picks per reason and micrograph, and the false ones to expect; what `select` stores, without storing it."""
     judge = Judge(project, picks, settings)
     counts, noise, junk = [], 0.0, 0.0
     for start, stop in judge.blocks():

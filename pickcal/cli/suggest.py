@@ -1,0 +1,76 @@
+"""Flags that a command does not have: which one was probably meant, or which command has it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from cyclopts import App
+
+MOST_HOMES = 3
+ALWAYS = ("--help", "-h", "--version")
+
+
+def unknown_flags(app: App, tokens: Sequence[str], chain: Sequence[str]) -> Iterator[str]:
+    """Say of every flag on a command line that its command does not have what was probably meant.
+
+    Parameters
+    ----------
+    app
+        The root of the command line.
+    tokens
+        All words of the command line.
+    chain
+        Those that name the command.
+
+    Yields
+    ------
+    str
+        One sentence for each flag.
+    """
+    known = _flags(_command(app, chain))
+    for token in tokens:
+        if token == "--":
+            return
+        name = token.split("=", 1)[0]
+        if not name.startswith("--") or name in known or name in ALWAYS:
+            continue
+        homes = [" ".join(found) for found, command in _commands(app) if name in _flags(command)]
+        close = difflib.get_close_matches(name, sorted(known), n=1)
+        if homes:
+            hint = f"it is a flag of {_listed([f'{home!r}' for home in homes])}"
+        else:
+            hint = f"did you mean {close[0]}?" if close else ""
+        yield f"{name}: no such flag" + (f"; {hint}" if hint else "")
+
+
+def _command(app: App, chain: Sequence[str]) -> App:
+    for name in chain:
+        app = app[name]
+    return app
+
+
+def _flags(command: App) -> set[str]:
+    """All flags of a command, those that negate others included."""
+    if command.default_command is None:
+        return set()
+    return {
+        name for argument in command.assemble_argument_collection() for name in (*argument.names, *argument.negatives)
+    }
+
+
+def _commands(app: App, chain: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], App]]:
+    """All commands with something to do, and their names."""
+    for name in app:
+        if name.startswith("-"):
+            continue
+        command = app[name]
+        if command.default_command is not None:
+            yield (*chain, name), command
+        yield from _commands(command, (*chain, name))
+
+
+def _listed(words: list[str]) -> str:
+    if len(words) > MOST_HOMES:
+        words = [*words[:MOST_HOMES], "others"]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
