@@ -67,7 +67,7 @@ TEMPLATE = {"templates": "t.mrcs", "diameter": 150}
             TEMPLATE | {"rotaton_step": 5},
             "rotaton_step: no such setting; did you mean 'rotation_step'?",
         ),
-        (TemplateSettings, TEMPLATE | {"qqqqqqqq": 5}, "qqqqqqqq: no such setting$"),
+        (TemplateSettings, TEMPLATE | {"qqqqqqqq": 5}, "qqqqqqqq: no such setting; there are low_pass, high_pass"),
         (
             BlobSettings,
             {"diameter_min": 200, "diameter_max": 100},

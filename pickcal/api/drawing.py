@@ -9,8 +9,7 @@ import xarray as xr
 from pickcal.errors import ProjectError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from pickcal.plots import Figure
     from pickcal.project import Project
 
 

@@ -6,7 +6,6 @@ import shlex
 import textwrap
 from typing import TYPE_CHECKING
 
-from attrs import evolve
 from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def _plain(entry: HelpEntry) -> HelpEntry:
     """Leave out that a flag is off unless it is given, and that a list is empty."""
     default = None if entry.default is None else str(entry.default)
     off = default == "False" and not entry.negative_names
-    return evolve(entry, default=None) if off or default == "()" else entry
+    return entry.copy(default=None) if off or default == "()" else entry
 
 
 def example(command: str) -> str:
