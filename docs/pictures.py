@@ -97,10 +97,9 @@ def draw(axis, project, index, found, truth, threshold, diameter, defocus, kind)
     circles(axis, points[~taken & hits], diameter, WHITE, (0, (2, 2)))
     true, f1 = int((taken & hits).sum()), 2 * (taken & hits).sum() / (taken.sum() + len(truth))
     axis.set(xlim=(0, WINDOW), ylim=(WINDOW, 0), xticks=[], yticks=[])
-    axis.set_title(
-        f"{defocus / 1e4:.1f} µm, {kind}: F1 {f1:.2f}\n{true} of {len(truth)} particles, {int((taken & ~hits).sum())} false",
-        fontsize=11,
-    )
+    false = int((taken & ~hits).sum())
+    words = f"{defocus / 1e4:.1f} µm, {kind}: F1 {f1:.2f}\n{true} of {len(truth)} particles, {false} false"
+    axis.set_title(words, fontsize=11)
 
 
 def circles(axis, points, diameter, colour, dashes):
