@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AnyUrl
 from pydantic.fields import FieldInfo
@@ -127,7 +127,7 @@ def kinds(annotation: Any) -> Iterator[Any]:
             yield from kinds(part)
     elif origin is tuple:
         yield from kinds(get_args(annotation)[0])
-    elif origin is not None and origin is not Literal and hasattr(annotation, "__metadata__"):
+    elif origin is Annotated:
         yield from kinds(get_args(annotation)[0])
     elif annotation is not type(None):
         yield annotation
@@ -155,6 +155,8 @@ def value_range(field: FieldInfo) -> str:
             out.append("`true`, `false`")
         elif kind in (int, float):
             out.append(("whole number " if kind is int else "") + _bounds(field))
+        elif isinstance(kind, type) and issubclass(kind, settings.Settings):
+            out.append(f"tables of `{kind.__name__}`")
         elif kind in (Path, AnyUrl):
             out.append("path")
         elif kind is Url:
@@ -162,22 +164,34 @@ def value_range(field: FieldInfo) -> str:
         elif kind is str:
             out.append("text")
         else:
-            out.append("table" if kind is dict or get_origin(kind) is dict else "see below")
-    several = " (several)" if get_origin(field.annotation) is tuple else ""
+            out.append("table")
+    several = " (several)" if any(get_origin(part) is tuple for part in (field.annotation, *get_args(field.annotation))) else ""
     return " or ".join(dict.fromkeys(part.strip() for part in out)) + several
 
 
 def _bounds(field: FieldInfo) -> str:
     found = {}
-    for limit in field.metadata:
+    for limit in (*field.metadata, *_of_items(field.annotation)):
         for name in ("gt", "ge", "lt", "le"):
             if getattr(limit, name, None) is not None:
                 found[name] = getattr(limit, name)
+    if "above 0" in (field.description or ""):  # what a validator of the model checks
+        found.setdefault("gt", 0)
     low = f"> {found['gt']:g}" if "gt" in found else f"≥ {found['ge']:g}" if "ge" in found else ""
     high = f"< {found['lt']:g}" if "lt" in found else f"≤ {found['le']:g}" if "le" in found else ""
     if not low and not high:
         return "any"
     return f"{low}, {high}" if low and high else low or high
+
+
+def _of_items(annotation: Any) -> Iterator[Any]:
+    """Limits of the items of a tuple."""
+    if get_origin(annotation) is Annotated:
+        for given in annotation.__metadata__:
+            yield from given.metadata if isinstance(given, FieldInfo) else (given,)
+    for part in get_args(annotation):
+        if get_origin(part) in (Annotated, Union, UnionType, tuple):
+            yield from _of_items(part)
 
 
 def default(field: FieldInfo) -> str:
