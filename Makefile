@@ -64,6 +64,10 @@ lint: environment  ## ruff, mypy and, where it is installed, ShellCheck
 	@if command -v shellcheck >/dev/null; then shellcheck $(wildcard .ci/run) deploy/slurm/*.sh; \
 	else echo "shellcheck is not installed: scripts not checked"; fi
 
+# NO_MKDOCS_2_WARNING: else the theme tells of a version that pyproject.toml excludes.
+docs: environment  ## the site of docs/, into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+
 wheel: environment  ## source distribution, and the wheel built from it alone, into dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist

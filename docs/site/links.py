@@ -1,4 +1,4 @@
-"""Links between pages and the repository: pages are read there as well, and lead to files that the site does not have."""
+"""Links of pages: they are read in the repository as well, and lead to files that the site does not have."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def rewritten(markdown: str, uri: str, repository: Path) -> str:
     Returns
     -------
     str
-        Links to pages that lie elsewhere lead to their names in the site; other files of the repository are named, since
-        the site does not have them. What is nowhere stays as it is, and mkdocs refuses it.
+        Links to pages that lie elsewhere lead to their names in the site; other files of the repository, which the
+        site does not have, are named. What is nowhere stays as it is, and mkdocs refuses it.
     """
     source = next((place for place, name in ELSEWHERE.items() if name == uri), f"docs/{uri}")
 

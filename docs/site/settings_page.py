@@ -92,7 +92,8 @@ UNITS = (
     (r"\b[Ff]actor\b|so many times|[Rr]elative", "factor"),
     (r"no unit", "none"),
     (
-        r"\b[Nn]umber of|^Most|^Fewest|mean\.$|^Micrographs|^Resamples|^Projections|^Worker processes|so many micrographs",
+        r"\b[Nn]umber of|^(Most|Fewest|Micrographs|Resamples|Projections|Worker processes)\b|mean\.$"
+        r"|so many micrographs",
         "count",
     ),
 )
@@ -108,7 +109,7 @@ def markdown() -> str:
 
 
 def fields(section: Section) -> dict[str, FieldInfo]:
-    """Settings of a section by name, those of its job file first."""
+    """Give the settings of a section by name, those of its job file first."""
     own = dict(section.model.model_fields)
     more = {} if section.job is None else {k: v for k, v in section.job.model_fields.items() if k not in own}
     return {**more, **own}
@@ -116,6 +117,8 @@ def fields(section: Section) -> dict[str, FieldInfo]:
 
 def is_section(field: FieldInfo) -> bool:
     """Whether a key of a job file is a section of its own."""
+    if get_origin(field.annotation) is tuple:
+        return False
     return any(isinstance(kind, type) and issubclass(kind, settings.Settings) for kind in kinds(field.annotation))
 
 
@@ -125,9 +128,7 @@ def kinds(annotation: Any) -> Iterator[Any]:
     if origin in (Union, UnionType):
         for part in get_args(annotation):
             yield from kinds(part)
-    elif origin is tuple:
-        yield from kinds(get_args(annotation)[0])
-    elif origin is Annotated:
+    elif origin in (tuple, Annotated):
         yield from kinds(get_args(annotation)[0])
     elif annotation is not type(None):
         yield annotation
@@ -139,7 +140,7 @@ def is_number(field: FieldInfo) -> bool:
 
 
 def unit(field: FieldInfo) -> str:
-    """Unit of a number as its description tells it; "" if it does not, "none" for what is no number."""
+    """Read the unit of a number from its description: "" if it does not, "none" for what is no number."""
     if not is_number(field):
         return "none"
     return next((name for pattern, name in UNITS if re.search(pattern, field.description or "")), "")
@@ -165,7 +166,11 @@ def value_range(field: FieldInfo) -> str:
             out.append("text")
         else:
             out.append("table")
-    several = " (several)" if any(get_origin(part) is tuple for part in (field.annotation, *get_args(field.annotation))) else ""
+    several = (
+        " (several)"
+        if any(get_origin(part) is tuple for part in (field.annotation, *get_args(field.annotation)))
+        else ""
+    )
     return " or ".join(dict.fromkeys(part.strip() for part in out)) + several
 
 
@@ -209,7 +214,7 @@ def default(field: FieldInfo) -> str:
 
 
 def flags(section: Section) -> dict[str, tuple[str, ...]]:
-    """Flags of every setting that its command takes, as cyclopts names them."""
+    """Name the flags of every setting that its command takes, as cyclopts does."""
     command = app
     for word in section.command:
         command = command[word]

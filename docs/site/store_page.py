@@ -27,10 +27,11 @@ print(project["micrographs"].ds)
 print(project["picks/template"].ds["ncc"])
 ```
 
-Format version {FORMAT_VERSION} (`format_version` among the attributes of the root). Every array has its meaning
-(`long_name`) and its unit (`units`, after the CF conventions) among its attributes, and every group the settings
-(`settings`) and the version of pickcal (`pickcal_version`) that wrote it. Positions are Å from the centre of the first
-pixel of the file, y growing with the row; defocus is Å, positive is underfocus. Numbers that are not known are NaN.
+Format version {FORMAT_VERSION} (`format_version` among the attributes of the root). Arrays of micrographs and picks
+have their meaning (`long_name`) and unit (`units`, after the CF conventions) among their attributes, and every group
+has the settings (`settings`) and the version of pickcal (`pickcal_version`) that wrote it. Positions are Å from the
+centre of the first pixel of the file, y growing with the row; defocus is Å, positive is underfocus. Numbers that are
+not known are NaN.
 
 Tables of picks are rectangular: `(micrograph, pick)`, best first, filled up with NaN; `count` says how many there are.
 """
@@ -43,8 +44,8 @@ and `source_row`: {SOURCE_ROW.meaning}. Those of `pickcal score` have {SCORED}. 
 (which variable is the main score), `score_label` and `program`.
 """
 
-COLUMNS_TEXT = f"""Columns of imported picks, untouched, one array each, in the order of the stored picks: row after row,
-micrograph by micrograph. `label` among the attributes is the column's name in the file, and `columns` of the group
+COLUMNS_TEXT = f"""Columns of imported picks, untouched, one array each, in the order of the stored picks: micrograph
+by micrograph, best first. `label` among the attributes is the column's name in the file, and `columns` of the group
 their order. Text is an index into `NAME{TEXT}`.
 """
 
@@ -125,8 +126,8 @@ def markdown() -> str:
         _table(MICROGRAPHS),
         f"## /picks/NAME\n\n{PICKS_TEXT}",
         _table(PICKS),
-        "### /picks/NAME/bank\n\nThe search's templates or blobs, compressed, and its whitening filter: a job that goes "
-        "on uses the very same ones.\n",
+        "### /picks/NAME/bank\n\nThe search's templates or blobs, compressed, and its whitening filter: a job that "
+        "goes on uses the very same ones.\n",
         _table(BANK),
         f"### /picks/NAME/columns\n\n{COLUMNS_TEXT}",
     ]

@@ -8,7 +8,7 @@ import pytest
 from pickcal.settings import Settings, TemplateSettings, _all_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs/site"))
-import settings_page  # noqa: E402
+import settings_page
 
 ANY = {"min_ncc", "x", "y"}
 """Scores of other programs and positions may be any number."""
@@ -21,7 +21,9 @@ FIELDS = [
 
 
 def test_all_models_are_in_the_reference():
-    known = {model for section in settings_page.SECTIONS for model in (section.model, section.job, *section.model.__mro__)}
+    known = {
+        model for section in settings_page.SECTIONS for model in (section.model, section.job, *section.model.__mro__)
+    }
     assert {model.__name__ for model in _all_of(Settings)} <= {m.__name__ for m in known if m} | {"WatchJob"}
 
 

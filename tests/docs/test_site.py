@@ -1,4 +1,4 @@
-"""The site builds offline and strictly, asks nothing of other hosts, leads nowhere wrong, and leaves out no public name."""
+"""The site builds offline and strictly, asks nothing of other hosts, leads nowhere wrong, leaves out no public name."""
 
 import importlib
 import inspect
@@ -22,7 +22,15 @@ from pickcal.settings import Settings, _all_of
 pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install 'pickcal[docs]'")
 
 ROOT = Path(__file__).parents[2]
-LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src", "embed": "src"}
+LOADS = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+    "embed": "src",
+}
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -126,7 +134,9 @@ def undocumented(found, name):
     if inspect.isclass(found):
         inner = [(key, value) for key, value in vars(found).items() if not key.startswith("_")]
         plain = [(key, getattr(value, "__func__", value)) for key, value in inner]
-        return [one for key, value in plain if inspect.isfunction(value) for one in undocumented(value, f"{name}.{key}")]
+        return [
+            one for key, value in plain if inspect.isfunction(value) for one in undocumented(value, f"{name}.{key}")
+        ]
     told = documented_parameters(inspect.getdoc(found))
     given = [key for key in inspect.signature(found).parameters if key not in ("self", "cls")]
     # a line or two that name what they do with a single argument need no list of it
@@ -202,10 +212,13 @@ def test_every_job_file_has_a_guide_that_shows_it(site):
 )
 def test_links_hold_in_the_repository_as_well(page):
     text = re.sub(r"^(```+).*?^\1", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    made = {"docs/deploy.md", *(f"docs/reference/{n}.md" for n in ("commands", "settings", "store", "python", "functions"))}
+    made = {
+        "docs/deploy.md",
+        *(f"docs/reference/{n}.md" for n in ("commands", "settings", "store", "python", "functions")),
+    }
     for found in LINK.finditer(text):
         target = found["target"]
         if "://" in target:
             continue
-        place = os.path.normpath(os.path.join(os.path.dirname(page), target))
+        place = os.path.normpath(Path(page).parent / target)
         assert place in made or (ROOT / place).exists(), f"{page}: {target}"
