@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PART ?= tests/calibration tests/engine tests/formats tests/picking tests/simulation tests/project tests/stages tests/stores $(wildcard tests/test_*.py)
 
 .DEFAULT_GOAL := environment
-.PHONY: help demo test nightly coverage bench fuzz environment system lint wheel pythons minimums sdist-test clean
+.PHONY: help demo test nightly coverage bench fuzz docs environment system lint wheel pythons minimums sdist-test clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14

@@ -139,9 +139,9 @@ def undocumented(found, name):
         ]
     told = documented_parameters(inspect.getdoc(found))
     given = [key for key in inspect.signature(found).parameters if key not in ("self", "cls")]
-    # a line or two that name what they do with a single argument need no list of it
-    few = len(given) <= 2 and not told
-    return [] if few else [f"{name}: {key}" for key in given if key not in told]
+    # a method of one line, or a function of one or two arguments, may say all in its sentence
+    short = not told and ("." in name or len(given) <= 2)
+    return [] if short else [f"{name}: {key}" for key in given if key not in told]
 
 
 def documented_parameters(docstring):
