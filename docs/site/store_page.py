@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pickcal.columns import TEXT
-from pickcal.project import FORMAT_VERSION
-from pickcal.schema import BANK, MICROGRAPHS, PICKS, Variable
+from pickcal.project.columns import TEXT
+from pickcal.schema import BANK, FORMAT_VERSION, MICROGRAPHS, PICKS, Variable
 from pickcal.selection import REASONS
 from pickcal.stages.control import COUNTS
 from pickcal.stages.import_picks import SOURCE_ROW
