@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PART ?= tests/calibration tests/engine tests/formats tests/picking tests/simulation tests/project tests/stages tests/stores $(wildcard tests/test_*.py)
 
 .DEFAULT_GOAL := environment
-.PHONY: help demo test nightly coverage bench fuzz environment system lint wheel pythons minimums sdist-test clean
+.PHONY: help demo test nightly coverage bench fuzz docs environment system lint wheel pythons minimums sdist-test clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -63,6 +63,10 @@ lint: environment  ## ruff, mypy and, where it is installed, ShellCheck
 	$(BIN)/mypy
 	@if command -v shellcheck >/dev/null; then shellcheck $(wildcard .ci/run) deploy/slurm/*.sh; \
 	else echo "shellcheck is not installed: scripts not checked"; fi
+
+# NO_MKDOCS_2_WARNING: else the theme tells of a version that pyproject.toml excludes.
+docs: environment  ## the site of docs/, into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 
 wheel: environment  ## source distribution, and the wheel built from it alone, into dist/
 	rm -rf dist

@@ -19,6 +19,7 @@ from pickcal.stores.places import PlaceField
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+Length = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseModel):
@@ -35,7 +36,7 @@ class SimulateSettings(Settings):
     """What `pickcal simulate` makes."""
 
     micrographs: int = Field(12, ge=1, description="Number of micrographs.")
-    seed: int = Field(0, ge=0, description="Seed of every random number; same seed, same files.")
+    seed: int = Field(0, ge=0, description="Seed of every random number, no unit; same seed, same files.")
     particle: Literal["asymmetric", "barrel", "shell"] = Field(
         "asymmetric",
         description="Particle: an asymmetric complex, a 20S-like barrel or an apoferritin-like shell.",
@@ -47,7 +48,7 @@ class SimulateSettings(Settings):
     height: int = Field(2048, ge=256, le=16384, description="Rows of a micrograph, pixels.")
     width: int = Field(2048, ge=256, le=16384, description="Columns of a micrograph, pixels.")
     defocus: tuple[float, ...] = Field(
-        (), description="Defocus of the micrographs in turn, Å; default: evenly over the range."
+        (), description="Defocus of the micrographs in turn, Å, above 0; default: evenly over the range."
     )
     defocus_min: float = Field(5000.0, gt=0, description="Lowest defocus, Å (positive is underfocus).")
     defocus_max: float = Field(30000.0, gt=0, description="Highest defocus, Å.")
@@ -103,7 +104,7 @@ class ImportSettings(Settings):
     tables_only: bool = Field(
         False, description="Read the table of micrographs without its images: for picks that other programs made."
     )
-    size: tuple[int, int] | None = Field(
+    size: tuple[Length, Length] | None = Field(
         None, description="With --tables-only: rows and columns of the micrographs in pixels, if the table lacks them."
     )
 
@@ -340,7 +341,7 @@ class CalibrateSettings(Settings):
         "particles",
         description="Median of what stands above the decoys, or of all picks as in cryoSPARC.",
     )
-    degree: int = Field(1, ge=1, le=2, description="1 a line, 2 a parabola in defocus.")
+    degree: int = Field(1, ge=1, le=2, description="1 a line, 2 a parabola in defocus; no unit.")
     trend: Literal["auto", "line", "spline"] = Field(
         "auto",
         description="Trends in defocus: of --degree, a spline, or for probabilities whichever predicts better.",
@@ -350,7 +351,7 @@ class CalibrateSettings(Settings):
     reference_defocus: float | None = Field(
         None, gt=0, description="Defocus at which calibrated equals raw score, Å; default: the median."
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of intervals and bands.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of intervals and bands, fraction.")
     bootstrap: int = Field(
         400, ge=0, le=10_000, description="Resamples of the micrographs for the intervals; 0: asymptotic ones."
     )
@@ -374,10 +375,12 @@ class SelectSettings(Settings):
     min_ncc: Annotated[float | None, Parameter(alias="--min-score")] = Field(
         None,
         validation_alias=AliasChoices("min_ncc", "min_score"),
-        description="Least calibrated main score: NCC, or what the program that picked calls it.",
+        description="Least calibrated main score, no unit: NCC, or what the program that picked calls it.",
     )
-    min_power: float | None = Field(None, ge=0, description="Least calibrated power score.")
-    max_power: float | None = Field(None, gt=0, description="Largest calibrated power score.")
+    min_power: float | None = Field(
+        None, ge=0, description="Least calibrated power score, noise variances; other programs' in their own unit."
+    )
+    max_power: float | None = Field(None, gt=0, description="Largest calibrated power score, likewise noise variances.")
     probability: float | None = Field(
         None, ge=0, le=1, description="Least probability of being a particle, fraction: 0.95 keeps surer picks."
     )
@@ -408,7 +411,7 @@ class ControlSettings(Settings):
     """How a selection is tried on noise."""
 
     micrographs: int = Field(24, ge=0, description="Most micrographs to copy, spread evenly over defocus; 0 for all.")
-    seed: int = Field(0, ge=0, description="Seed of the copies' phases.")
+    seed: int = Field(0, ge=0, description="Seed of the copies' phases, no unit.")
 
 
 class ExportSettings(Settings):

@@ -73,6 +73,15 @@ def read_truth(project: Project, path: Path) -> Truth:
 def evaluate_picks(project: Project, picks: str, truth: Path, settings: EvaluateSettings) -> dict[str, Any]:
     """Figures of a picks group, on calibrated and on raw scores.
 
+    Parameters
+    ----------
+    project, picks
+        Where the picks are, and their name.
+    truth
+        STAR file of true particles or hand picks, positions in pixels of the source.
+    settings
+        How far a pick may be from a particle to count as it.
+
     Returns
     -------
     dict
@@ -114,7 +123,20 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
 
 
 def evaluate_selection(project: Project, selection: str, truth: Path, settings: EvaluateSettings) -> dict[str, Any]:
-    """Figures of a picks group as `evaluate_picks`, with precision, recall and F1 of one selection of it."""
+    """Figures of a picks group as `evaluate_picks`, with precision, recall and F1 of one selection of it.
+
+    Parameters
+    ----------
+    project, selection
+        Where the selection is, and its name.
+    truth, settings
+        See `evaluate_picks`.
+
+    Raises
+    ------
+    ProjectError, InputError
+        If there is no such selection, it is stale, or truth tells of no micrograph of the project.
+    """
     picks, thresholds = stored_selection(project, selection)
     out = evaluate_picks(project, picks, truth, settings)
     labels, order = labels_of(project, picks, read_truth(project, truth), settings)

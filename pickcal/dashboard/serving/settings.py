@@ -19,7 +19,7 @@ Provider = Literal[
 class ServeSettings(Settings):
     """How `pickcal inspect` is served."""
 
-    port: int = Field(0, ge=0, le=65535, description="Port; 0 takes a free one.")
+    port: int = Field(0, ge=0, le=65535, description="Port number, no unit; 0 takes a free one.")
     address: str = Field(
         "127.0.0.1",
         min_length=1,
