@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 from pickcal.cli import app
 
@@ -15,22 +16,27 @@ Flags may be written with `=` (`--fdr=0.05`) or without; a flag of several value
 (`--defocus 8000 14000 20000`).
 """
 CONTENTS = re.compile(r"^## Table of Contents\n.*?(?=^## |^\*\*Commands\*\*)", re.MULTILINE | re.DOTALL)
-EXAMPLE = re.compile(r"^(Examples?): (.*)$", re.MULTILINE)
+SECTION = re.compile(r"^#+ pickcal (?P<words>[a-z -]+)$", re.MULTILINE)
 
 
 def markdown() -> str:
     """Write the page; the site has a table of contents of its own."""
     text = CONTENTS.sub("", app.generate_docs(output_format="markdown"))
     text = re.sub(r"\A# pickcal\n", "", text)
-    text = EXAMPLE.sub(_examples, text)
-    return f"{INTRODUCTION}\n{text}"
+    parts = SECTION.split(text)  # what comes before the first command, then name and text of each
+    headings = [found[0] for found in SECTION.finditer(text)]
+    out = [parts[0]]
+    for heading, words, body in zip(headings, parts[1::2], parts[2::2], strict=True):
+        out.append(f"{heading}\n{body.rstrip()}\n\n{_examples(words)}")
+    return f"{INTRODUCTION}\n{''.join(out)}"
 
 
-def _examples(found: re.Match[str]) -> str:
-    """Set the commands of an example as code; words between them stay words."""
-    parts = [part.strip() for part in found[2].split(";")]
-    lines = []
-    for part in parts:
-        before, command = part[: part.find("pickcal ")], part[part.find("pickcal ") :]
-        lines += [f"# {before.strip(' :')}", command] if before.strip() else [command]
-    return "\n".join([f"{found[1]}:", "", "```", *lines, "```"])
+def _examples(words: str) -> str:
+    """Set the examples at the end of a command's help as code."""
+    command = app
+    for word in words.split():
+        if word.startswith("-"):
+            return ""
+        command = command[word]
+    title, _, lines = (command.help_epilogue or "").partition("\n")
+    return f"{title}:\n\n```\n{textwrap.dedent(lines)}\n```\n\n" if lines else ""

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from kinds import all_of
 
-from pickcal.settings import Settings, TemplateSettings, _all_of
+from pickcal.settings import Settings, TemplateSettings
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs/site"))
 import settings_page
@@ -24,7 +25,7 @@ def test_all_models_are_in_the_reference():
     known = {
         model for section in settings_page.SECTIONS for model in (section.model, section.job, *section.model.__mro__)
     }
-    assert {model.__name__ for model in _all_of(Settings)} <= {m.__name__ for m in known if m} | {"WatchJob"}
+    assert {model.__name__ for model in all_of(Settings)} <= {m.__name__ for m in known if m} | {"WatchJob"}
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
