@@ -18,7 +18,7 @@ from pickcal.settings import BlobSettings, ImportSettings
 from pickcal.stages.ingest import ingest
 from pickcal.stages.pick import pick
 
-COUNT = 12
+COUNT = 60
 SETTINGS = BlobSettings(diameter_min=120.0, diameter_max=160.0)
 
 
