@@ -15,8 +15,11 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
 from pickcal.calibration import calibrated_scores
+from pickcal.calibration.trends import mean_defocus
+from pickcal.evaluation import f1_curve
 from pickcal.project import Project
-from pickcal.stages.evaluate import read_truth
+from pickcal.settings import EvaluateSettings
+from pickcal.stages.evaluate import labels_of, read_truth
 
 BLUE, ORANGE, WHITE = "#56B4E9", "#E69F00", "#FFFFFF"
 WINDOW = 2200.0
@@ -26,33 +29,24 @@ WINDOW = 2200.0
 def main(path: Path, truth: Path, out: Path) -> None:
     """Draw it."""
     project = Project.open(path)
-    name = project.names("picks")[-1] if "template" not in project.names("picks") else "template"
-    picks, table = project.picks(name).load(), project.table()
-    positions = read_truth(project, truth).positions
-    diameter = float(project.settings(f"picks/{name}")["diameter"])
-    defocus = table["defocus"].values if "defocus" in table else 0.5 * (table["defocus_u"] + table["defocus_v"]).values
-    counts = picks["count"].values.astype(int)
-    many = [i for i in np.argsort(defocus) if positions[i] is not None and len(positions[i]) > 100]
+    picks = project.picks("template").load()
+    labels, order = labels_of(project, "template", read_truth(project, truth), EvaluateSettings(radius=0.25))
+    known = dict(zip(order.tolist(), labels, strict=True))
+    defocus = mean_defocus(project.table())
+    many = [int(i) for i in np.argsort(defocus) if i in known and known[i].particles > 100]
     shown = [many[0], many[len(many) // 2], many[-1]]
-    kinds = {
-        "raw score": picks["ncc"].values,
-        "calibrated score": calibrated_scores(picks, project.calibration(name))["ncc"].values,
-    }
+    calibrated = calibrated_scores(picks, project.calibration("template"))
     figure = Figure(figsize=(11, 7.9), layout="constrained")
-    axes = figure.subplots(2, 3)
-    for row, (kind, scores) in zip(axes, kinds.items(), strict=True):
-        found = {}
-        for i in shown:
-            points = np.column_stack([picks["y"].values[i, : counts[i]], picks["x"].values[i, : counts[i]]])
-            found[i] = (
-                points,
-                scores[i, : counts[i]],
-                matched(points, scores[i, : counts[i]], positions[i], diameter / 4),
-            )
-        points, score, hits = found[shown[-1]]
-        threshold = best_threshold(score, hits, len(positions[shown[-1]]))
+    for row, (kind, scores) in zip(
+        figure.subplots(2, 3),
+        (("raw score", picks["ncc"].values), ("calibrated score", calibrated["ncc"].values)),
+        strict=True,
+    ):
+        last = known[shown[-1]]
+        threshold = f1_curve(scores[shown[-1], last.counted], last.true, last.particles).best_threshold()
         for axis, i in zip(row, shown, strict=True):
-            draw(axis, project, i, found[i], positions[i], threshold, diameter, defocus[i], kind)
+            draw(axis, project, picks.isel(micrograph=i), i, known[i], scores[i] >= threshold)
+            axis.set_title(f"{defocus[i] / 1e4:.1f} µm, {kind}: {axis.get_title()}", fontsize=11)
     figure.suptitle(
         "One threshold, the best of the micrograph on the right, for three micrographs.\n"
         "Blue: accepted particles. Orange: accepted, no particle. White: particles that are lost.",
@@ -61,28 +55,9 @@ def main(path: Path, truth: Path, out: Path) -> None:
     figure.savefig(out, dpi=100)
 
 
-def matched(points, scores, truth, radius):
-    """Whether each pick is a particle's, the best ones first, each particle once."""
-    hits, free = np.zeros(len(points), bool), np.ones(len(truth), bool)
-    for i in np.argsort(-scores):
-        distance = np.where(free, np.hypot(*(truth - points[i]).T), np.inf)
-        if len(distance) and distance.min() < radius:
-            hits[i], free[distance.argmin()] = True, False
-    return hits
-
-
-def best_threshold(scores, hits, particles):
-    """Score at which F1 is highest."""
-    order = np.argsort(-scores)
-    true = np.cumsum(hits[order])
-    f1 = 2 * true / (np.arange(1, len(order) + 1) + particles)
-    return float(scores[order][f1.argmax()])
-
-
-def draw(axis, project, index, found, truth, threshold, diameter, defocus, kind):
-    """One micrograph with what the threshold does."""
-    points, scores, hits = found
-    image, pixel = project.image(index), float(project.settings("micrographs")["pixel_size"])
+def draw(axis, project, picks, index, label, accepted):
+    """One micrograph with what the threshold accepts of the picks that count."""
+    image, pixel = project.image(index), float(project.read("micrographs", "pixel_size", index, index + 1)[0])
     limits = np.percentile(image, [1, 99])
     axis.imshow(
         image,
@@ -91,15 +66,16 @@ def draw(axis, project, index, found, truth, threshold, diameter, defocus, kind)
         vmax=limits[1],
         extent=(0, image.shape[1] * pixel, image.shape[0] * pixel, 0),
     )
-    taken = scores >= threshold
+    points = np.column_stack([picks["y"].values, picks["x"].values])[label.counted]
+    taken, hits = accepted[label.counted], label.true
+    diameter = float(picks.attrs["diameter"])
     circles(axis, points[taken & hits], diameter, BLUE, "-")
     circles(axis, points[taken & ~hits], diameter, ORANGE, "-")
     circles(axis, points[~taken & hits], diameter, WHITE, (0, (2, 2)))
-    true, f1 = int((taken & hits).sum()), 2 * (taken & hits).sum() / (taken.sum() + len(truth))
+    true, false = int((taken & hits).sum()), int((taken & ~hits).sum())
+    f1 = 2 * true / (true + false + label.particles)
     axis.set(xlim=(0, WINDOW), ylim=(WINDOW, 0), xticks=[], yticks=[])
-    false = int((taken & ~hits).sum())
-    words = f"{defocus / 1e4:.1f} µm, {kind}: F1 {f1:.2f}\n{true} of {len(truth)} particles, {false} false"
-    axis.set_title(words, fontsize=11)
+    axis.set_title(f"F1 {f1:.2f}\n{true} of {label.particles} particles, {false} false")
 
 
 def circles(axis, points, diameter, colour, dashes):
