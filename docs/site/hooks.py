@@ -28,17 +28,6 @@ GENERATED = {
 """Pages that are not in docs/, and who writes each."""
 
 
-def on_config(config: Any) -> Any:
-    """Leave pages out of the navigation that are not written yet."""
-    missing = {name for name in links.MAY_BE_MISSING if not (REPOSITORY / "docs" / name).exists()}
-    config.nav = [
-        {key: [page for page in pages if page not in missing] if isinstance(pages, list) else pages}
-        for part in config.nav
-        for key, pages in part.items()
-    ]
-    return config
-
-
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made from the code, and those that lie elsewhere in the repository."""
     for uri, write in GENERATED.items():

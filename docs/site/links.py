@@ -10,9 +10,6 @@ from pathlib import Path
 ELSEWHERE = {"deploy/README.md": "deploy.md", "CONTRIBUTING.md": "contribute.md", "CHANGELOG.md": "changes.md"}
 """Pages of the site that lie outside of docs/: place in the repository and name in the site."""
 
-MAY_BE_MISSING = ("scaling.md", "benchmarks.md", "command_line.md", "python.md")
-"""Pages that are being written: until they are there, neither the navigation nor a link leads to them."""
-
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 FENCE = re.compile(r"^(?P<fence>```+|~~~+).*?^(?P=fence)\s*$", re.MULTILINE | re.DOTALL)
 
@@ -43,8 +40,6 @@ def rewritten(markdown: str, uri: str, repository: Path) -> str:
             return found[0]
         place = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         name = ELSEWHERE.get(place) or (place.removeprefix("docs/") if place.startswith("docs/") else None)
-        if name in MAY_BE_MISSING and not (repository / place).exists():
-            return text
         if name is not None:
             return f"[{text}]({posixpath.relpath(name, posixpath.dirname(uri) or '.')}{anchor})"
         if not (repository / place).exists():

@@ -226,5 +226,4 @@ def test_links_hold_in_the_repository_as_well(page):
         if "://" in target:
             continue
         place = os.path.normpath(Path(page).parent / target)
-        later = place in {f"docs/{name}" for name in links.MAY_BE_MISSING}
-        assert place in made or later or (ROOT / place).exists(), f"{page}: {target}"
+        assert place in made or (ROOT / place).exists(), f"{page}: {target}"
