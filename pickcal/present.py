@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ FIGURES = (
 FILES = ("files", "rejected_files")
 LABEL_WIDTH = 44
 MOST_NAMED = 10
+MOST_FAILURES = 10
 
 
 def render(result: Result) -> str:
@@ -31,6 +33,14 @@ def render(result: Result) -> str:
     if "stage" in result:
         return _stage(result)
     return _lines(result)
+
+
+def failure_lines(failures: Sequence[Mapping[str, str]], rest: str) -> Iterator[str]:
+    """Say which micrographs failed and why, one line each; of the last ones only how many, and what tells them."""
+    for failure in failures[:MOST_FAILURES]:
+        yield f"failed: {failure['micrograph']}: {failure['error']}"
+    if len(failures) > MOST_FAILURES:
+        yield f"failed: {len(failures) - MOST_FAILURES} more; {rest}"
 
 
 def _job(result: Result) -> str:

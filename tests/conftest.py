@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pickcal.cli import main
 from pickcal.engine.executors import SerialExecutor, open_executor
 from pickcal.engine.progress import Silent
 from pickcal.project import Project
@@ -121,6 +122,20 @@ def own(tmp_path):
         return shutil.copytree(path, tmp_path / name)
 
     return copy
+
+
+@pytest.fixture
+def in_process(capsys):
+    """Run a command in this process; gives its exit code, and what it said on standard output and standard error."""
+
+    def run(*words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from handmade import noise, write_set
 from scipy.optimize import linear_sum_assignment
 
 import pickcal
-from pickcal.cli import main
 from pickcal.present import render
 
 JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.toml"))
@@ -49,16 +48,12 @@ def session(cli, tmp_path_factory):
 
 
 @pytest.fixture
-def here(capsys, monkeypatch):
-    """Run a command in this process; returns its exit code and what it said."""
+def here(in_process, monkeypatch):
+    """Run a command in this process, in a folder."""
 
     def run(*words, cwd):
         monkeypatch.chdir(cwd)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
+        return in_process(*words)
 
     return run
 

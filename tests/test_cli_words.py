@@ -6,22 +6,12 @@ import pytest
 from handmade import noise, write_set
 from small_project import make_project
 
-from pickcal.cli import main
-
 
 @pytest.fixture
-def here(capsys, monkeypatch, tmp_path):
-    """Run a command in this process, in a folder of its own; its code and what it said."""
+def here(in_process, monkeypatch, tmp_path):
+    """Run a command in this process, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return run
+    return in_process
 
 
 @pytest.mark.parametrize(

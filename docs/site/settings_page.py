@@ -231,10 +231,10 @@ def _where(section: Section) -> str:
     if section.key:
         words.append(f"`[{section.key}]` of a job file")
     words.append(f"`{section.model.__module__}.{section.model.__qualname__}`")
-    return f"{_capital(section.model)} {'; '.join(words)}."
+    return f"{_first_words(section.model)} {'; '.join(words)}."
 
 
-def _capital(model: type[settings.Settings]) -> str:
+def _first_words(model: type[settings.Settings]) -> str:
     return (model.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
 
 

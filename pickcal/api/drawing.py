@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from pickcal.api.reading import Reading
 from pickcal.errors import ProjectError
 
 if TYPE_CHECKING:
     from pickcal.plots import Figure
-    from pickcal.project import Project
 
 
-class Drawing:
+class Drawing(Reading):
     """Plots of a project; figures have `savefig`, and notebooks show them."""
-
-    project: Project
 
     def plot_medians(self, picks: str, fit: xr.Dataset | None = None) -> Figure:
         """Draw medians of every micrograph against defocus with the fit, before and after calibration.
@@ -94,13 +92,10 @@ class Drawing:
         return [str(name) for name in self.project.read("micrographs", "name")]
 
     def _fit(self, picks: str, fit: xr.Dataset | None) -> xr.Dataset:
+        if fit is None:
+            return self._calibration(picks)
         self.project.require("picks", picks)
-        found = self.project.calibration(picks) if fit is None else fit
-        if found is None:
-            raise ProjectError(
-                f"{self.project.path}: picks {picks!r} are not calibrated; calibrate({picks!r}) fits them"
-            )
-        return found
+        return fit
 
     def _mixture_figure(self, picks: str, key: str) -> Figure:
         from pickcal.plots.project import MixtureData, mixture_figures

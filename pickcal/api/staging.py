@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pickcal.api.telling import Lines
 from pickcal.api.words import COUNTS, with_words
 from pickcal.engine.executors import Executor, open_executor
 from pickcal.errors import InputError, ProjectError
+from pickcal.present import failure_lines
 from pickcal.project import Project
 from pickcal.settings import (
     BlobSettings,
@@ -26,8 +27,6 @@ from pickcal.settings import (
     SelectSettings,
     TemplateSettings,
 )
-
-MOST_FAILURES = 10
 
 
 class Staging(Reading):
@@ -269,16 +268,11 @@ class Staging(Reading):
 
     def tell_failures(self, result: dict[str, Any]) -> None:
         """Name the micrographs that failed in a stage."""
-        failures = result["errors"]
-        for failure in failures[:MOST_FAILURES]:
-            self.reporter.note(f"failed: {failure['micrograph']}: {failure['error']}")
-        if len(failures) > MOST_FAILURES:
-            self.reporter.note(f"failed: {len(failures) - MOST_FAILURES} more; status()['failures'] has them")
+        for line in failure_lines(result["errors"], "status()['failures'] has them"):
+            self.reporter.note(line)
 
-    @contextmanager
-    def _executor(self, cluster: str | ClusterSettings, workers: int | None) -> Iterator[Executor]:
-        with open_executor(cluster_of(cluster, workers), self.reporter.note) as executor:
-            yield executor
+    def _executor(self, cluster: str | ClusterSettings, workers: int | None) -> AbstractContextManager[Executor]:
+        return open_executor(cluster_of(cluster, workers), self.reporter.note)
 
     def _writing(self, what: str) -> Project:
         """Open the project for one stage that changes it."""

@@ -15,7 +15,7 @@ from cyclopts import Group, Parameter
 from pickcal.engine.logs import open_log, told
 from pickcal.engine.progress import TerminalReporter
 from pickcal.errors import InputError
-from pickcal.present import render
+from pickcal.present import failure_lines, render
 
 OK, REFUSED, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = (
@@ -25,7 +25,6 @@ EXIT_CODES = (
     (SOME_FAILED, "finished, but some micrographs failed; 'pickcal status' names them"),
     (INTERRUPTED, "interrupted; the same command goes on where it stopped"),
 )
-MOST_FAILURES = 10
 VERBOSE = "pickcal --verbose"
 """Note on an error whose command is to say where it arose."""
 SAYS = Group("What it says", sort_key=91)
@@ -90,10 +89,8 @@ def session(output: Output) -> Iterator[tuple[TerminalReporter, Show]]:
     def show(result: dict[str, Any]) -> None:
         nonlocal code
         failures = failures_of(result)
-        for failure in failures[:MOST_FAILURES]:
-            reporter.warn(f"failed: {failure['micrograph']}: {failure['error']}")
-        if len(failures) > MOST_FAILURES:
-            reporter.warn(f"failed: {len(failures) - MOST_FAILURES} more; 'pickcal status' lists them")
+        for line in failure_lines(failures, "'pickcal status' lists them"):
+            reporter.warn(line)
         if failures:
             code = SOME_FAILED
         print(json.dumps(finite(result), allow_nan=False, default=str) if output.json else render(result), flush=True)

@@ -326,7 +326,7 @@ def _finite(stored: NDArray[Any], name: str) -> tuple[FloatImage, Summary]:
             )
         if bad:
             pixels[~good] = pixels[good].mean(dtype=np.float64)
-        found = summarise(pixels)
+            found = summarise(pixels)
     if found.low == found.high:
         raise InputError(f"{name}: expected an image, found {found.low:g} in every pixel; process the movie again")
     return pixels, found

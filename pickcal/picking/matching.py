@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf, ctf_filter
 from pickcal.picking.filters import Float32, RadialFilter, band_pass, centre_phase, kernel_spectrum
+from pickcal.picking.grid import to_grid
 from pickcal.picking.groups import group_means
 from pickcal.picking.interpolation import interpolate, patches_between
 from pickcal.picking.kernels import best_member, best_row, correlate, correlate_both, take_rows
@@ -131,7 +132,7 @@ class Entries:
 
 
 def unit(vectors: Float32) -> Float32:
-    """Rows of norm 1; rows of zeros stay."""
+    """Give rows the norm 1; rows of zeros stay."""
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6), dtype=np.float32)
 
 
@@ -336,7 +337,7 @@ def seen_bank(bank: Bank, low_pass: float, sign: float, ctf: Ctf | None, whiteni
     kept = _most_energy(energies)
     half = np.concatenate([part[:, :count] for part, count in zip(weights, kept, strict=True)], axis=1)
     odd = kept[1] if len(kept) == 2 else 0
-    half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-6)
+    half = unit(half)
     partners = half.copy()
     partners[:, half.shape[1] - odd :] *= -1
     return SeenBank(
@@ -397,7 +398,7 @@ def match(
     seen = seen_bank(bank, low_pass, sign, ctf, whitening)
     entries = Entries(seen.weights, bank.half, seen.odd, seen.energy, _groups(bank, seen))
     kernels = seen.images * seen.mask
-    image = np.asarray(sf.irfft2(spectrum, shape), dtype=np.float32)
+    image = to_grid(spectrum, shape)
     whole = None
     if screened and entries.groups is not None:
         whole = Whole(image, kernels.reshape(len(kernels), -1), entries)

@@ -45,16 +45,16 @@ def extreme_scores(responses: Responses, window: Window) -> tuple[Float32, Float
         float32, the window's shape; -inf and +inf at pixels where a bank with groups was not looked at.
     """
     shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
-    looked = np.ones(shape, dtype=bool)
-    if responses.entries.groups is None:
-        return _extremes_at(responses, responses.entries.weights[: responses.entries.half], window, looked)
+    looked, entries = np.ones(shape, dtype=bool), responses.entries
+    if entries.groups is None:
+        return _extremes_at(responses, entries.weights[: entries.half], window, looked)
     if 0 in shape:
         return np.empty(shape, np.float32), np.empty(shape, np.float32)
     looked = best_of_tiles(energy_map(responses, window), looked, SHARES[0])
-    highest, lowest = _extremes_at(responses, responses.entries.groups.coarse, window, looked, ROUGH)
+    highest, lowest = _extremes_at(responses, entries.groups.coarse, window, looked, ROUGH)
     outstanding = np.maximum(_above_surroundings(highest, looked), _above_surroundings(-lowest, looked))
     looked = best_of_tiles(outstanding, looked, SHARES[1])
-    return _extremes_at(responses, responses.entries.groups.fine, window, looked)
+    return _extremes_at(responses, entries.groups.fine, window, looked)
 
 
 def energy_map(responses: Responses, window: Window) -> Float32:

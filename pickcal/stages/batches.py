@@ -77,12 +77,8 @@ class StageResult:
         return out
 
 
-def pending(project: Project, group: str) -> NDArray[np.bool_]:
-    """Micrographs that a stage has not looked at, or skipped before their import was mended."""
-    return _pending(project, project.done(group))
-
-
 def _pending(project: Project, status: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Micrographs that a stage has not looked at, or skipped before their import was mended."""
     skipped = status == Status.SKIPPED
     if skipped.any():
         skipped &= project.done("micrographs") == Status.DONE

@@ -161,12 +161,13 @@ def totals(project: Project, group: str, found: History | None, columns: dict[st
         Column of the group by the name that records have for its sum.
     """
     known, out = np.zeros(project.count, dtype=bool), dict.fromkeys(columns, 0)
-    for start, length in _complete(found).items() if found is not None else ():
-        recorded = found.totals[start] if found is not None else {}
-        if columns.keys() <= recorded.keys():
-            known[start : start + length] = True
-            for name in columns:
-                out[name] += recorded[name]
+    if found is not None:
+        for start, length in _complete(found).items():
+            recorded = found.totals[start]
+            if columns.keys() <= recorded.keys():
+                known[start : start + length] = True
+                for name in columns:
+                    out[name] += recorded[name]
     for start, stop in _gaps(known, project.batch):
         for name, column in columns.items():
             out[name] += int(project.read(group, column, start, stop)[~known[start:stop]].sum())
