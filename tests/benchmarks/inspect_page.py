@@ -76,7 +76,8 @@ def measure(project: Path, moves: int) -> dict[str, float]:
     """Open one project and move its threshold."""
     from playwright.sync_api import sync_playwright
 
-    server = subprocess.Popen([sys.executable, "-c", SERVE, str(project)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", SERVE, str(project.absolute())]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         address = _address(server)
         with sync_playwright() as player:
