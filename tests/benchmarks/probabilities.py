@@ -3,7 +3,7 @@
 python tests/benchmarks/probabilities.py FOLDER [--seeds 20] [--workers 2] [--data FOLDER] [--set FOLDER]
 
 FOLDER keeps the simulated sets (tables only, about 3 MB each), so that a second run only calibrates and evaluates; the
-first takes about 25 CPU seconds a set, 180 sets for 20 seeds. `--set` names the output of the bench folder's
+first takes about 10 CPU seconds a set, 320 sets for 20 seeds. `--set` names the output of the bench folder's
 `make_set.py`. A set: 12 micrographs of 4096 x 4096 Å, 0.5 to 3.0 µm, 5 to 300 particles of 150 Å each, one
 micrograph without particles, 10 templates.
 """
@@ -36,14 +36,15 @@ from pickcal.stages.evaluate import evaluate_picks, labels_of, read_truth
 from pickcal.stages.select import automatic, judged
 
 DEFAULT_DATA = Path(os.environ.get("PICKCAL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-SIGNALS = (0.5, 0.62, 0.85)
+SIGNALS = (0.5, 0.62, 0.85, 1.5)
 JUNK = ("--ice-crystals", "0.7", "--aggregates", "0.3", "--ice-blobs", "0.7", "--carbon", "1")
 KINDS = {
-    "C": ("no junk", ("--ice-crystals", "0", "--aggregates", "0")),
-    "J": ("junk", JUNK),
-    "S": ("junk, crowding in step with defocus", (*JUNK, "--crowding", "defocus")),
+    "C": ("no junk", ("--ice-crystals", "0", "--aggregates", "0", "--crowded", "0")),
+    "D": ("ice crystals, aggregates, one micrograph full of particles", ()),
+    "J": ("junk", (*JUNK, "--crowded", "0")),
+    "S": ("junk, crowding in step with defocus", (*JUNK, "--crowding", "defocus", "--crowded", "0")),
 }
-SCENE = ("--micrographs", "12", "--particles-min", "5", "--particles-max", "300", "--crowded", "0")
+SCENE = ("--micrographs", "12", "--particles-min", "5", "--particles-max", "300")
 CAMERA = ("--pixel-size", "4", "--height", "1024", "--width", "1024", "--templates", "10")
 ICE = ("ice_crystal", "ice_blob")
 

@@ -23,8 +23,11 @@ def test_the_tutorial_on_simulated_micrographs(simulated):
     assert list((folder / "plots").glob("*.png"))
     found = re.search(r"selection auto: \d+ accepted, precision ([\d.]+), recall ([\d.]+)", out)
     assert found, out
-    assert float(found[1]) > 0.8, out
-    assert float(found[2]) > 0.8, out
+    assert float(found[1]) > 0.95, out
+    assert float(found[2]) > 0.95, out
+    false = re.search(r"--fdr 0.05: ([\d.]+)% of the accepted are false", out)
+    assert false and float(false[1]) < 8, out
+    assert "all starts to one solution" in " ".join(out.split()), out
 
 
 def test_every_array_of_its_project_is_in_the_reference_of_the_store(simulated):

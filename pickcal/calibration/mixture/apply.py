@@ -44,7 +44,7 @@ def mixture_columns(picks: xr.Dataset, micrographs: xr.Dataset, model: Model) ->
         `fraction` and `expected` (micrograph, component): of picks, and their expected number; `power_level`
         (micrograph), natural logarithm of the noise's power.
     """
-    level = power_levels(picks, model.from_decoys, model.level)
+    level = power_levels(picks, model.from_decoys, model.radius, model.level)
     data = _observed(picks, micrographs, model, level)
     fractions = _fractions(data, model)
     shares = _shares(data, model, fractions)

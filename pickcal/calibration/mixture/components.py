@@ -27,6 +27,9 @@ JUNK_SPREAD = 2.5
 class Particles:
     """Density of particles in the plane of NCC score and log power: Gaussian, its means linear in the design.
 
+    Less power never makes a pick more of a particle: where the Gaussian would rise against that of the noise, it falls
+    as the noise does.
+
     Attributes
     ----------
     ncc, power
@@ -75,8 +78,11 @@ class Particles:
             out = self._alone(data, noise, residual, log_deviation)
         if data.power is None:
             return np.asarray(out)
-        rest = data.power - (data.design @ self.power)[data.index] - self.slope * residual
-        of_power = -0.5 * (rest / self.power_deviation) ** 2 - np.log(self.power_deviation) - GAUSS
+        mean = (data.design @ self.power)[data.index] + self.slope * residual
+        centre, spread = noise.power_given(data, noise.standardised(data))
+        at = np.maximum(data.power, turning_point(mean, self.power_deviation**-2, centre, spread**-2))
+        fall = 0.5 * ((at - centre) ** 2 - (data.power - centre) ** 2) / spread**2
+        of_power = -0.5 * ((at - mean) / self.power_deviation) ** 2 - np.log(self.power_deviation) - GAUSS + fall
         return np.asarray(out + np.where(np.isfinite(data.power), of_power, 0.0))
 
     def parts(self, z: Floats) -> tuple[Floats, Floats]:
@@ -89,12 +95,9 @@ class Particles:
     def _alone(self, data: Observations, noise: Noise, residual: Floats, log_deviation: Floats) -> Floats:
         """Log density with the tail; below where it would rise against the noise, it falls as the noise does."""
         precision = np.exp(-2 * np.stack([(data.design @ noise.deviation)[data.index], log_deviation]))
-        excess = precision[0] - precision[1]
         mean = data.ncc - residual
         centre = (data.design @ noise.mean)[data.index]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            turn = np.where(excess > 0, (precision[0] * centre - precision[1] * mean) / excess, -np.inf)
-        at = np.maximum(data.ncc, turn)
+        at = np.maximum(data.ncc, turning_point(mean, precision[1], centre, precision[0]))
         core, beyond = self.parts((at - mean) * np.exp(-log_deviation))
         fall = 0.5 * precision[0] * ((at - centre) ** 2 - (data.ncc - centre) ** 2)
         return np.asarray(np.logaddexp(core, beyond) - log_deviation + fall)
@@ -102,6 +105,21 @@ class Particles:
     def power_spread(self, design: Floats) -> Floats:
         """Give the standard deviation of the log power of every micrograph, whatever the NCC score."""
         return np.asarray(np.hypot(self.power_deviation, self.slope * np.exp(design @ self.deviation)))
+
+
+def turning_point(mean: Floats, precision: Floats | float, centre: Floats, of_noise: Floats) -> Floats:
+    """Score below which a Gaussian of particles would rise against a narrower one of noise; minus infinity if none is.
+
+    Parameters
+    ----------
+    mean, precision
+        Of particles; precision is the inverse of the variance.
+    centre, of_noise
+        The same of noise.
+    """
+    excess = np.asarray(of_noise - precision)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(excess > 0, (of_noise * centre - precision * mean) / excess, -np.inf)
 
 
 @dataclass(frozen=True)

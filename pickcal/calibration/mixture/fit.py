@@ -128,7 +128,7 @@ def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, set
     table = Table(
         picks,
         micrographs,
-        power_levels(picks, decoys),
+        power_levels(picks, decoys, SHADOW * diameter),
         decoys,
         "template" in settings.covariates,
         SHADOW * diameter,

@@ -81,11 +81,14 @@ class Noise:
         out -= (data.design @ self.deviation)[data.index]
         if data.power is None:
             return out
-        residual = data.power - self.power_mean - self.power_slope * z
-        deviation = np.where(data.shadowed, self.shadow_power_deviation, self.power_deviation)
-        residual[here] = data.power[here] - self.shadow_power_mean
-        of_power = -0.5 * (residual / deviation) ** 2 - np.log(deviation) - GAUSS
+        mean, deviation = self.power_given(data, z)
+        of_power = -0.5 * ((data.power - mean) / deviation) ** 2 - np.log(deviation) - GAUSS
         return np.asarray(out + np.where(np.isfinite(data.power), of_power, 0.0))
+
+    def power_given(self, data: Observations, z: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the log power of noise with the standardised NCC scores `z`."""
+        mean = np.where(data.shadowed, self.shadow_power_mean, self.power_mean + self.power_slope * z)
+        return mean, np.where(data.shadowed, self.shadow_power_deviation, self.power_deviation)
 
 
 def log_shape(z: Floats, shape: Floats) -> Floats:

@@ -19,6 +19,8 @@ SHADOW = 0.75
 """Reach of a particle in diameters: fringes up to there score high or low on the inverted micrograph."""
 LEAST_POWER = 1e-3
 LEAST_DECOYS = 50
+LEAST_AWAY = 40
+"""Decoys that the level of the noise's power is taken from at least, the farthest from particles."""
 
 
 @dataclass(frozen=True)
@@ -139,29 +141,59 @@ def has_decoys(picks: xr.Dataset) -> bool:
     return "decoy_ncc" in picks and int(valid_places(picks, "decoy_").sum()) >= LEAST_DECOYS
 
 
-def power_levels(picks: xr.Dataset, decoys: bool, usual: float | None = None) -> Floats:
-    """Log power of the noise of every micrograph: of the lower-scoring half of its decoys, or quarter of its picks.
+def power_levels(picks: xr.Dataset, decoys: bool, reach: float, usual: float | None = None) -> Floats:
+    """Log power of the noise of every micrograph: of low-scoring decoys off the particles, or of low-scoring picks.
 
     The median, of those not more than three deviations above it: what lies on ice and film is another population.
-    The usual level, by default the median of the others, where a micrograph has no power scores; NaN where none has.
+
+    Parameters
+    ----------
+    picks
+        `x`, `y`, `ncc`, `power`, `count`, `status`, decoys.
+    decoys
+        Whether to take decoys; else the lower-scoring quarter of the picks.
+    reach
+        Of a particle, Å: decoys nearer to a pick that scores above 95 % of the decoys have its power, and on a
+        crowded micrograph most are. The 40 farthest are taken where fewer are farther.
+    usual
+        Level of micrographs of which it is not known; by default the median of the others.
+
+    Returns
+    -------
+    array
+        Shape `(micrograph,)`; NaN where no micrograph has power scores.
     """
     prefix = "decoy_" if decoys else ""
     valid = valid_places(picks, prefix)
     if f"{prefix}power" not in picks:
         return np.full(len(valid), np.nan if usual is None else usual)
     ncc, power = picks[f"{prefix}ncc"].values, picks[f"{prefix}power"].values
+    candidates = valid_places(picks) if decoys else valid
     out = np.full(len(valid), np.nan)
     for i, places in enumerate(valid):
         scores = ncc[i, places]
         if not len(scores):
             continue
-        # decoys are noise; of picks whose list was cut off above most of the noise, only the lowest are
-        values = power[i, places][scores <= np.quantile(scores, 0.5 if decoys else 0.25)]
+        if decoys:
+            strong = candidates[i] & (picks["ncc"].values[i] > np.quantile(scores, 0.95))
+            near = cKDTree(_points(picks, i, strong)) if strong.any() else None
+            away = np.full(len(scores), np.inf) if near is None else near.query(_points(picks, i, places, prefix))[0]
+            taken = away >= min(reach, np.sort(away)[-min(LEAST_AWAY, len(away))])
+            taken &= scores <= np.quantile(scores[taken], 0.5)
+        else:
+            # of picks whose list was cut off above most of the noise, only the lowest are noise
+            taken = scores <= np.quantile(scores, 0.25)
+        values = power[i, places][taken]
         out[i] = _clipped_median(log_power(values[np.isfinite(values)]))
     known = np.isfinite(out)
     if usual is None:
         usual = float(np.median(out[known])) if known.any() else np.nan
     return np.where(known, out, usual)
+
+
+def _points(picks: xr.Dataset, row: int, places: Mask, prefix: str = "") -> Floats:
+    """Positions of some picks or decoys of a micrograph, `(n, 2)`, Å."""
+    return np.column_stack([picks[f"{prefix}{axis}"].values[row, places] for axis in ("y", "x")])
 
 
 def _clipped_median(values: Floats) -> float:

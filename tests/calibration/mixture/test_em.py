@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import JUNK, PARTICLE, plant, straight
+from planted import DIAMETER, JUNK, PARTICLE, plant, straight
+from scipy.optimize import minimize_scalar
 from scipy.stats import gamma, norm
 
 from pickcal.calibration.mixture.components import SEPARATION, Junk, Mixture, Particles
@@ -19,7 +20,7 @@ from pickcal.calibration.mixture.em import (
     shares_of,
 )
 from pickcal.calibration.mixture.noise import GRID, Noise, fit_noise, gaussian_shape
-from pickcal.calibration.mixture.observations import Observations, flattened, power_levels
+from pickcal.calibration.mixture.observations import SHADOW, Observations, flattened, power_levels
 from pickcal.calibration.trends import Trend
 
 NOISE_DENSITY = Noise(
@@ -69,10 +70,29 @@ def densities_by_loop(data, mixture, i):
     of_particle = norm.pdf(residual, 0, np.exp(row @ particles.deviation))
     of_junk = 0.0
     if power is not None:
-        of_particle *= norm.pdf(power, row @ particles.power + particles.slope * residual, particles.power_deviation)
+        if data.shadowed[i]:
+            level, spread = noise.shadow_power_mean, noise.shadow_power_deviation
+        else:
+            spread = noise.power_deviation
+        of_power = norm(row @ particles.power + particles.slope * residual, particles.power_deviation)
+        of_particle *= falling(of_power, norm(level, spread), power)
         if mixture.junk is not None:
             of_junk = norm.pdf(z, 0, 2.5) / scale * gamma.pdf(power - noise.power_mean, 3, scale=mixture.junk.scale)
     return np.array([of_noise, of_particle, of_junk])
+
+
+def falling(particles, noise, power):
+    """Density of particles at a power, held at its least share of the noise's below where that is: found by search."""
+    if particles.std() <= noise.std():
+        return particles.pdf(power)
+    far = 60 * noise.std()
+    least = minimize_scalar(
+        lambda at: particles.logpdf(at) - noise.logpdf(at),
+        bounds=(noise.mean() - far, noise.mean() + far),
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
+    return noise.pdf(power) * np.exp(least.fun) if power < least.x else particles.pdf(power)
 
 
 def residual_by_loop(data, particles, noise, i):
@@ -196,9 +216,21 @@ def test_shares_and_likelihood_are_those_of_a_loop():
     assert total == pytest.approx(likelihood, abs=0.05)
 
 
+def test_less_power_never_makes_a_pick_more_of_a_particle():
+    """Particles' power is three times as wide as that of noise: far below both, their Gaussian alone would prevail."""
+    wide = replace(START.particles, power_deviation=0.45)
+    data = replace(two_hundred(2), power=np.full(200, 0.3))
+    odds = []
+    for power in np.linspace(0.6, -3.0, 60):
+        data = replace(data, power=np.full(200, power))
+        odds.append(wide.log_density(data, NOISE_DENSITY) - NOISE_DENSITY.log_density(data))
+    assert (np.diff(odds, axis=0) <= 1e-9).all()
+    assert (odds[0] - odds[-1] > 1).all()
+
+
 def observed(planted, degree=1, covariates=(), with_template=False):
     trend = Trend.of(planted.micrographs, 17_500.0, degree, covariates)
-    level, decoys = power_levels(planted.picks, planted.plan.decoys), None
+    level, decoys = power_levels(planted.picks, planted.plan.decoys, SHADOW * DIAMETER), None
     design = trend.design(planted.micrographs)
     if planted.plan.decoys:
         decoys = flattened(planted.picks, design, level, "decoy_")

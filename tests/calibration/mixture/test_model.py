@@ -111,7 +111,13 @@ def test_probabilities_are_those_of_the_fit():
     settings = CalibrateSettings(bootstrap=0, trend="line")
     model = fit_mixture(planted.picks, planted.micrographs, DIAMETER, settings)
     table = Table(
-        planted.picks, planted.micrographs, power_levels(planted.picks, True), True, False, SHADOW * DIAMETER, True
+        planted.picks,
+        planted.micrographs,
+        power_levels(planted.picks, True, SHADOW * DIAMETER),
+        True,
+        False,
+        SHADOW * DIAMETER,
+        True,
     )
     found = _find(table, model.trend)
     held = model.to_dataset().merge(mixture_columns(planted.picks, planted.micrographs, model))

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from planted import plant, straight
+from planted import DIAMETER, plant, straight
 from scipy.stats import gamma, gumbel_r, laplace, norm
 
 from pickcal.calibration.mixture.noise import GRID, Noise, fit_noise, gaussian_shape, log_shape, tabulated
-from pickcal.calibration.mixture.observations import Observations, flattened, power_levels
+from pickcal.calibration.mixture.observations import SHADOW, Observations, flattened, power_levels
 from pickcal.calibration.trends import Trend
 
 
@@ -87,7 +87,7 @@ def test_a_gaussian_shape_is_gaussian():
 
 def decoys_of(planted):
     trend = Trend.of(planted.micrographs, 17_500.0)
-    level = power_levels(planted.picks, True)
+    level = power_levels(planted.picks, True, SHADOW * DIAMETER)
     return flattened(planted.picks, trend.design(planted.micrographs), level, "decoy_")
 
 

@@ -104,7 +104,7 @@ def test_only_picks_of_finished_micrographs_are_taken():
     expected = picks["count"].values * (picks["status"].values == Status.DONE)
     expected[3] -= 1
     assert valid.sum(axis=1).tolist() == expected.tolist() and not valid[3, 4]
-    data = flattened(picks, np.ones((5, 1)), power_levels(picks, True))
+    data = flattened(picks, np.ones((5, 1)), power_levels(picks, True, RADIUS))
     assert data.per_micrograph().tolist() == expected.tolist()
     row = data.index == 4
     count = int(picks["count"][4])
@@ -125,20 +125,47 @@ def test_the_level_of_the_noise_is_found_under_ice():
     planted = plant(micrographs=12, noise_count=straight(200.0), noise_power_slope=0.0)
     rng = np.random.default_rng(0)
     factor = np.exp(rng.normal(0, 0.3, 12))
-    plain = power_levels(planted.picks, True)
+    plain = power_levels(planted.picks, True, RADIUS)
     picks = planted.picks.copy(deep=True)
     ice = rng.random(picks["decoy_power"].shape) < 0.1
     picks["decoy_power"].values[:] *= np.where(ice, 10, 1) * factor[:, None]
-    np.testing.assert_allclose(power_levels(picks, True) - np.log(factor), plain, atol=0.06)
+    np.testing.assert_allclose(power_levels(picks, True, RADIUS) - np.log(factor), plain, atol=0.06)
+
+
+@pytest.mark.parametrize("particles", [0, 150, 400])
+def test_the_level_of_the_noise_is_found_among_crowded_particles(particles):
+    """Decoys within reach of a particle have up to three times the power of noise; on the crowded one, nine of ten."""
+    rng = np.random.default_rng(particles)
+    side, level, reach = 3000.0, -0.4, 112.0
+    places = {"": rng.uniform(0, side, (particles + 600, 2)), "decoy_": rng.uniform(0, side, (800, 2))}
+    true = places[""][:particles]
+    columns = {}
+    for prefix, points in places.items():
+        away = np.full(len(points), np.inf)
+        if particles:
+            away = np.linalg.norm(points[:, None] - true[None], axis=2).min(axis=1)
+        power = np.exp(level + rng.normal(0, 0.12, len(points)) + 1.1 * np.clip(1 - away / reach, 0, 1) ** 0.5)
+        ncc = rng.normal(0.26, 0.05, len(points))
+        if not prefix:
+            ncc[:particles] = rng.normal(0.55, 0.08, particles)
+        columns |= {"y": points[:, 0], "x": points[:, 1], "ncc": ncc, "power": power} if not prefix else {
+            "decoy_y": points[:, 0], "decoy_x": points[:, 1], "decoy_ncc": ncc, "decoy_power": power
+        }  # fmt: skip
+    dims = {name: ("micrograph", "decoy" if name.startswith("decoy_") else "pick") for name in columns}
+    picks = xr.Dataset({name: (dims[name], values[None]) for name, values in columns.items()})
+    picks["count"] = "micrograph", [particles + 600]
+    picks["decoy_count"] = "micrograph", [800]
+    picks["status"] = "micrograph", np.array([Status.DONE], np.int8)
+    assert power_levels(picks, True, reach)[0] == pytest.approx(level, abs=0.06)
 
 
 def test_an_unknown_level_is_the_usual_one():
     planted = plant(micrographs=6)
-    known = power_levels(planted.picks, True)
+    known = power_levels(planted.picks, True, RADIUS)
     planted.picks["decoy_count"].values[2] = 0
-    found = power_levels(planted.picks, True)
+    found = power_levels(planted.picks, True, RADIUS)
     assert found[2] == pytest.approx(np.median(np.delete(known, 2)))
-    assert np.isnan(power_levels(planted.picks.drop_vars(["decoy_power"]), True)).all()
+    assert np.isnan(power_levels(planted.picks.drop_vars(["decoy_power"]), True, RADIUS)).all()
 
 
 def test_whether_there_are_decoys():
