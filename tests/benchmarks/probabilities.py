@@ -33,7 +33,7 @@ from pickcal.selection import ACCEPTED
 from pickcal.settings import CalibrateSettings, EvaluateSettings, SelectSettings
 from pickcal.stages.calibrate import calibrate
 from pickcal.stages.evaluate import evaluate_picks, labels_of, read_truth
-from pickcal.stages.select import automatic, judged
+from pickcal.stages.select import automatic, judge, likelihoods
 
 DEFAULT_DATA = Path(os.environ.get("PICKCAL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SIGNALS = (0.5, 0.62, 0.85, 1.5)
@@ -101,7 +101,7 @@ def measure(job: Job) -> dict[str, Any]:
 
 def _empty(project: Project, truth: Path) -> dict[str, Any]:
     """Picks accepted at a false discovery rate of 5 % on the micrographs without particles."""
-    reasons, _ = judged(project, "template", SelectSettings(fdr=0.05))
+    reasons = judge(project, "template", SelectSettings(fdr=0.05))
     labels, order = labels_of(project, "template", read_truth(project, truth), EvaluateSettings())
     empty = [i for entry, i in zip(labels, order, strict=True) if entry.particles == 0]
     return {"empty": [int((reasons[i] == ACCEPTED).sum()) for i in empty]}
@@ -110,10 +110,11 @@ def _empty(project: Project, truth: Path) -> dict[str, Any]:
 def _ice(project: Project, truth: Path, contaminants: Path) -> dict[str, Any]:
     """Pieces of ice that `select --auto` accepts a pick on, and particles it loses to the junk component."""
     settings = automatic(project, "template", SelectSettings())
-    reasons, likelihood = judged(project, "template", settings)
+    reasons = judge(project, "template", settings)
+    picks = project.picks("template").load()
+    micrographs = project.table()
+    likelihood = likelihoods(project, "template", picks, micrographs)
     assert likelihood is not None
-    picks = project.dataset("picks/template").load()
-    micrographs = project.micrographs().drop_vars("image").load()
     accepted, diameter = reasons == ACCEPTED, float(picks.attrs["diameter"])
     labels, order = labels_of(project, "template", read_truth(project, truth), EvaluateSettings())
     true = np.zeros(reasons.shape, dtype=bool)
@@ -220,7 +221,7 @@ def real(data: Path, scratch: Path) -> str:
     labels, order = labels_of(project, "blob", read_truth(project, truth), EvaluateSettings())
     lines = []
     for entry in found["false_discovery"]:
-        reasons, _ = judged(project, "blob", SelectSettings(fdr=entry["nominal"]))
+        reasons = judge(project, "blob", SelectSettings(fdr=entry["nominal"]))
         accepted = reasons == ACCEPTED
         counted = sum(int(accepted[i, e.counted].sum()) for e, i in zip(labels, order, strict=True))
         false = sum(int(accepted[i, e.counted[~e.true]].sum()) for e, i in zip(labels, order, strict=True))
@@ -249,7 +250,7 @@ def bench_set(folder: Path, scratch: Path) -> str:
         pickcal(place, "pick", "template", "p.zarr", *pick)
         project = Project.open(place / "p.zarr", mode="r+")
         calibrate(project, "template", CalibrateSettings())
-        reasons, _ = judged(project, "template", automatic(project, "template", SelectSettings()))
+        reasons = judge(project, "template", automatic(project, "template", SelectSettings()))
         accepted, picks = reasons == ACCEPTED, project.dataset("picks/template").load()
         labels, order = labels_of(
             project, "template", read_truth(project, folder / f"{name}_truth.star"), EvaluateSettings()
