@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft as sf
 from numpy.typing import NDArray
 
 from pickcal.picking.ctf import frequency_grid
+from pickcal.picking.fourier import irfft2, rfft, rfft2, transform
 
 Float32 = NDArray[np.float32]
 
@@ -133,20 +133,21 @@ def _cropped(image: Float32, padded: tuple[int, int], shape: tuple[int, int]) ->
         some = np.asarray(image[start : start + ROWS], dtype=np.float32)
         if padded[1] > image.shape[1]:
             some = np.pad(some, ((0, 0), (0, padded[1] - image.shape[1])), mode="symmetric")
-        rows[start : start + ROWS] = sf.rfft(some, axis=1)[:, : width // 2 + 1]
+        rows[start : start + ROWS] = rfft(some, axis=1)[:, : width // 2 + 1]
     # the transform is linear: mirrored rows have the transforms of their originals
     if padded[0] > image.shape[0]:
         rows = np.pad(rows, ((0, padded[0] - image.shape[0]), (0, 0)), mode="symmetric")
     if width % 2 == 0 and width < padded[1]:
         rows[:, width // 2] *= 2
-    spectrum = sf.fft(rows, axis=0, overwrite_x=True)
+    transform(rows, axis=0)
+    spectrum = rows
     if height < padded[0]:
         half = height // 2
         kept = np.concatenate([spectrum[: height - half], spectrum[-half:]]) if half else spectrum[:1]
         if height % 2 == 0:
             kept[half] += spectrum[half]
         spectrum = kept
-    out = sf.irfft2(spectrum, shape, axes=(0, 1))
+    out = irfft2(spectrum, shape)
     out *= (height * width) / (padded[0] * padded[1])
     return np.asarray(out, dtype=np.float32)
 
@@ -231,7 +232,7 @@ def noise_spectrum(image: Float32, pixel_size: float, low_pass: float, tile_px: 
     ky, kx = frequency_grid((tile_px, tile_px), pixel_size)
     ring = np.rint(np.sqrt(ky * ky + kx * kx) * tile_px * pixel_size).astype(np.int32).ravel()
     last = max(4, int(tile_px * pixel_size / low_pass))
-    power = np.square(np.abs(sf.rfft2((tiles - tiles.mean(axis=(1, 2), keepdims=True)) * window)))
+    power = np.square(np.abs(rfft2((tiles - tiles.mean(axis=(1, 2), keepdims=True)) * window)))
     power = power.reshape(len(tiles), -1)
     inside = (ring >= 1) & (ring <= last)
     quiet = np.argsort(power[:, inside].sum(axis=1), kind="stable")[: max(1, len(tiles) // 4)]
@@ -275,7 +276,9 @@ def kernel_spectrum(kernel: Float32, shape: tuple[int, int]) -> NDArray[np.compl
     shape
         Shape `(y, x)` of the images, pixels.
     """
-    return np.asarray(np.conj(sf.rfft2(kernel, shape)) * centre_phase(kernel.shape[-1], shape), dtype=np.complex64)
+    padded = np.zeros(shape, dtype=np.float32)
+    padded[: kernel.shape[0], : kernel.shape[1]] = kernel
+    return np.asarray(np.conj(rfft2(padded)) * centre_phase(kernel.shape[-1], shape), dtype=np.complex64)
 
 
 def centre_phase(box: int, shape: tuple[int, int]) -> NDArray[np.complex64]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft as sf
 from numpy.typing import NDArray
 
 from pickcal.picking.filters import Float32
+from pickcal.picking.fourier import irfft2
 
 FINEST = 2.2
 """Search pixels per low-pass: the band-pass ends at 1.1 of its frequency, which must lie below Nyquist's."""
@@ -121,7 +121,7 @@ def cropped_spectrum(spectrum: NDArray[np.complexfloating], padding: Padding) ->
 
 def to_grid(spectrum: NDArray[np.complexfloating], shape: tuple[int, int]) -> Float32:
     """Inverse of `scipy.fft.rfft2`, float32 of a shape `(y, x)`."""
-    return np.asarray(sf.irfft2(spectrum, shape), dtype=np.float32)
+    return np.asarray(irfft2(spectrum, shape), dtype=np.float32)
 
 
 def finer_grid(spectrum: NDArray[np.complexfloating], shape: tuple[int, int], factor: int) -> Float32:

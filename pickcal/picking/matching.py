@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf, ctf_filter
 from pickcal.picking.filters import Float32, RadialFilter, band_pass, centre_phase, kernel_spectrum
+from pickcal.picking.fourier import Workspace, irfft2, rfft, rfft2, transform, transform_back
 from pickcal.picking.grid import to_grid
 from pickcal.picking.groups import group_means
 from pickcal.picking.interpolation import interpolate, patches_between
@@ -34,8 +35,8 @@ LIKELY = 8
 """Groups of which the members are looked at."""
 BLOCK_POINTS, BLOCK_PRODUCTS = 256, 2**16
 """Points that are worked on at once: these at least, and as many as have so many products."""
-TOGETHER = 16
-"""Maps that are transformed at once."""
+TOGETHER, LEAST_TOGETHER = 2**21, 8
+"""Values of spectra that are transformed at once, and the least number of maps that are."""
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,7 @@ def filtered_basis(
     transfer = transfer * (sign if ctf is None else -sign * ctf_filter(ctf, (size, size), bank.pixel_size))
     if whitening is not None:
         transfer = transfer * whitening.on_grid((size, size), bank.pixel_size)
-    seen = sf.irfft2(sf.rfft2(padded) * transfer, (size, size))
+    seen = irfft2(rfft2(padded) * transfer, (size, size))
     seen = np.ascontiguousarray(seen[:, start : start + box, start : start + box], dtype=np.float32)
     mask = bank.mask()
     seen -= (seen * mask).sum(axis=(1, 2), keepdims=True) / mask.sum()
@@ -381,6 +382,7 @@ def match(
     ctf: Ctf | None = None,
     whitening: RadialFilter | None = None,
     screened: bool = False,
+    workspace: Workspace | None = None,
 ) -> Responses:
     """Correlate a filtered micrograph with the bank's basis.
 
@@ -394,6 +396,8 @@ def match(
         See `filtered_basis`.
     screened
         Make maps of the leading images alone, where the bank has groups: enough to see where something is.
+    workspace
+        Where to put the maps; by default they are new.
     """
     seen = seen_bank(bank, low_pass, sign, ctf, whitening)
     entries = Entries(seen.weights, bank.half, seen.odd, seen.energy, _groups(bank, seen))
@@ -405,7 +409,7 @@ def match(
         first = entries.leading(_share(seen.energy, LEADING))
         kernels, entries = kernels[entries.columns(*first)], entries.by(*first)
     return Responses(
-        maps=correlated(spectrum, shape, np.ascontiguousarray(kernels.transpose(1, 2, 0)), entries.odd),
+        maps=correlated(spectrum, shape, np.ascontiguousarray(kernels.transpose(1, 2, 0)), entries.odd, workspace),
         entries=entries,
         spread=local_spread(image, spectrum, seen.mask),
         whole=whole,
@@ -424,7 +428,13 @@ def _groups(bank: Bank, seen: SeenBank) -> Groups | None:
     return Groups(coarse, fine, members, starts)
 
 
-def correlated(spectrum: NDArray[np.complexfloating], shape: tuple[int, int], kernels: Float32, odd: int) -> Float32:
+def correlated(
+    spectrum: NDArray[np.complexfloating],
+    shape: tuple[int, int],
+    kernels: Float32,
+    odd: int,
+    workspace: Workspace | None = None,
+) -> Float32:
     """Correlate an image with small kernels whose centres are the origin.
 
     Parameters
@@ -435,46 +445,52 @@ def correlated(spectrum: NDArray[np.complexfloating], shape: tuple[int, int], ke
         float32 `(b, b, k)`, b odd.
     odd
         Kernels, the last ones, that are odd; where there are any, the others are even.
+    workspace
+        Where to put the maps; by default they are new.
 
     Returns
     -------
     ndarray
         float32 `(y, x, k)`.
     """
-    maps = np.empty((*shape, kernels.shape[2]), dtype=np.float32)
+    workspace = workspace or Workspace()
+    maps = workspace.array("maps", (*shape, kernels.shape[2]), np.float32)
     image = np.asarray(spectrum, dtype=np.complex64)
     phase = np.conj(centre_phase(kernels.shape[0], shape))
     even = kernels.shape[2] - odd
-    for start in range(0, even if odd == 0 else max(even, odd), TOGETHER):
-        first, second = slice(start, min(start + TOGETHER, even)), slice(even + start, even + start + TOGETHER)
+    together = max(LEAST_TOGETHER, TOGETHER // image.size)
+    for start in range(0, even if odd == 0 else max(even, odd), together):
+        first, second = slice(start, min(start + together, even)), slice(even + start, even + start + together)
         if odd == 0:
-            product = _kernel_spectra(kernels[:, :, first], shape)
+            product = _kernel_spectra(kernels[:, :, first], shape, workspace)
             correlate(image, product, phase)
-            maps[:, :, first] = _back(product, shape)
+            transform_back(product, maps[:, :, first])
             continue
-        sums = np.zeros((*kernels.shape[:2], TOGETHER), dtype=np.float32)
-        counts = []
-        for some in (first, second):
-            part = kernels[:, :, some]
-            sums[:, :, : part.shape[2]] += part
-            counts.append(part.shape[2])
-        products = [np.empty((*image.shape, count), dtype=np.complex64) for count in counts]
-        correlate_both(image, _kernel_spectra(sums, shape), phase, products[0], products[1])
+        parts = [kernels[:, :, some] for some in (first, second)]
+        counts = [part.shape[2] for part in parts]
+        sums = np.zeros((*kernels.shape[:2], max(counts)), dtype=np.float32)
+        for part, count in zip(parts, counts, strict=True):
+            sums[:, :, :count] += part
+        products = [
+            workspace.array(name, (*image.shape, count), np.complex64)
+            for name, count in zip(("even", "odd"), counts, strict=True)
+        ]
+        correlate_both(image, _kernel_spectra(sums, shape, workspace), phase, products[0], products[1])
         for some, product in zip((first, second), products, strict=True):
             if product.size:
-                maps[:, :, some] = _back(product, shape)
+                transform_back(product, maps[:, :, some])
     return maps
 
 
-def _kernel_spectra(kernels: Float32, shape: tuple[int, int]) -> NDArray[np.complex64]:
+def _kernel_spectra(kernels: Float32, shape: tuple[int, int], workspace: Workspace) -> NDArray[np.complex64]:
     """`rfft2` of kernels `(b, b, k)`; transforming their few rows first saves half of the work."""
-    rows = sf.rfft(kernels, shape[1], axis=1)
-    return np.asarray(sf.fft(rows, shape[0], axis=0), dtype=np.complex64)
-
-
-def _back(spectra: NDArray[np.complex64], shape: tuple[int, int]) -> Float32:
-    columns = sf.ifft(spectra, axis=0, overwrite_x=True)
-    return np.asarray(sf.irfft(columns, shape[1], axis=1, overwrite_x=True), dtype=np.float32)
+    box, _, count = kernels.shape
+    rows = np.zeros((box, shape[1], count), dtype=np.float32)
+    rows[:, :box] = kernels
+    out = workspace.array("kernels", (shape[0], shape[1] // 2 + 1, count), np.complex64)
+    out[:box], out[box:] = rfft(rows, axis=1), 0
+    transform(out, axis=0)
+    return out
 
 
 def local_spread(image: Float32, spectrum: NDArray[np.complexfloating], mask: Float32) -> Float32:
@@ -485,8 +501,8 @@ def local_spread(image: Float32, spectrum: NDArray[np.complexfloating], mask: Fl
     shape = (image.shape[0], image.shape[1])
     kernel = kernel_spectrum(mask, shape)
     total = float(mask.sum())
-    mean = sf.irfft2(spectrum * kernel, shape) / total
-    square = sf.irfft2(sf.rfft2(image * image) * kernel, shape)
+    mean = irfft2(spectrum * kernel, shape) / total
+    square = irfft2(rfft2(image * image) * kernel, shape)
     variance = square - total * mean * mean
     spread = np.sqrt(np.maximum(variance, 0))
     return np.asarray(

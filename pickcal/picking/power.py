@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft as sf
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from pickcal.picking.filters import Float32, kernel_spectrum, odd_box, soft_disc
+from pickcal.picking.fourier import irfft2, rfft2
 from pickcal.picking.kernels import largest_square
 
 FINE = 2
@@ -80,20 +80,20 @@ def power_maps(
     signal = filtered / np.float32(deviation)
     inner, outer = 0.5 * diameter_min, max(0.5 * diameter_max, 0.5 * diameter_min + pixel_size)
     box = odd_box(outer, pixel_size)
-    square = sf.rfft2(signal * signal)
+    square = rfft2(signal * signal)
     disc = soft_disc(box, pixel_size, inner, outer)
     power = _average(square, disc, shape)
     wide = odd_box(2 * outer, pixel_size)
     ring = soft_disc(wide, pixel_size, 2 * outer - pixel_size, 2 * outer)
     ring = ring - soft_disc(wide, pixel_size, outer, outer + pixel_size)
-    mean = _average(sf.rfft2(signal), ring, shape)
+    mean = _average(rfft2(signal), ring, shape)
     variance = np.maximum(_average(square, ring, shape) - mean**2, 0)
     return PowerMaps(signal, np.maximum(power, 0), level, variance, outer / pixel_size, deviation)
 
 
 def _average(spectrum: NDArray[np.complexfloating], weight: Float32, shape: tuple[int, int]) -> Float32:
     kernel = kernel_spectrum(weight / weight.sum(), shape)
-    return np.asarray(sf.irfft2(spectrum * kernel, shape), dtype=np.float32)
+    return np.asarray(irfft2(spectrum * kernel, shape), dtype=np.float32)
 
 
 def sample(image: Float32, y: NDArray[np.floating], x: NDArray[np.floating]) -> Float32:

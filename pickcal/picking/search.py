@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft as sf
 from numpy.typing import NDArray
 
 from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf
 from pickcal.picking.filters import Float32, RadialFilter, band_pass
+from pickcal.picking.fourier import Workspace, rfft2
 from pickcal.picking.grid import cropped_spectrum, finer_grid, padded, plan_padding, to_grid
 from pickcal.picking.matching import Responses, match
 from pickcal.picking.peaks import local_maxima, thin_out
@@ -104,6 +104,7 @@ def search(
     parameters: SearchParameters,
     ctf: Ctf | None = None,
     whitening: RadialFilter | None = None,
+    workspace: Workspace | None = None,
 ) -> tuple[Picks, Picks]:
     """Find picks and decoys of one micrograph.
 
@@ -123,13 +124,15 @@ def search(
         The micrograph's CTF to give to the templates, or None.
     whitening
         Filter that makes the noise white, or None.
+    workspace
+        Memory for one micrograph after the other; by default new.
 
     Returns
     -------
     picks, decoys
         Decoys' `ncc` is the score on the inverted micrograph.
     """
-    prepared = prepare(image, pixel_size, bank, parameters, ctf, whitening, screened=True)
+    prepared = prepare(image, pixel_size, bank, parameters, ctf, whitening, screened=True, workspace=workspace)
     # a peak may be refined back inside from one step beyond the border
     border = max(0, int(np.floor(0.5 * parameters.diameter / prepared.pixel_size)) - 1)
     window = tuple(slice(part.start + border, max(part.stop - border, part.start + border)) for part in prepared.valid)
@@ -147,13 +150,14 @@ def prepare(
     ctf: Ctf | None = None,
     whitening: RadialFilter | None = None,
     screened: bool = False,
+    workspace: Workspace | None = None,
 ) -> Prepared:
     """Make the maps of one micrograph from which its scores are read; parameters as of `search` and `match`."""
     padding = plan_padding(
         (image.shape[0], image.shape[1]), int(np.ceil(2 * bank.mask_radius / pixel_size)), bank.ratio
     )
     shape, step = padding.search, pixel_size * bank.ratio[0] / bank.ratio[1]
-    raw = cropped_spectrum(sf.rfft2(padded(image, padding)), padding)
+    raw = cropped_spectrum(rfft2(padded(image, padding)), padding)
     filtered = raw * _band(shape, step, parameters.low_pass, parameters.high_pass)
     maps = power_maps(
         to_grid(filtered, shape),
@@ -176,6 +180,7 @@ def prepare(
         ctf=ctf,
         whitening=whitening,
         screened=screened,
+        workspace=workspace,
     )
     last = tuple((n - 1) * pixel_size / step for n in image.shape)
     return Prepared(responses, maps, padding.valid, step, pixel_size, (last[0], last[1]))

@@ -29,6 +29,7 @@ from pickcal.calibration.trends import mean_defocus
 from pickcal.engine.executors import Executor, explain
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError
+from pickcal.picking.fourier import Workspace
 from pickcal.picking.surrogate import patched, phase_randomised
 from pickcal.project import Project
 from pickcal.schema import Status
@@ -215,14 +216,14 @@ def control_batch(task: ControlTask) -> list[Trial]:
     micrographs = project.micrographs().drop_vars("image")
     bank, whitening = load_bank(task.search)
     fit = _fit(task.search.project, task.search.name, task.fingerprint)
-    trials = []
+    trials, workspace = [], Workspace()
     for index in task.rows:
         place = slice(index, index + 1)
         row, picks = micrographs.isel(micrograph=place).load(), real.isel(micrograph=place).load()
         lines, mixture = (part if part is None else part.isel(micrograph=place) for part in fit)
         try:
             copy = _copy(project.image(index), float(row["pixel_size"].item()), task.search, [task.seed, index])
-            found = search_micrograph(copy, row.isel(micrograph=0), bank, whitening, task.search)
+            found = search_micrograph(copy, row.isel(micrograph=0), bank, whitening, task.search, workspace)
             counts = {}
             for name, table in (("real", picks), ("control", _table(found))):
                 counts[f"{name}_found"] = int(table["count"].item())

@@ -21,6 +21,7 @@ from pickcal.picking.bank import ENERGY, Bank, bank_from_templates
 from pickcal.picking.blobs import blob_bank, blob_diameters
 from pickcal.picking.ctf import electron_wavelength
 from pickcal.picking.filters import RadialFilter, noise_spectrum, whitening_filter
+from pickcal.picking.fourier import Workspace
 from pickcal.picking.grid import search_ratio
 from pickcal.picking.projection import Volume, even_angles
 from pickcal.picking.projection import project as project_volume
@@ -285,6 +286,7 @@ def pick_batch(task: PickTask) -> dict[str, int]:
     bank, whitening = load_bank(task.search)
     values = {name: project.read(group, name, task.start, task.stop) for name in PICKS}
     micrographs = project.micrographs().drop_vars("image").isel(micrograph=slice(task.start, task.stop)).load()
+    workspace = Workspace()
     for i in range(task.stop - task.start):
         if values["status"][i] == Status.DONE:
             continue
@@ -295,7 +297,7 @@ def pick_batch(task: PickTask) -> dict[str, int]:
             values["error"][i] = f"not imported: {row['error'].item()}"
             continue
         try:
-            found = search_micrograph(project.image(task.start + i), row, bank, whitening, task.search)
+            found = search_micrograph(project.image(task.start + i), row, bank, whitening, task.search, workspace)
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue

@@ -14,6 +14,7 @@ from pickcal.errors import InputError, ProjectError
 from pickcal.picking.bank import Bank
 from pickcal.picking.ctf import Ctf
 from pickcal.picking.filters import RadialFilter
+from pickcal.picking.fourier import Workspace
 from pickcal.picking.search import SearchParameters, search
 from pickcal.project import Project
 from pickcal.schema import BANK, PICKS
@@ -129,7 +130,12 @@ def load_bank(made: Search) -> tuple[Bank, RadialFilter | None]:
 
 
 def search_micrograph(
-    image: NDArray[np.float32], row: xr.Dataset, bank: Bank, whitening: RadialFilter | None, made: Search
+    image: NDArray[np.float32],
+    row: xr.Dataset,
+    bank: Bank,
+    whitening: RadialFilter | None,
+    made: Search,
+    workspace: Workspace | None = None,
 ) -> dict[str, NDArray[Any] | int]:
     """Find picks and decoys of one image.
 
@@ -143,6 +149,8 @@ def search_micrograph(
         From `load_bank`.
     made
         The search.
+    workspace
+        Memory for one micrograph after the other; by default new.
 
     Returns
     -------
@@ -155,7 +163,7 @@ def search_micrograph(
         If pixel size, diameter or CTF do not suit the search.
     """
     ctf = suited(image, row, bank, made)
-    picks, decoys = search(image, float(row["pixel_size"]), bank, made.parameters, ctf, whitening)
+    picks, decoys = search(image, float(row["pixel_size"]), bank, made.parameters, ctf, whitening, workspace)
     slots = made.slots
     out: dict[str, NDArray[Any] | int] = {
         name: padded(getattr(picks, name), slots, PICKS[name].fill)

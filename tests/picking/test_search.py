@@ -9,6 +9,7 @@ from pickcal.picking.bank import bank_from_templates
 from pickcal.picking.blobs import blob_bank
 from pickcal.picking.ctf import Ctf
 from pickcal.picking.filters import RadialFilter
+from pickcal.picking.fourier import Workspace
 from pickcal.picking.projection import even_angles, project
 from pickcal.picking.search import SearchParameters, search
 from pickcal.settings import SimulateSettings
@@ -129,6 +130,20 @@ def test_decoys_are_the_picks_of_the_inverted_micrograph(noise, blobs, ctf, whit
     equal_picks(inverted, decoys)
     equal_picks(undone, picks)
     assert len(picks.x) != len(decoys.x) or np.abs(picks.ncc - decoys.ncc).max() > 0.01
+
+
+def test_what_was_searched_before_in_the_same_memory_leaves_no_trace(noise, blobs, micrograph, bank):
+    """A larger micrograph with templates, and the same with another CTF, before and after."""
+    workspace, image = Workspace(), micrograph[0].image
+    jobs = [
+        (image, PIXEL, bank, PARAMETERS, micrograph[0].scene.ctf),
+        (noise, 5.0, blobs, blob_parameters(), None),
+        (image, PIXEL, bank, PARAMETERS, Ctf(9000, 9000, 0)),
+    ]
+    for job in jobs:
+        for ours, fresh in zip(search(*job, workspace=workspace), search(*job), strict=True):
+            for field in dataclasses.fields(ours):
+                np.testing.assert_array_equal(getattr(ours, field.name), getattr(fresh, field.name), field.name)
 
 
 @pytest.mark.parametrize("ctf", [None, Ctf(15000, 14000, 20)], ids=["plain", "ctf"])
