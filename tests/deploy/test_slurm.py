@@ -105,6 +105,15 @@ def test_workers_that_the_queue_takes_do_the_work_of_those_that_it_refuses(slurm
     assert "job.refused" in (work / "log.jsonl").read_text()
 
 
+def test_the_script_for_one_node_runs_a_job_that_is_made_for_the_queue(work):
+    """With processes of its own: the queue, its network and its number of workers do not matter."""
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", DEPLOY / "slurm" / "one_node.sh", "job.toml"]
+    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Project.open(work / "p.zarr").done("picks/blob").tolist() == [1] * 8
+
+
 def test_scripts_of_the_folder_are_accepted(slurm):
     """`sbatch --test-only` reads their directives and finds a node for them."""
     lines = [line for line in (DEPLOY / "README.md").read_text().splitlines() if line.startswith("sbatch --test-only")]
