@@ -132,8 +132,9 @@ class DaskExecutor:
         if not memory:
             return
         for _, found in self._described():
-            if not isinstance(found, BaseException) and 0 < found["memory"] < memory:
-                raise InputError(too_small(found["worker"], found["memory"], memory))
+            limit, usable = (0, 0) if isinstance(found, BaseException) else found["memory"]
+            if limit and usable < memory:
+                raise InputError(too_small(found["worker"], limit, usable, memory))
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[Outcome[T, R]]:
         """See `Executor.run`."""
