@@ -24,15 +24,24 @@ demo: environment  ## simulated micrographs through the whole job: figures, plot
 	rm -rf demo
 	$(BIN)/pickcal run jobs/demo.toml
 
-# RELION and Chromium are compared with and driven by some tests, ShellCheck reads the scripts; where they cannot be
-# installed, those tests skip and say so.
-system:  ## Debian's RELION, Chromium and ShellCheck, where this may install them
-	@if command -v relion_autopick >/dev/null && command -v chromium >/dev/null && command -v shellcheck >/dev/null; then :; \
-	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    relion chromium shellcheck >/dev/null \
-	    || echo "relion, chromium or shellcheck could not be installed: their tests will be skipped"; \
-	else echo "relion, chromium or shellcheck is missing, and not root to install them: their tests will be skipped"; fi
+# What some tests run beside pickcal, each as PROGRAM:PACKAGE. Packages are installed one by one, so that one that cannot
+# be had keeps none of the others away; tests of what is then still missing skip and say so.
+BESIDE := relion_autopick:relion chromium:chromium shellcheck:shellcheck sbatch:slurm-wlm munged:munge ip:iproute2 \
+	docker-compose:docker-compose openssl:openssl
+absent = for each in $(BESIDE); do command -v "$${each%%:*}" >/dev/null || echo "$${each\#*:}"; done
+
+system:  ## Debian's RELION, Chromium, ShellCheck, SLURM, Compose and iproute2, where this may install them
+	@absent=$$($(absent)); \
+	if [ -z "$$absent" ]; then exit 0; fi; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq || true; \
+	  for package in $$absent; do \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$package" >/dev/null || true; \
+	  done; \
+	  why="could not be installed"; \
+	else why="not root to install them"; fi; \
+	absent=$$($(absent)); \
+	if [ -n "$$absent" ]; then echo "missing, $$why: $$(echo $$absent); their tests will be skipped"; fi
 
 test: environment system  ## all tests, but what is marked nightly
 	$(BIN)/python -m pytest

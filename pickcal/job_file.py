@@ -126,7 +126,7 @@ class Job(Settings):
         return self.score.name or f"{self.picks_name}-scored"
 
 
-def load_job(path: Path, overrides: tuple[str, ...] = ()) -> Job:
+def load_job(path: Path, overrides: tuple[str, ...] = (), cluster: str | None = None) -> Job:
     """Read a job file.
 
     Parameters
@@ -135,6 +135,8 @@ def load_job(path: Path, overrides: tuple[str, ...] = ()) -> Job:
         TOML file.
     overrides
         `section.key=value` strings that replace values of the file; the value is read as TOML, else as text.
+    cluster
+        Kind of cluster instead of the file's; what the file says of another kind's cluster is left out.
 
     Raises
     ------
@@ -142,9 +144,25 @@ def load_job(path: Path, overrides: tuple[str, ...] = ()) -> Job:
         If the file is not there, is not TOML, or holds a wrong setting.
     """
     values = read_toml(path, "job file")
+    if cluster is not None:
+        _move(values, cluster)
     for override in overrides:
         _override(values, override)
     return validated(Job, values, str(path))
+
+
+def _move(values: dict[str, Any], kind: str) -> None:
+    """Take a job to a cluster; options, memory and certificates of another kind of cluster are of no use there."""
+    found = values.get("cluster", {})
+    if not isinstance(found, dict):
+        return  # refused with the other settings
+    stored = str(found.get("kind", found.get("cluster", "local")))
+    before, after = ("address" if "://" in name else name for name in (stored, kind))
+    if before != after:
+        kept = {"wait", "batch_limit"} if after in ("local", "serial") else {"wait", "batch_limit", "workers"}
+        found = {name: value for name, value in found.items() if name in kept}
+    dropped = {"cluster", "address"} if "://" in kind else {"cluster"}
+    values["cluster"] = {name: value for name, value in found.items() if name not in dropped} | {"kind": kind}
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -71,15 +71,11 @@ class Lab:
                 self.workers[number] = self._start("dask_worker", *arguments, before=before, env=env)
 
     def worker_processes(self):
-        """The processes that run tasks: the nannies' children."""
+        """The processes that run tasks: the nannies' children, or those of the process that nannies fork from."""
         found = []
         for nanny in self.workers:
             with suppress(psutil.Error):
-                found += [
-                    child
-                    for child in psutil.Process(nanny.pid).children(recursive=True)
-                    if "spawn_main" in " ".join(child.cmdline())
-                ]
+                found += [p for p in psutil.Process(nanny.pid).children(recursive=True) if _runs_tasks(p)]
         return found
 
     def kill_scheduler(self):
@@ -100,6 +96,12 @@ class Lab:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _runs_tasks(process):
+    with suppress(psutil.Error, AttributeError):  # one that ends meanwhile has no parent
+        return "spawn_main" in " ".join(process.cmdline()) or "forkserver" in " ".join(process.parent().cmdline())
+    return False
 
 
 def until(condition, seconds=60, step=0.05):

@@ -18,6 +18,7 @@ from pickcal.cli.output import INTERRUPTED, OK, REFUSED, USAGE, VERBOSE, Exit
 from pickcal.cli.suggest import unknown_flags
 from pickcal.errors import PickcalError
 from pickcal.refusals import describe
+from pickcal.stores.credentials import redacted
 
 
 def main(tokens: list[str] | None = None) -> NoReturn:
@@ -48,7 +49,7 @@ def main(tokens: list[str] | None = None) -> NoReturn:
 def _say(text: str) -> None:
     """Print an error on standard error, with its first word in red where there are colours."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    errors.print(Text.assemble(("pickcal:", "bold red"), " ", text))
+    errors.print(Text.assemble(("pickcal:", "bold red"), " ", redacted(text)))
 
 
 def _words(error: Exception) -> tuple[str, int] | None:

@@ -49,10 +49,9 @@ def run(
     from pickcal.engine.executors import open_executor
     from pickcal.stages.run import run as stage
 
-    extra = [f'cluster.cluster="{cluster}"'] if cluster else []
-    extra += [f"cluster.workers={workers}"] if workers else []
+    extra = [f"cluster.workers={workers}"] if workers else []
     with session(output) as (reporter, show):
-        loaded = load_job(job, (*set_, *extra))
+        loaded = load_job(job, (*set_, *extra), cluster)
         with open_executor(loaded.cluster if loaded.has_tasks else SERIAL, reporter.note) as executor:
             if loaded.watch is None:
                 show(stage(loaded, executor, reporter))

@@ -165,16 +165,17 @@ class Call(Generic[T, R]):
                 f"worker {whoami()}: expected pickcal {self.version} as in the process that runs the job, found "
                 f"{pickcal.__version__}; install the same version in both"
             )
-        limit = memory_limit(worker) if worker is not None else 0
-        if self.memory and limit and limit < self.memory:
-            raise Unsuitable(too_small(whoami(), limit, self.memory))
+        limit, usable = memory_of(worker) if worker is not None else (0, 0)
+        if self.memory and limit and usable < self.memory:
+            raise Unsuitable(too_small(whoami(), limit, usable, self.memory))
 
 
-def too_small(who: str, limit: int, needed: int) -> str:
-    """Words for a worker whose memory a batch does not fit into; bytes."""
+def too_small(who: str, limit: int, usable: int, needed: int) -> str:
+    """Words for a worker whose memory a batch does not fit into; bytes, see `memory_of`."""
+    held = f" ({limit / 1e9:.2f} GB; Dask holds it back above)" if usable < limit else ""
     return (
-        f"worker {who}: a batch needs up to {needed / 1e9:.1f} GB of memory, the worker may use {limit / 1e9:.1f} GB; "
-        "give fewer --workers on this machine, or more --memory to each"
+        f"worker {who}: a batch needs up to {needed / 1e9:.2f} GB of memory, the worker may use {usable / 1e9:.2f} GB"
+        f"{held}; give fewer --workers on this machine, or more --memory to each"
     )
 
 
@@ -200,7 +201,7 @@ def explain(error: BaseException) -> str:
         return plain_error(error)
     if isinstance(error, OSError) and error.strerror:
         name = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{name}"
+        return redacted(f"{error.strerror}{name}")
     return redacted(f"{type(error).__name__}: {error}")
 
 
@@ -214,7 +215,7 @@ def describe_worker(dask_worker: Any) -> dict[str, Any]:
     return {
         "worker": whoami(),
         "pickcal": pickcal.__version__,
-        "memory": memory_limit(dask_worker),
+        "memory": memory_of(dask_worker),
         "libraries": libraries(),
     }
 
@@ -233,9 +234,13 @@ def libraries() -> dict[str, str]:
     }
 
 
-def memory_limit(worker: Any) -> int:
-    """Bytes that a Dask worker may use; 0 for no limit."""
-    return int(worker.memory_manager.memory_limit or 0)
+def memory_of(worker: Any) -> tuple[int, int]:
+    """Bytes that a Dask worker is given, and that it may use and still begin new tasks; 0 for no limit.
+
+    A worker that keeps more than the share at which Dask pauses it would never begin another batch.
+    """
+    limit = int(worker.memory_manager.memory_limit or 0)
+    return limit, int(limit * (worker.memory_manager.memory_pause_fraction or 1.0))
 
 
 def _dask_worker() -> Any:

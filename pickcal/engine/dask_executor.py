@@ -43,6 +43,9 @@ class DaskExecutor:
         Workers that may come, where the cluster scales by itself: as many batches are handed out.
     note
         Told what a user should know.
+    check
+        Raises an `InputError` when it is known that no worker will come; called while workers are waited for, and now
+        and then while work goes on.
     heal
         Starts again the workers that a cluster object has given up; called now and then while work goes on.
     """
@@ -55,10 +58,11 @@ class DaskExecutor:
         batch_limit: float,
         most_workers: int = 1,
         note: Callable[[str], None] = lambda _: None,
+        check: Callable[[], None] = lambda: None,
         heal: Callable[[], None] = lambda: None,
     ) -> None:
         self._connect, self.wait, self.batch_limit = connect, wait, batch_limit
-        self.most_workers, self.note, self.heal = most_workers, note, heal
+        self.most_workers, self.note, self.check, self.heal = most_workers, note, check, heal
         self._memory = 0
         self.client: Any = connect()
 
@@ -84,10 +88,11 @@ class DaskExecutor:
         Raises
         ------
         InputError
-            If none comes in time, or one has another version of pickcal or none.
+            If none comes in time or is known to come, or one has another version of pickcal or none.
         """
         end = time.monotonic() + self.wait
         while not self.count_workers():
+            self.check()
             if time.monotonic() > end:
                 raise InputError(self.no_worker())
             time.sleep(RETRY_SECONDS)
@@ -127,8 +132,9 @@ class DaskExecutor:
         if not memory:
             return
         for _, found in self._described():
-            if not isinstance(found, BaseException) and 0 < found["memory"] < memory:
-                raise InputError(too_small(found["worker"], found["memory"], memory))
+            limit, usable = (0, 0) if isinstance(found, BaseException) else found["memory"]
+            if limit and usable < memory:
+                raise InputError(too_small(found["worker"], limit, usable, memory))
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[Outcome[T, R]]:
         """See `Executor.run`."""

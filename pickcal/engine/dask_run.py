@@ -209,6 +209,7 @@ class Run(Generic[T, R]):
         if self._executor.client.status == "closed":
             self._recover()
             return
+        self._executor.check()
         self._executor.heal()
         workers = self._executor.count_workers()
         if workers:

@@ -62,8 +62,9 @@ class SerialExecutor:
 
     def require(self, memory: int) -> None:
         """See `Executor.require`; this machine's memory counts."""
-        if memory > psutil.virtual_memory().total:
-            raise InputError(too_small(whoami(), psutil.virtual_memory().total, memory))
+        total = psutil.virtual_memory().total
+        if memory > total:
+            raise InputError(too_small(whoami(), total, total, memory))
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[Outcome[T, R]]:
         """See `Executor.run`."""

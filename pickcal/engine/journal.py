@@ -20,6 +20,7 @@ from typing import Any
 from pickcal.engine.logs import log
 from pickcal.engine.place import Place, place_beside
 from pickcal.errors import PickcalError
+from pickcal.stores.credentials import redacted
 from pickcal.stores.places import Url
 
 RECORDS_PER_OBJECT = 1000
@@ -102,7 +103,7 @@ class Journal:
         self._count += 1
         log(f"stage.{record['event']}", run=self.run, **{k: v for k, v in record.items() if k not in ("event", "run")})
         try:
-            self._place.append(name, json.dumps(record).encode() + b"\n")
+            self._place.append(name, redacted(json.dumps(record)).encode() + b"\n")
             if record["event"] != "batch":
                 self._place.flush()
         except (OSError, PickcalError) as error:

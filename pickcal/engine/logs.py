@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line, for machines that watch many jobs.
 
 Nothing is logged unless `open_log` was called (`pickcal --log FILE`); the text for people is the reporter's, and with
-`pickcal --verbose` the same events in words (`told`).
+`pickcal --verbose` the same events in words (`told`). No secret of this process leaves through either.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+
+from pickcal.stores.credentials import redacted
 
 LOGGER = logging.getLogger("pickcal")
 LOGGER.addHandler(logging.NullHandler())
@@ -33,7 +35,7 @@ class JsonLines(logging.Formatter):
         """See `logging.Formatter.format`."""
         time = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
         head = {"time": time, "level": record.levelname.lower(), "event": record.getMessage()}
-        return json.dumps({**head, **getattr(record, "facts", {})}, default=str)
+        return redacted(json.dumps({**head, **getattr(record, "facts", {})}, default=str))
 
 
 IDENTIFIERS = ("run", "mark")
@@ -55,7 +57,8 @@ class InWords(logging.Handler):
             if key not in IDENTIFIERS and value not in (None, "", {}, [], ())
         ]
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        self._say(f"{level}{record.getMessage()}: {', '.join(words)}" if words else f"{level}{record.getMessage()}")
+        said = f"{level}{record.getMessage()}"
+        self._say(redacted(f"{said}: {', '.join(words)}" if words else said))
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""How much memory a batch needs on a worker: from shapes, with factors measured by tests/benchmarks/scaling.py."""
+"""How much memory a batch needs on a worker: from shapes, with factors fitted to measured peaks.
+
+Measured at 2048 x 2048 to 8192 x 8192 source pixels, with blobs and 10 to 200 templates, on the search's coarse grid
+and on the working one: estimates are 4 to 20 % above the peaks. `tests/stages/test_memory.py` holds them to that.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,22 @@ import numpy as np
 
 from pickcal.project import Project
 
-PROCESS = 250e6
+PROCESS = 355e6
 """Bytes of a worker process that has imported everything."""
-PER_SOURCE_PIXEL = 14.0
-"""Reading, clipping and cropping a source micrograph: bytes per pixel of it."""
+PER_SOURCE_PIXEL = 10.5
+"""Reading, clipping and cropping a source micrograph, and reading the next one: bytes per pixel of it."""
 PER_WORKING_PIXEL = 12.0
 """The same, bytes per pixel of the working image."""
 PER_STORED_PIXEL = 2.0
 """Working images of the whole batch, float16."""
-PER_SEARCHED_PIXEL = 120.0
-"""Searching a working image: bytes per pixel of it."""
-PER_BASIS_PIXEL = 5.0
-"""The same, for every image of the bank's basis."""
+PER_FILTERED_PIXEL = 35.0
+"""Filtering a working image: bytes per pixel of it."""
+PER_SEARCHED_PIXEL = {False: (95.0, 7.6), True: (370.0, 3.9)}
+"""Searching: bytes per pixel of the grid that is searched, which is coarser where the low-pass allows it, and the same
+for every image of the bank's basis; with all maps, and with the leading ones, on which groups of alike entries are
+looked for."""
+PER_COEFFICIENT = 40.0
+"""The bank as a micrograph shows it: bytes per entry and image of the basis."""
 
 
 def import_memory(project: Project) -> int:
@@ -27,10 +35,27 @@ def import_memory(project: Project) -> int:
     return int(PROCESS + source * PER_SOURCE_PIXEL + working * (PER_WORKING_PIXEL + project.batch * PER_STORED_PIXEL))
 
 
-def search_memory(project: Project, name: str) -> int:
-    """Bytes that a worker needs to search or score a batch of the largest micrographs with the bank of some picks."""
-    basis = int(project.dataset(f"picks/{name}/bank").sizes["basis"])
-    return int(PROCESS + _pixels(project, "height", "width") * (PER_SEARCHED_PIXEL + basis * PER_BASIS_PIXEL))
+def search_memory(project: Project, name: str, screened: bool = True) -> int:
+    """Bytes that a worker needs to search a batch of the largest micrographs with the bank of some picks.
+
+    Parameters
+    ----------
+    project, name
+        Project, and picks that have their bank.
+    screened
+        As of `pickcal.picking.search.prepare`: False for scoring positions that are given.
+    """
+    group, sizes = project.dataset(f"picks/{name}"), project.dataset(f"picks/{name}/bank").sizes
+    coarser, finer = (int(part) for part in group.attrs["bank_ratio"])
+    working = _pixels(project, "height", "width")
+    searched = working * (finer / coarser) ** 2
+    plain, by_basis = PER_SEARCHED_PIXEL[screened and sizes["level"] > 0]
+    return int(
+        PROCESS
+        + working * PER_FILTERED_PIXEL
+        + searched * (plain + sizes["basis"] * by_basis)
+        + sizes["entry"] * sizes["basis"] * PER_COEFFICIENT
+    )
 
 
 def _pixels(project: Project, height: str, width: str) -> float:

@@ -125,7 +125,7 @@ def _score(
         project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
     made = search_of(project, name, search_settings)
     tasks = [ScoreTask(made, picks, settings.reach, start, stop) for start, stop in batches_left(project, group)]
-    memory = search_memory(project, name)
+    memory = search_memory(project, name, screened=False)
     result = run_batches(project, group, f"score {picks}", score_batch, tasks, executor, reporter, memory)
     without = _without_score(project, group)
     if without:

@@ -15,6 +15,7 @@ from pickcal.formats.images import ImageInfo, image_info, open_image_info
 from pickcal.formats.registry import is_table, read_exposures
 from pickcal.formats.relion import SAMPLED_NAMES, find_root
 from pickcal.settings import ImportSettings
+from pickcal.stores.credentials import redacted
 from pickcal.stores.fetching import fetched, fetched_image, split_place
 from pickcal.stores.places import Place, Url
 
@@ -84,10 +85,15 @@ def _is_table(source: Place) -> bool:
 
 
 def exposures(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFrame:
-    """Read tables of micrographs, here or at URLs; as `formats.registry.read_exposures`."""
+    """Read tables of micrographs, here or at URLs; as `formats.registry.read_exposures`.
+
+    Passwords in names that are URLs are left out, so that none is stored; such micrographs fail.
+    """
     with ExitStack() as stack:
         paths = [stack.enter_context(fetched(source)) for source in sources]
-        return read_exposures(paths, require_ctf=not settings.without_ctf)
+        table = read_exposures(paths, require_ctf=not settings.without_ctf)
+    table["name"] = [redacted(name) if "://" in name else name for name in table["name"]]
+    return table
 
 
 def _with_images(sources: Sequence[Place], settings: ImportSettings) -> tuple[pd.DataFrame, Place]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ SECRETS = (
 SHORTEST_SECRET = 6
 IN_FILES = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 OTHER_WAYS = ("role_arn", "sso_session", "sso_start_url", "credential_process", "credential_source", "login_session")
+
+IN_URLS = (
+    re.compile(r"(?<=://)[^/?#\s'\"<>@]+(?=@[\w.\[-])"),
+    re.compile(r"(?i)(?<=[?&])((?:x-(?:amz|goog)-(?:signature|credential|security-token)|sig|token)=)[^&\s'\"<>]+"),
+)
+"""Names and passwords before a host, and what signs an address."""
 
 _seen: set[str] = set()
 
@@ -83,11 +90,18 @@ def profile_options() -> dict[str, Any]:
 
 
 def redacted(text: str) -> str:
-    """Return a text without the secrets that this process knows."""
+    """Return a text without the secrets that this process knows, and without those in URLs.
+
+    Examples
+    --------
+    >>> redacted("no answer from https://someone:password@store.lab:9000/bucket?list&X-Amz-Signature=0f3e")
+    'no answer from https://***@store.lab:9000/bucket?list&X-Amz-Signature=***'
+    """
     known = {os.environ.get(name, "") for name in SECRETS} | _seen
     for secret in sorted((s for s in known if len(s) >= SHORTEST_SECRET), key=len, reverse=True):
         text = text.replace(secret, "***")
-    return text
+    user, signature = IN_URLS
+    return signature.sub(r"\1***", user.sub("***", text))
 
 
 def _read(variable: str, name: str) -> configparser.ConfigParser:

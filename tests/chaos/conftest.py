@@ -20,7 +20,8 @@ from pickcal.stages.ingest import ingest
 from pickcal.stages.pick import pick
 
 BLOBS = BlobSettings(diameter_min=70.0, diameter_max=70.0, shapes=("disc",))
-SABOTAGE = str(Path(__file__).with_name("sabotage.py"))
+SABOTAGE, QUICK_START = (str(Path(__file__).with_name(name)) for name in ("sabotage.py", "quick_start.py"))
+FORKED = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}
 COMMAND = ["--diameter-min", "70", "--diameter-max", "70", "--shapes", "disc"]
 
 
@@ -47,13 +48,12 @@ def sabotaged(tmp_path):
     labs = []
 
     def start(workers=WORKERS, **plan):
-        env = {**os.environ, "SABOTAGE": json.dumps({**plan, "folder": str(tmp_path)})}
+        env = {**os.environ, **FORKED, "SABOTAGE": json.dumps({**plan, "folder": str(tmp_path)})}
         lab = Lab(env, folder=tmp_path).start_scheduler()
         labs.append(lab)
         for _ in range(workers):
-            lab.start_worker(
-                "--preload", "pickcal.engine.worker", "--preload", str(Path(__file__).with_name("sabotage.py"))
-            )
+            preloads = ["--preload", "pickcal.engine.worker", "--preload", SABOTAGE, "--preload-nanny", QUICK_START]
+            lab.start_worker(*preloads)
         return lab
 
     yield start

@@ -1,8 +1,8 @@
 """What goes wrong on the workers of a chaos test; loaded by them as a Dask preload module.
 
-The environment variable SABOTAGE holds a JSON object: `sleep` seconds for every batch, `poison` the first micrograph of
-a batch that kills its worker, `fail` the share of store requests that fail, `hang` how many of them hang for ever over
-all workers together (files in `folder` count them), `seed`.
+The environment variable SABOTAGE holds a JSON object: `sleep` seconds for every batch, or until there is a file `calm`
+in `folder`, `poison` the first micrograph of a batch that kills its worker, `fail` the share of store requests that
+fail, `hang` how many of them hang for ever over all workers together (files in `folder` count them), `seed`.
 """
 
 import errno
@@ -25,7 +25,9 @@ def pick_batch(task):
     """Pick a batch, slowly, or die of it."""
     if task.start == PLAN.get("poison"):
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(PLAN.get("sleep", 0.0))
+    end = time.monotonic() + PLAN.get("sleep", 0.0)
+    while time.monotonic() < end and not Path(PLAN["folder"], "calm").exists():
+        time.sleep(0.05)
     return original(task)
 
 

@@ -11,24 +11,17 @@ from pickcal.engine.journal import runs
 from pickcal.project import Project
 from pickcal.stages.status import status
 
-POISON = 100
+POISON, KILLS = 100, 20
 
 
-@pytest.mark.parametrize(
-    ("sleep", "every", "kills"),
-    [
-        pytest.param(1.0, 1.5, 5, id="short"),
-        pytest.param(3.0, 1.5, 20, id="twenty kills", marks=pytest.mark.nightly),
-    ],
-)
-def test_workers_killed_at_random_and_a_batch_that_kills(project, quiet, sabotaged, job, sleep, every, kills):
+def test_workers_killed_at_random_and_a_batch_that_kills(project, quiet, sabotaged, job):
     """The batch that kills its worker every time is reported failed; no batch that shared a worker with it is."""
-    lab = sabotaged(sleep=sleep, poison=POISON)
+    lab = sabotaged(sleep=1.5, poison=POISON)
     process = job(lab)
     wait_for(lambda: done(project) > 0, process)
-    with Killer(lab, seed=7, every=every, most=kills) as killer:
-        code, result, err = result_of(process, 500)
-    assert killer.kills == kills
+    with Killer(lab, seed=7, every=0.8, most=KILLS) as killer:
+        code, result, err = result_of(process, 240)
+    assert killer.kills == KILLS
     assert (code, result["done"], result["failed"], result["pending"]) == (3, COUNT - BATCH, BATCH, 0), err
     poisoned = [f"mics/m{i + 1}.mrc" for i in range(POISON, POISON + BATCH)]
     assert [failure["micrograph"] for failure in result["errors"]] == poisoned

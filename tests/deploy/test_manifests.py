@@ -15,6 +15,7 @@ from lab import free_port, until
 
 import pickcal
 from pickcal.job_file import load_job
+from pickcal.settings import ClusterSettings
 
 jsonschema = pytest.importorskip("jsonschema", reason="the manifests are held against published schemas")
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="brings the schemas of Kubernetes")
@@ -119,6 +120,16 @@ def test_job_files_of_the_folder_can_be_read(tmp_path):
     for path in (DEPLOY / "compose/compose.toml", DEPLOY / "slurm/slurm.toml"):
         assert load_job(path).pick is not None
     assert load_job(DEPLOY / "slurm/slurm.toml").cluster.options["queue"] == "main"
+
+
+def test_a_job_moves_to_another_cluster():
+    """What its file says of its own kind stays with that kind; the number of workers goes along, not to one machine."""
+    file = DEPLOY / "slurm/slurm.toml"
+    assert load_job(file, cluster="local").cluster == ClusterSettings()
+    assert load_job(file, cluster="slurm").cluster == load_job(file).cluster
+    assert load_job(file, cluster="tls://h:1").cluster == ClusterSettings(kind="tls://h:1", workers=64)
+    set_too = load_job(file, ("cluster.workers=3", "cluster.memory=2 GB"), "local").cluster
+    assert set_too == ClusterSettings(workers=3, memory="2 GB")
 
 
 @pytest.fixture(scope="module")

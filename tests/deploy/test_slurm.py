@@ -1,6 +1,8 @@
 """`pickcal run` on a real SLURM: workers are jobs in the queue, which go away with the work."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -74,6 +76,42 @@ def test_workers_that_the_queue_refuses_are_not_waited_for_for_ever(slurm, work)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "no worker for 6 s" in done.stderr and "queued or failing" in done.stderr
     assert slurm.run("squeue", "-h").strip() == ""
+
+
+@pytest.mark.parametrize("scaling", [[], ["--set", "cluster.workers_min=0"]], ids=["all at once", "scaling"])
+def test_what_sbatch_says_when_it_refuses_is_shown(slurm, work, scaling):
+    """At once, in its own words, with what to do; the user waits for no worker."""
+    command = [sys.executable, "-m", "pickcal", "run", "job.toml", "--set", "cluster.options.queue=nowhere", *scaling]
+    done = subprocess.run(command, cwd=work, env=slurm.env, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "invalid partition specified: nowhere" in done.stderr and "[cluster.options]" in done.stderr
+    assert "no worker for" not in done.stderr
+    assert slurm.run("squeue", "-h").strip() == ""
+
+
+def test_workers_that_the_queue_takes_do_the_work_of_those_that_it_refuses(slurm, work):
+    """A limit of jobs a user, for one: the user is told, and the work is done."""
+    command = [sys.executable, "-m", "pickcal", "run", "job.toml", "--log", "log.jsonl"]
+    # a stand-in for a limit of submitted jobs, which needs SLURM's accounting: all but the first are refused
+    (work / "sbatch").write_text(
+        f'#!/bin/sh\nmkdir "{work}/first" 2>/dev/null && exec "{shutil.which("sbatch")}" "$@"\n'
+        'echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2\nexit 1\n'
+    )
+    (work / "sbatch").chmod(0o755)
+    env = {**slurm.env, "PATH": f"{work}{os.pathsep}{slurm.env['PATH']}"}
+    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "sbatch: error: QOSMaxSubmitJobPerUserLimit; the job goes on" in done.stderr
+    assert "job.refused" in (work / "log.jsonl").read_text()
+
+
+def test_the_script_for_one_node_runs_a_job_that_is_made_for_the_queue(work):
+    """With processes of its own: the queue, its network and its number of workers do not matter."""
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", DEPLOY / "slurm" / "one_node.sh", "job.toml"]
+    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Project.open(work / "p.zarr").done("picks/blob").tolist() == [1] * 8
 
 
 def test_scripts_of_the_folder_are_accepted(slurm):

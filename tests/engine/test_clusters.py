@@ -144,7 +144,7 @@ def stand_in(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask_kubernetes.operator", operator)
 
     @contextmanager
-    def nothing(cluster, settings, note):
+    def nothing(cluster, settings, note, check):
         yield cluster
 
     monkeypatch.setattr(_dask, "executor_of", nothing)

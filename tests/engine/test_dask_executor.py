@@ -93,7 +93,7 @@ def test_a_worker_of_another_version_is_refused(dask_executor, monkeypatch):
 
 def test_too_little_memory_is_refused(dask_executor):
     """Before any work; and a worker that comes later is held to it."""
-    with pytest.raises(InputError, match=r"a batch needs up to 1000000\.0 GB of memory, the worker may use"):
+    with pytest.raises(InputError, match=r"a batch needs up to 1000000\.00 GB of memory, the worker may use"):
         dask_executor.require(10**15)
     with pytest.raises(InputError, match="a batch needs up to"):
         list(dask_executor.run(nothing, range(3)))

@@ -53,6 +53,7 @@ def executor_of(
     settings: ClusterSettings,
     note: Callable[[str], None],
     connect: Callable[[], Any] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Executor]:
     """Make an executor on a cluster that is there, wait for its first worker, and say where its dashboard is.
 
@@ -66,6 +67,8 @@ def executor_of(
         Told the dashboard's address.
     connect
         Makes a client; default: a client of the cluster object.
+    check
+        Raises an `InputError` when it is known that no worker will come.
     """
     importlib.import_module("distributed")  # which sets its levels when it is first imported
     for name in ("distributed", "distributed.client"):  # their tracebacks tell what we say in words
@@ -78,6 +81,7 @@ def executor_of(
         batch_limit=settings.batch_limit,
         most_workers=settings.workers or 1,
         note=note,
+        check=check,
         heal=partial(_heal, cluster),
     )
     try:
@@ -118,7 +122,12 @@ def started(kind: str, make: Callable[[], Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def running(settings: ClusterSettings, note: Callable[[str], None], make: Callable[[], Any]) -> Iterator[Executor]:
+def running(
+    settings: ClusterSettings,
+    note: Callable[[str], None],
+    make: Callable[[], Any],
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Executor]:
     """Start a cluster that others run, make an executor on it, and close both afterwards.
 
     Parameters
@@ -127,8 +136,14 @@ def running(settings: ClusterSettings, note: Callable[[str], None], make: Callab
         See `pickcal.engine.executors.open_executor`.
     make
         Starts it.
+    check
+        See `executor_of`.
     """
-    with configured(), started(settings.kind, make) as cluster, executor_of(cluster, settings, note) as executor:
+    with (
+        configured(),
+        started(settings.kind, make) as cluster,
+        executor_of(cluster, settings, note, check=check) as executor,
+    ):
         yield executor
 
 
@@ -194,7 +209,7 @@ def security(settings: ClusterSettings) -> Any:
     Raises
     ------
     InputError
-        If a file is not there.
+        If a file is not there, or the three are no authority, certificate and key of that certificate.
     """
     if settings.tls_ca is None or settings.tls_cert is None or settings.tls_key is None:
         return None
@@ -205,7 +220,7 @@ def security(settings: ClusterSettings) -> Any:
         if not path.is_file():
             raise InputError(f"{name}: expected a file, found none at {path}")
     ca, cert, key = (str(path.absolute()) for path in files.values())
-    return Security(
+    made = Security(
         tls_ca_file=ca,
         tls_client_cert=cert,
         tls_client_key=key,
@@ -215,6 +230,14 @@ def security(settings: ClusterSettings) -> Any:
         tls_worker_key=key,
         require_encryption=True,
     )
+    try:
+        made.get_connection_args("client")
+    except OSError as error:  # what ssl raises
+        raise InputError(
+            "tls: expected an authority in tls_ca, a certificate in tls_cert and its key in tls_key, as PEM files, "
+            f"found others: {error.strerror or error}"
+        ) from None
+    return made
 
 
 def optional(module: str, extra: str, kind: str) -> Any:
