@@ -19,6 +19,7 @@ FIGURES = (
 FILES = ("files", "rejected_files")
 LABEL_WIDTH = 44
 MOST_NAMED = 10
+WORDS_OF_REASONS = {"micrograph": "excluded micrograph", "edge": "near the border"}
 MOST_FAILURES = 10
 
 
@@ -89,6 +90,11 @@ def _evaluation(result: Result) -> str:
     rho = result["rho_defocus"]
     rows.append(("Spearman, score and defocus", *_kinds(rho)))
     head = f"picks {result['picks']}: {result['particles']} particles on {result['micrographs']} micrographs"
+    if result.get("particles_near_border"):
+        head += (
+            f"\n  not counted: {result['particles_near_border']} particles, and picks, "
+            "within half a diameter of the border"
+        )
     if not result["calibrated"]:
         head += " (not calibrated: both columns are raw)"
     table = [
@@ -133,8 +139,31 @@ def _kinds(values: Result) -> tuple[str, str, str]:
     return raw, calibrated, probability
 
 
+def _judged(result: Result) -> Result:
+    """Say of the counts of a selection how many picks it rejects and what for, and what it expects to be false."""
+    from pickcal.selection import REASONS
+
+    accepted = result.get(REASONS[0])
+    if not isinstance(accepted, int) or not set(REASONS) <= set(result):
+        return result
+    rejected = {reason: int(result[reason]) for reason in REASONS[1:] if result[reason]}
+    words = [f"{WORDS_OF_REASONS.get(reason, reason)} {count}" for reason, count in rejected.items()]
+    out: Result = {}
+    for key, value in result.items():
+        if key == REASONS[0]:
+            out["accepted"] = f"{accepted} of {accepted + sum(rejected.values())} picks"
+            out["rejected for"] = ", ".join(words) or "nothing"
+        elif key == "expected_noise":
+            noise, junk, rate = (result[f"expected_{name}"] for name in ("noise", "junk", "false_rate"))
+            out["expected to be false"] = f"{noise + junk:.0f} ({rate:.1%}): {noise:.0f} noise, {junk:.0f} junk"
+        elif key not in (*REASONS, "expected_junk", "expected_false_rate"):
+            out[key] = value
+    return out
+
+
 def _lines(result: Result, indent: str = "") -> str:
     lines = []
+    result = _judged(result)
     for key, value in result.items():
         label = f"{indent}{str(key).replace('_', ' ')}"
         if isinstance(value, dict):

@@ -30,6 +30,11 @@ def here(in_process, monkeypatch, tmp_path):
         (["export", "p.zarr", "out", "--selection", "a", "--format", "relon"], "relion"),
         (["pick", "template", "p.zarr", "--diameter", "150"], "'pickcal pick template --help'"),
         (["calibrate", "p.zarr"], "'pickcal calibrate --help'"),
+        (["calibrate", "p.zarr"], "--picks is missing; as in: pickcal calibrate p.zarr --picks template"),
+        (["calibrate", "p.zarr", "--picks"], "--picks: expected a value after it, got none"),
+        (["calibrate"], "PROJECT is missing; as in: pickcal calibrate p.zarr"),
+        (["import", "a b.star"], "type: pickcal import 'a b.star' --project p.zarr"),
+        (["import", "p.zarr"], "type: pickcal import micrographs_ctf.star --project p.zarr"),
     ],
 )
 def test_wrong_words_suggest_the_right_ones(here, words, said):
@@ -71,6 +76,28 @@ def test_wrong_names_in_job_files_suggest_those_of_their_section(here, tmp_path,
     code, _, err = here("run", "job.toml", "--set", override)
     assert said in err
     assert code == 1
+
+
+def test_the_project_of_an_import_may_stand_first(here, tmp_path):
+    """As every other command takes it; with the flag before or after, nothing changes."""
+    star = write_set(tmp_path, [noise(seed=1)])
+    code, out, _ = here("import", "p.zarr", star, "--cluster=serial", "--json")
+    assert (code, json.loads(out)["done"]) == (0, 1)
+    code, out, _ = here("import", star, "--project", "p.zarr", "--cluster=serial", "--json")
+    assert (code, json.loads(out)["ran"]) == (0, 0)
+
+
+def test_a_selection_says_what_it_rejects_for(here, tmp_path):
+    """Counts of reasons in one line, of all picks; the JSON has them apart."""
+    make_project(tmp_path / "p.zarr")
+    words = ["select", "p.zarr", "--picks", "template", "--min-score", "0.3", "--name", "a"]
+    _, text, _ = here(*words)
+    counts = json.loads(here(*words, "--json")[1])
+    rejected = {reason: counts[reason] for reason in ("edge", "low score", "by hand")}
+    assert rejected["low score"] > 0 and rejected["by hand"] == 0
+    assert f"accepted: {counts['accepted']} of {counts['accepted'] + sum(rejected.values())} picks\n" in text
+    assert f"rejected for: low score {rejected['low score']}\n" in f"{text}\n"
+    assert "by hand" not in text
 
 
 def test_quiet_and_verbose(here, tmp_path):

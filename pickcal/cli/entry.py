@@ -8,14 +8,14 @@ import sys
 import traceback
 from typing import NoReturn
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, MissingArgumentError
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
 from pickcal.cli.app import app
 from pickcal.cli.output import INTERRUPTED, OK, REFUSED, USAGE, VERBOSE, Exit
-from pickcal.cli.suggest import unknown_flags
+from pickcal.cli.suggest import missing, unknown_flags
 from pickcal.errors import PickcalError
 from pickcal.refusals import describe
 from pickcal.stores.credentials import redacted
@@ -78,5 +78,10 @@ def _usage(error: CycloptsError) -> str:
     if unknown:
         return "\n".join([*unknown, advice])
     cause = error.__cause__
-    text = describe(cause, "command line") if isinstance(cause, ValidationError) else str(error)
+    if isinstance(cause, ValidationError):
+        text = describe(cause, "command line")
+    elif isinstance(error, MissingArgumentError) and error.argument is not None:
+        text = missing(app, error.argument, error.keyword, chain)
+    else:
+        text = str(error)
     return f"{text}\n{advice}"

@@ -26,10 +26,11 @@ class RequiredFirst(DefaultFormatter):
 
 
 def _plain(entry: HelpEntry) -> HelpEntry:
-    """Leave out that a flag is off unless it is given, and that a list is empty."""
+    """Leave out that a flag is off unless it is given, and how to turn it off; and that a list is empty."""
     default = None if entry.default is None else str(entry.default)
-    off = default == "False" and not entry.negative_names
-    return entry.copy(default=None) if off or default == "()" else entry
+    if default == "False":
+        return entry.copy(default=None, negative_names=(), negative_shorts=())
+    return entry.copy(default=None) if default == "()" else entry
 
 
 def example(command: str) -> str:

@@ -1,11 +1,14 @@
-"""Flags that a command does not have: which one was probably meant, or which command has it."""
+"""Command lines that are wrong: which flag was probably meant, which command has it, what is missing."""
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterator, Sequence
 
-from cyclopts import App
+from cyclopts import App, Argument
+
+from pickcal.cli.help import example_commands
 
 MOST_HOMES = 3
 ALWAYS = ("--help", "-h", "--version")
@@ -42,6 +45,29 @@ def unknown_flags(app: App, tokens: Sequence[str], chain: Sequence[str]) -> Iter
         else:
             hint = f"did you mean {close[0]}?" if close else ""
         yield f"{name}: no such flag" + (f"; {hint}" if hint else "")
+
+
+def missing(app: App, argument: Argument, keyword: str | None, chain: Sequence[str]) -> str:
+    """Say what a command line lacks, with a whole one to type.
+
+    Parameters
+    ----------
+    app
+        The root of the command line.
+    argument
+        What the command must be given.
+    keyword
+        The flag that was given without its value; None if it was not given.
+    chain
+        The words that name the command.
+    """
+    if keyword is not None:
+        said = f"{keyword}: expected a value after it, got none"
+    else:
+        name = argument.name if argument.index is None else argument.name.lstrip("-").upper()
+        said = f"{name} is missing"
+    shown = example_commands(_command(app, chain).help_epilogue or "")
+    return f"{said}; as in: {shlex.join(('pickcal', *shown[0]))}" if shown else said
 
 
 def _command(app: App, chain: Sequence[str]) -> App:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 
 from pickcal.cli.app import (
     DEFAULT_CLUSTER,
@@ -20,7 +21,7 @@ from pickcal.cli.app import (
 from pickcal.cli.help import examples
 from pickcal.cli.output import DEFAULT_OUTPUT, Output, session
 from pickcal.settings import ImportPicksSettings, ImportSettings, SimulateSettings
-from pickcal.stores.places import PlaceList
+from pickcal.stores.places import Place, PlaceField, PlaceList
 
 
 @app.command(
@@ -78,7 +79,10 @@ def simulate(
 def import_(
     sources: PlaceList,
     *,
-    project: ProjectPlace,
+    project: Annotated[
+        PlaceField | None,
+        Parameter(help="The project store: a folder ending in .zarr, or s3://BUCKET/NAME.zarr. It may stand first."),
+    ] = None,
     settings: Annotated[ImportSettings, Parameter(name="*")] = ImportSettings(),
     cluster: Cluster = DEFAULT_CLUSTER,
     output: Output = DEFAULT_OUTPUT,
@@ -93,11 +97,35 @@ def import_(
     from pickcal.engine.executors import open_executor
     from pickcal.stages.ingest import ingest
 
+    project, sources = _project_and_sources(project, list(sources))
     with (
         session(output) as (reporter, show),
         open_executor(SERIAL if settings.tables_only else cluster, reporter.note) as executor,
     ):
         show(ingest(sources, project, settings, executor, reporter).as_json())
+
+
+def _project_and_sources(project: Place | None, sources: list[Place]) -> tuple[Place, list[Place]]:
+    """Tell the project from the sources: other commands have it first, without a flag, and so people type it here."""
+    first = sources[0]
+    if project is None and first.suffix == ".zarr" and len(sources) > 1:
+        return first, sources[1:]
+    if project is None and first.suffix == ".zarr":
+        raise _usage(
+            f"{first}: expected micrographs beside the project, got none; "
+            f"type: pickcal import micrographs_ctf.star --project {shlex.quote(str(first))}"
+        )
+    if project is None:
+        raise _usage(
+            "--project: expected the project to make, got none; "
+            f"type: pickcal import {' '.join(shlex.quote(str(one)) for one in sources)} --project p.zarr"
+        )
+    return project, sources
+
+
+def _usage(text: str) -> CycloptsError:
+    """Error in the command line of the import."""
+    return CycloptsError(msg=text, command_chain=("import",))
 
 
 @app.command(

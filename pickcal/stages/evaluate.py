@@ -85,7 +85,8 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
     Returns
     -------
     dict
-        As `pickcal evaluate --json` prints: precision, recall, f1, threshold and average_precision on calibrated
+        As `pickcal evaluate --json` prints: how many particles count, and how many lie too near to the border to be
+        counted; precision, recall, f1, threshold and average_precision on calibrated
         scores, `raw` with the same on raw scores and, where there is a mixture, `probability` on probabilities;
         per_micrograph_best_f1, transfer_loss, rho_defocus; `false_discovery` and `reliability` of the probabilities.
     """
@@ -105,6 +106,7 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
         "calibrated": picks in project.names("calibration"),
         "micrographs": len(order),
         "particles": sum(entry.particles for entry in labels),
+        "particles_near_border": _near_border(known, labels, order),
         **{key: ours[key] for key in keys},
         "raw": {key: raw[key] for key in keys},
         "per_micrograph_best_f1": ours["per_micrograph_best_f1"],
@@ -190,6 +192,12 @@ def labels_of(
     if not order:
         raise InputError(f"none of the micrographs that truth tells of has finished picks {picks!r}")
     return labels, np.array(order, dtype=np.intp)
+
+
+def _near_border(truth: Truth, labels: list[Labelled], order: NDArray[np.intp]) -> int:
+    """Count true particles that do not count, on the micrographs that are compared."""
+    known = sum(len(positions) for i in order if (positions := truth.positions[i]) is not None)
+    return known - sum(entry.particles for entry in labels)
 
 
 def _scores(scores: Floats, labels: list[Labelled], order: NDArray[np.intp]) -> list[Floats]:

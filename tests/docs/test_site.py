@@ -26,6 +26,7 @@ from kinds import all_of
 pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install 'pickcal[docs]'")
 
 ROOT = Path(__file__).parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
 LOADS = {
     "script": "src",
     "img": "src",
@@ -78,6 +79,24 @@ def pages(site):
         path.relative_to(site).as_posix(): Page(path.read_text(encoding="utf-8"))
         for path in site.rglob("*.html")
     }  # fmt: skip
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
+def test_the_search_finds_in_pages_opened_from_the_disk(site):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((site / "guides/blobs.html").as_uri())
+        page.locator(".md-search__input").click()
+        page.keyboard.type("median_of")
+        page.locator(".md-search-result__link").first.wait_for(timeout=20_000)
+        found = [link.get_attribute("href") for link in page.locator(".md-search-result__link").all()]
+        browser.close()
+    assert errors == []
+    assert any("reference/settings.html" in link for link in found), found
 
 
 def text_of(site, name):
