@@ -68,23 +68,31 @@ def test_a_job_file_from_end_to_end(slurm, work):
     slurm._wait(lambda: slurm.run("squeue", "-h").strip() == "")
 
 
-def test_workers_that_the_queue_refuses_are_not_waited_for_for_ever(slurm, work):
+def test_workers_that_stay_in_the_queue_are_not_waited_for_for_ever(slurm, work):
     """No worker ever comes: said so after the wait, naming what to look at; nothing is left in the queue."""
     command = [sys.executable, "-m", "pickcal", "run", "job.toml"]
-    command += ["--set", "cluster.memory=64 GB", "--set", "cluster.wait=6"]
+    command += ["--set", 'cluster.options.job_extra_directives=["--begin=now+1hour"]', "--set", "cluster.wait=6"]
     done = subprocess.run(command, cwd=work, env=slurm.env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "no worker for 6 s" in done.stderr and "queued or failing" in done.stderr
     assert slurm.run("squeue", "-h").strip() == ""
 
 
-@pytest.mark.parametrize("scaling", [[], ["--set", "cluster.workers_min=0"]], ids=["all at once", "scaling"])
-def test_what_sbatch_says_when_it_refuses_is_shown(slurm, work, scaling):
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["cluster.options.queue=nowhere"], "invalid partition specified: nowhere"),
+        (["cluster.options.queue=nowhere", "cluster.workers_min=0"], "invalid partition specified: nowhere"),
+        (["cluster.memory=64 GB"], "Memory specification can not be satisfied"),
+    ],
+    ids=["partition", "partition, scaling", "memory"],
+)
+def test_what_sbatch_says_when_it_refuses_is_shown(slurm, work, asked, said):
     """At once, in its own words, with what to do; the user waits for no worker."""
-    command = [sys.executable, "-m", "pickcal", "run", "job.toml", "--set", "cluster.options.queue=nowhere", *scaling]
+    command = [sys.executable, "-m", "pickcal", "run", "job.toml", *(word for one in asked for word in ("--set", one))]
     done = subprocess.run(command, cwd=work, env=slurm.env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert "invalid partition specified: nowhere" in done.stderr and "[cluster.options]" in done.stderr
+    assert f"sbatch: error: {said}" in done.stderr and "[cluster.options]" in done.stderr
     assert "no worker for" not in done.stderr
     assert slurm.run("squeue", "-h").strip() == ""
 

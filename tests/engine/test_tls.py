@@ -101,7 +101,7 @@ def test_a_job_from_end_to_end(folder, certificates, lab):
         pytest.param(
             "tls",
             {"ours": "tls_ca", "others": "tls_cert tls_key"},
-            "unknown ca); is tls_ca the authority",
+            "is tls_cert signed by the one that the scheduler was started with",
             id="signed by others",
         ),
         pytest.param(
