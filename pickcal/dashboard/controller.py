@@ -278,6 +278,8 @@ _SHARED: dict[tuple[str, str, bool], Inspector] = {}
 def shared_inspector(path: Path | Url | str, truth: Path | None = None, read_only: bool = False) -> Inspector:
     """Give all visitors of one server the same inspector, and a new one when the project was made anew.
 
+    With it, drafts that nobody has written to for a month are forgotten, unless it is for reading only.
+
     Raises
     ------
     MissingFileError, ProjectError, InputError
@@ -290,6 +292,7 @@ def shared_inspector(path: Path | Url | str, truth: Path | None = None, read_onl
         if found is not None:
             found.background.close()
         _SHARED[key] = found = Inspector(path, truth, read_only)
+        found.drafts.prune()
     return found
 
 

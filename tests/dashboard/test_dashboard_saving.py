@@ -24,6 +24,7 @@ from small_project import make_project
 
 from pickcal import cli as command_line
 from pickcal import locking
+from pickcal.dashboard.controller import close_shared, shared_inspector
 from pickcal.dashboard.saved.drafts import DAY, Draft, Drafts
 from pickcal.dashboard.saved.saving import (
     Conflict,
@@ -845,6 +846,20 @@ def test_old_drafts_are_forgotten(path):
     assert drafts.prune() == 2
     assert {file.name for file in (path / UNLISTED).iterdir()} == {names[1], *names[3:]}
     assert drafts.prune(days=32) == 0
+
+
+def test_old_drafts_are_forgotten_when_a_server_opens_the_project(path):
+    """Not by one that only reads."""
+    Drafts(path).write("a" * 12, draft_of())
+    file = path / UNLISTED / ("a" * 12 + ".json")
+    os.utime(file, (time.time() - 31 * DAY,) * 2)
+    try:
+        shared_inspector(path, read_only=True)
+        assert file.exists()
+        shared_inspector(path)
+        assert not file.exists()
+    finally:
+        close_shared()
 
 
 def test_drafts_survive_a_killed_process(path, processes):
