@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -281,12 +282,15 @@ def kernel_spectrum(kernel: Float32, shape: tuple[int, int]) -> NDArray[np.compl
     return np.asarray(np.conj(rfft2(padded)) * centre_phase(kernel.shape[-1], shape), dtype=np.complex64)
 
 
+@lru_cache(maxsize=16)
 def centre_phase(box: int, shape: tuple[int, int]) -> NDArray[np.complex64]:
     """Phase that moves the origin from the corner of an odd-sized box to its centre, complex64 `(y, x // 2 + 1)`."""
     half = box // 2
     ky = np.exp(-2j * np.pi * half * np.fft.fftfreq(shape[0]))[:, None]
     kx = np.exp(-2j * np.pi * half * np.fft.rfftfreq(shape[1]))[None, :]
-    return np.asarray(ky * kx, dtype=np.complex64)
+    phase = np.asarray(ky * kx, dtype=np.complex64)
+    phase.flags.writeable = False  # it serves every micrograph
+    return phase
 
 
 def soft_disc(box: int, pixel_size: float, inner: float, outer: float) -> Float32:

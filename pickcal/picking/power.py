@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,21 +80,24 @@ def power_maps(
     deviation = noise_deviation(filtered[valid])
     signal = filtered / np.float32(deviation)
     inner, outer = 0.5 * diameter_min, max(0.5 * diameter_max, 0.5 * diameter_min + pixel_size)
-    box = odd_box(outer, pixel_size)
+    disc, ring = _disc_and_ring(shape, pixel_size, inner, outer)
     square = rfft2(signal * signal)
-    disc = soft_disc(box, pixel_size, inner, outer)
-    power = _average(square, disc, shape)
+    power = np.maximum(irfft2(square * disc, shape), 0)
+    mean = irfft2(rfft2(signal) * ring, shape)
+    variance = np.maximum(irfft2(square * ring, shape) - mean**2, 0)
+    return PowerMaps(signal, power, level, variance, outer / pixel_size, deviation)
+
+
+@lru_cache(maxsize=4)
+def _disc_and_ring(
+    shape: tuple[int, int], pixel_size: float, inner: float, outer: float
+) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    """Spectra of the soft disc and of the ring about it, each of sum 1; one pair serves all micrographs."""
+    disc = soft_disc(odd_box(outer, pixel_size), pixel_size, inner, outer)
     wide = odd_box(2 * outer, pixel_size)
     ring = soft_disc(wide, pixel_size, 2 * outer - pixel_size, 2 * outer)
     ring = ring - soft_disc(wide, pixel_size, outer, outer + pixel_size)
-    mean = _average(rfft2(signal), ring, shape)
-    variance = np.maximum(_average(square, ring, shape) - mean**2, 0)
-    return PowerMaps(signal, np.maximum(power, 0), level, variance, outer / pixel_size, deviation)
-
-
-def _average(spectrum: NDArray[np.complexfloating], weight: Float32, shape: tuple[int, int]) -> Float32:
-    kernel = kernel_spectrum(weight / weight.sum(), shape)
-    return np.asarray(irfft2(spectrum * kernel, shape), dtype=np.float32)
+    return kernel_spectrum(disc / disc.sum(), shape), kernel_spectrum(ring / ring.sum(), shape)
 
 
 def sample(image: Float32, y: NDArray[np.floating], x: NDArray[np.floating]) -> Float32:
