@@ -11,7 +11,7 @@ from typing import Any
 
 from . import relion_runs, topaz_runs
 
-PACKAGES = ("numpy", "scipy", "numba", "pyfftw", "dask", "zarr")
+PACKAGES = ("numpy", "scipy", "ducc0", "numba", "pyfftw", "dask", "zarr")
 
 
 def describe() -> dict[str, Any]:
