@@ -164,6 +164,7 @@ def test_relion_extracts_from_the_exported_files(whole, tmp_path):
 
 
 @pytest.mark.relion
+@pytest.mark.nightly
 def test_f1_is_no_lower_than_relions(tmp_path):
     """Same micrographs, same templates, each program at the best threshold it could have had."""
     if shutil.which("relion_autopick") is None:

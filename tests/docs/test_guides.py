@@ -15,8 +15,9 @@ import tomli_w
 from pages import DOCS
 
 sys.path.insert(0, str(DOCS.parent / "tests"))
-from conftest import SMALL
 from foreign_sets import cryosparc_files, made, topaz_files
+
+from tests.conftest import SMALL
 
 BLOCK = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 NEEDS = re.compile(r"\s+# needs (?P<what>\w.*)$")

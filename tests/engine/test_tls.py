@@ -95,7 +95,7 @@ def test_a_job_from_end_to_end(folder, certificates, lab):
     ("scheme", "given", "words"),
     [
         pytest.param("tls", {}, "expects certificates, found none: give --tls-ca", id="without any"),
-        pytest.param("tcp", {}, "an address with tls://", id="without TLS"),
+        pytest.param("tcp", {}, "an address with tls://", id="without TLS", marks=pytest.mark.nightly),
         pytest.param("tcp", {"ours": "tls_ca tls_cert tls_key"}, "begins with tls://", id="plain address"),
         pytest.param("tls", {"others": "tls_ca tls_cert tls_key"}, "that takes these certificates", id="of others"),
         pytest.param(

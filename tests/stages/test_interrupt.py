@@ -18,7 +18,7 @@ from pickcal.settings import BlobSettings, ImportSettings
 from pickcal.stages.ingest import ingest
 from pickcal.stages.pick import pick
 
-COUNT = 60
+COUNT = 80
 SETTINGS = BlobSettings(diameter_min=120.0, diameter_max=160.0)
 
 
@@ -39,13 +39,18 @@ def done(path):
     return int((project.done("picks/blob") == 1).sum()) if "blob" in project.names("picks") else 0
 
 
+def begun(path):
+    """Batches that are written, looked at quickly: the project itself is opened too slowly on a busy machine."""
+    return len(list((path / "picks" / "blob" / "status").glob("c/*")))
+
+
 def interrupt(command, path, whole_group):
     """Run a command in a session of its own and press Ctrl-C once two micrographs are done."""
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline and done(path) < 2:
+    while process.poll() is None and time.monotonic() < deadline and begun(path) < 4:
         time.sleep(0.02)
     if whole_group:
         os.killpg(process.pid, signal.SIGINT)
