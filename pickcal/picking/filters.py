@@ -141,14 +141,13 @@ def _cropped(image: Float32, padded: tuple[int, int], shape: tuple[int, int]) ->
     if width % 2 == 0 and width < padded[1]:
         rows[:, width // 2] *= 2
     transform(rows, axis=0)
-    spectrum = rows
     if height < padded[0]:
         half = height // 2
-        kept = np.concatenate([spectrum[: height - half], spectrum[-half:]]) if half else spectrum[:1]
+        kept = np.concatenate([rows[: height - half], rows[-half:]]) if half else rows[:1]
         if height % 2 == 0:
-            kept[half] += spectrum[half]
-        spectrum = kept
-    out = irfft2(spectrum, shape)
+            kept[half] += rows[half]
+        rows = kept
+    out = irfft2(rows, shape)
     out *= (height * width) / (padded[0] * padded[1])
     return np.asarray(out, dtype=np.float32)
 

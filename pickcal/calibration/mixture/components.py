@@ -80,8 +80,7 @@ class Particles:
             return np.asarray(out)
         mean = (data.design @ self.power)[data.index] + self.slope * residual
         centre, spread = noise.power_given(data, noise.standardised(data))
-        at = np.maximum(data.power, turning_point(mean, self.power_deviation**-2, centre, spread**-2))
-        fall = 0.5 * ((at - centre) ** 2 - (data.power - centre) ** 2) / spread**2
+        at, fall = never_rising(data.power, mean, self.power_deviation**-2, centre, spread**-2)
         of_power = -0.5 * ((at - mean) / self.power_deviation) ** 2 - np.log(self.power_deviation) - GAUSS + fall
         return np.asarray(out + np.where(np.isfinite(data.power), of_power, 0.0))
 
@@ -97,9 +96,8 @@ class Particles:
         precision = np.exp(-2 * np.stack([(data.design @ noise.deviation)[data.index], log_deviation]))
         mean = data.ncc - residual
         centre = (data.design @ noise.mean)[data.index]
-        at = np.maximum(data.ncc, turning_point(mean, precision[1], centre, precision[0]))
+        at, fall = never_rising(data.ncc, mean, precision[1], centre, precision[0])
         core, beyond = self.parts((at - mean) * np.exp(-log_deviation))
-        fall = 0.5 * precision[0] * ((at - centre) ** 2 - (data.ncc - centre) ** 2)
         return np.asarray(np.logaddexp(core, beyond) - log_deviation + fall)
 
     def power_spread(self, design: Floats) -> Floats:
@@ -107,19 +105,31 @@ class Particles:
         return np.asarray(np.hypot(self.power_deviation, self.slope * np.exp(design @ self.deviation)))
 
 
-def turning_point(mean: Floats, precision: Floats | float, centre: Floats, of_noise: Floats) -> Floats:
-    """Score below which a Gaussian of particles would rise against a narrower one of noise; minus infinity if none is.
+def never_rising(
+    scores: Floats, mean: Floats, precision: Floats | float, centre: Floats, of_noise: Floats
+) -> tuple[Floats, Floats]:
+    """Keep a Gaussian of particles from rising, towards low scores, against a narrower one of noise.
 
     Parameters
     ----------
+    scores
+        Of the picks.
     mean, precision
         Of particles; precision is the inverse of the variance.
     centre, of_noise
         The same of noise.
+
+    Returns
+    -------
+    at, fall
+        Where to take the log density of particles, not below the point at which it would begin to rise, and what to
+        add to it, so that it falls from there on as that of the noise does.
     """
     excess = np.asarray(of_noise - precision)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(excess > 0, (of_noise * centre - precision * mean) / excess, -np.inf)
+        turn = np.where(excess > 0, (of_noise * centre - precision * mean) / excess, -np.inf)
+    at = np.maximum(scores, turn)
+    return at, 0.5 * of_noise * ((at - centre) ** 2 - (scores - centre) ** 2)
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def flattened(
         power,
         index,
         np.nan_to_num(design),
-        np.column_stack([picks[f"{prefix}y"].values[valid], picks[f"{prefix}x"].values[valid]]).astype(np.float64),
+        _points(picks, valid, prefix),
         picks["template"].values[valid] if with_template else None,
         np.zeros(len(index), dtype=bool),
         np.ones(len(index)),
@@ -176,8 +176,7 @@ def power_levels(picks: xr.Dataset, decoys: bool, reach: float, usual: float | N
             continue
         if decoys:
             strong = candidates[i] & (picks["ncc"].values[i] > np.quantile(scores, 0.95))
-            near = cKDTree(_points(picks, i, strong)) if strong.any() else None
-            away = np.full(len(scores), np.inf) if near is None else near.query(_points(picks, i, places, prefix))[0]
+            away = cKDTree(_points(picks, (i, strong))).query(_points(picks, (i, places), prefix))[0]
             taken = away >= min(reach, np.sort(away)[-min(LEAST_AWAY, len(away))])
             taken &= scores <= np.quantile(scores[taken], 0.5)
         else:
@@ -191,9 +190,9 @@ def power_levels(picks: xr.Dataset, decoys: bool, reach: float, usual: float | N
     return np.where(known, out, usual)
 
 
-def _points(picks: xr.Dataset, row: int, places: Mask, prefix: str = "") -> Floats:
-    """Positions of some picks or decoys of a micrograph, `(n, 2)`, Å."""
-    return np.column_stack([picks[f"{prefix}{axis}"].values[row, places] for axis in ("y", "x")])
+def _points(picks: xr.Dataset, where: Mask | tuple[int, Mask], prefix: str = "") -> Floats:
+    """Positions of some picks or decoys, `(n, 2)`, Å: of all micrographs, or of a row and places in it."""
+    return np.column_stack([picks[f"{prefix}{axis}"].values[where] for axis in ("y", "x")]).astype(np.float64)
 
 
 def _clipped_median(values: Floats) -> float:
