@@ -130,11 +130,16 @@ def _cropped(image: Float32, padded: tuple[int, int], shape: tuple[int, int]) ->
     height, width = shape
     rows = np.empty((image.shape[0], width // 2 + 1), dtype=np.complex64)
     # a few rows at a time stay in the processor's cache, and most of their frequencies are not kept
+    length = image.shape[1]
+    mirrored = np.pad(np.arange(length), (0, padded[1] - length), mode="symmetric")[length:]
+    some = np.empty((ROWS, padded[1]), dtype=np.float32)
+    found = np.empty((ROWS, padded[1] // 2 + 1), dtype=np.complex64)
     for start in range(0, image.shape[0], ROWS):
-        some = np.asarray(image[start : start + ROWS], dtype=np.float32)
-        if padded[1] > image.shape[1]:
-            some = np.pad(some, ((0, 0), (0, padded[1] - image.shape[1])), mode="symmetric")
-        rows[start : start + ROWS] = rfft(some, axis=1)[:, : width // 2 + 1]
+        count = min(ROWS, image.shape[0] - start)
+        some[:count, :length] = image[start : start + count]
+        some[:count, length:] = some[:count, mirrored]
+        rfft(some[:count], axis=1, out=found[:count])
+        rows[start : start + count] = found[:count, : width // 2 + 1]
     # the transform is linear: mirrored rows have the transforms of their originals
     if padded[0] > image.shape[0]:
         rows = np.pad(rows, ((0, padded[0] - image.shape[0]), (0, 0)), mode="symmetric")

@@ -27,9 +27,9 @@ def irfft2(spectrum: Complex, shape: tuple[int, int]) -> Real:
     return np.asarray(ducc.c2r(spectrum, axes=axes, lastsize=shape[1], forward=False, inorm=2, nthreads=1))
 
 
-def rfft(image: Real, axis: int) -> Complex:
-    """Transform one axis."""
-    return np.asarray(ducc.r2c(image, axes=(axis,), nthreads=1))
+def rfft(image: Real, axis: int, out: Complex | None = None) -> Complex:
+    """Transform one axis, into `out` where it is given."""
+    return np.asarray(ducc.r2c(image, axes=(axis,), out=out, nthreads=1))
 
 
 def transform(spectrum: Complex, axis: int) -> None:

@@ -16,7 +16,9 @@ Floats = NDArray[np.float64]
 
 RADIUS = 4
 """Taps on either side of the nearest pixel."""
-BETA = 6.0
+TAPS = np.arange(-RADIUS, RADIUS + 1)
+SIGNS = np.where(TAPS % 2 == 0, np.float32(1), np.float32(-1))
+BETA = np.float32(6.0)
 STEPS = 8
 """Fine steps per pixel in which the peak of a patch is looked for."""
 
@@ -29,9 +31,12 @@ def taps(fraction: NDArray[np.floating]) -> Float32:
     fraction
         Offsets from the nearest pixel, pixels, within [-1, 1].
     """
-    distance = np.asarray(fraction, dtype=np.float64)[:, None] - np.arange(-RADIUS, RADIUS + 1)
-    window = np.exp(BETA * (np.sqrt(np.maximum(1 - (distance / (RADIUS + 1)) ** 2, 0)) - 1))
-    weights = np.sinc(distance) * window
+    offset = np.asarray(fraction, dtype=np.float64)[:, None]
+    distance = (offset - TAPS).astype(np.float32)
+    window = np.exp(BETA * (np.sqrt(np.maximum(1 - np.square(distance / np.float32(RADIUS + 1)), 0)) - 1))
+    # sin(pi (x - n)) is sin(pi x) but for the sign, and 0 at pixel centres
+    angle, sines = np.float32(np.pi) * distance, np.sin(np.pi * offset).astype(np.float32) * SIGNS
+    weights = window * np.divide(sines, angle, where=angle != 0, out=np.ones_like(angle))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
 
 

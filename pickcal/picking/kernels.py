@@ -41,16 +41,28 @@ def take_rows(flat: Float32, where: Indices, skip: int, gap: int, out: Float32) 
 
 
 @compiled
-def extremes(even: Float32, odd: Float32, highest: Float32, lowest: Float32) -> None:
-    """Best and worst of even + odd and even - odd in each column of `(n, points)`: both half-turns from one product."""
+def extremes(even: Float32, odd: Float32, highest: Float32, lowest: Float32, high_row: Int32, low_row: Int32) -> None:
+    """Best and worst of even + odd and even - odd in each column of `(n, points)`: both half-turns from one product.
+
+    Fills scores and rows; rows of even - odd come after those of even + odd.
+    """
+    count = np.int32(even.shape[0])
     for j in range(even.shape[1]):
-        size = abs(odd[0, j])
-        highest[j], lowest[j] = even[0, j] + size, even[0, j] - size
-    for i in range(1, even.shape[0]):
+        highest[j], lowest[j] = np.float32(-3e38), np.float32(3e38)
+    for i in range(even.shape[0]):
+        this = np.int32(i)
         for j in range(even.shape[1]):
             size = abs(odd[i, j])
-            highest[j] = max(highest[j], even[i, j] + size)
-            lowest[j] = min(lowest[j], even[i, j] - size)
+            high, low = even[i, j] + size, even[i, j] - size
+            high_row[j] = this if high > highest[j] else high_row[j]
+            low_row[j] = this if low < lowest[j] else low_row[j]
+            highest[j] = max(highest[j], high)
+            lowest[j] = min(lowest[j], low)
+    for j in range(even.shape[1]):
+        if odd[high_row[j], j] < 0:
+            high_row[j] += count
+        if odd[low_row[j], j] > 0:
+            low_row[j] += count
 
 
 @compiled
@@ -225,15 +237,38 @@ def cut_between(image: Float32, along_y: Float32, along_x: Float32, y: Indices, 
 def largest_square(image: Float32, y: Indices, x: Indices, radius: float, out: Float32) -> None:
     """Largest squared value of an image within a radius (pixels) of each point; beyond the border its edge counts."""
     reach = int(np.ceil(radius))
+    height, width = image.shape
     for i in range(y.shape[0]):
         best = np.float32(0)
         for dy in range(-reach, reach + 1):
-            row = min(max(y[i] + dy, 0), image.shape[0] - 1)
-            width = int(np.floor(np.sqrt(max(radius * radius - dy * dy, 0.0)))) if abs(dy) <= radius else -1
-            for dx in range(-width, width + 1):
-                value = image[row, min(max(x[i] + dx, 0), image.shape[1] - 1)]
-                best = max(best, value * value)
+            line = image[min(max(y[i] + dy, 0), height - 1)]
+            half = int(np.floor(np.sqrt(max(radius * radius - dy * dy, 0.0)))) if abs(dy) <= radius else -1
+            first, last = x[i] - half, x[i] + half
+            if half >= 0:
+                nearest = line[min(max(x[i], 0), width - 1)]  # where all of the disc's row lies outside
+                best = max(best, nearest * nearest)
+            for column in range(max(first, 0), min(last, width - 1) + 1):
+                best = max(best, line[column] * line[column])
         out[i] = best
+
+
+@compiled
+def mark_maxima(scores: Float32, marked: NDArray[np.bool_]) -> None:
+    """Mark pixels that are at least as high as their eight neighbours and not -inf."""
+    height, width = scores.shape
+    for i in range(height):
+        above, below = max(i - 1, 0), min(i + 1, height - 1)
+        for j in range(width):
+            value = scores[i, j]
+            marked[i, j] = False
+            if value < -3e38:
+                continue
+            left, right = max(j - 1, 0), min(j + 1, width - 1)
+            if value < scores[i, left] or value < scores[i, right]:
+                continue
+            marked[i, j] = value >= max(
+                scores[above, left], max(scores[above, j], scores[above, right])
+            ) and value >= max(scores[below, left], max(scores[below, j], scores[below, right]))
 
 
 @compiled

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from pickcal.picking.filters import Float32
-from pickcal.picking.kernels import keep_apart
+from pickcal.picking.kernels import keep_apart, mark_maxima
 
 _OFFSETS = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)], dtype=np.float64)
 _DESIGN = np.stack(
@@ -26,8 +25,9 @@ _FIT = np.linalg.pinv(_DESIGN)
 
 def local_maxima(scores: Float32) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Pixels that are at least as high as their eight neighbours, `(y, x)` indices in row order; -inf is no pixel."""
-    highest = ndimage.maximum_filter(scores, size=3, mode="constant", cval=-np.inf)
-    y, x = np.nonzero((scores == highest) & (scores > -np.inf))
+    marked = np.empty(scores.shape, dtype=np.bool_)
+    mark_maxima(np.asarray(scores, dtype=np.float32), marked)
+    y, x = np.nonzero(marked)
     return y, x
 
 

@@ -12,7 +12,7 @@ from pickcal.picking.filters import Float32
 from pickcal.picking.interpolation import RADIUS, parabola_top, peak_of_patch, value_of_patch
 from pickcal.picking.kernels import patch_products
 from pickcal.picking.matching import Entries, Responses
-from pickcal.picking.peaks import quadratic_peak
+from pickcal.picking.peaks import quadratic_peak, thin_out
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -41,8 +41,10 @@ class Refined:
     angle: Float32
 
 
-def refine(responses: Responses, bank: Bank, y: Indices, x: Indices, entry: Indices, sign: float) -> Refined:
-    """Refine peaks: the place of the entry's highest score near by, the best entry there, its place and its angle.
+def refine(
+    responses: Responses, bank: Bank, y: Indices, x: Indices, weights: Float32, sign: float, apart: float = 0.0
+) -> Refined:
+    """Refine peaks: the highest place near by of what they are peaks of, the best entry there, its place and angle.
 
     Parameters
     ----------
@@ -50,30 +52,30 @@ def refine(responses: Responses, bank: Bank, y: Indices, x: Indices, entry: Indi
         The micrograph's scores and the bank they are of.
     y, x
         Coarse peaks, pixels.
-    entry
-        Best entry there.
+    weights
+        float32 `(points, k)`: the combination of images whose score has the peak: an entry's, or like one.
     sign
         +1 for maxima, -1 for minima of the score.
+    apart
+        Of peaks whose best entries score nearer to each other than this, pixels, only the best goes on. Default 0:
+        all do, in their order.
     """
     height, width = responses.spread.shape
     reach = RADIUS + 1
     y, x = np.clip(y, reach, height - 1 - reach), np.clip(x, reach, width - 1 - reach)
-    near = _patches(responses, y, x, entry, sign, 2)
-    middle = near[:, 1:4, 1:4].reshape(len(y), 9).argmax(axis=1)
-    dy, dx = middle // 3, middle % 3
-    points, ring = np.arange(len(y))[:, None, None], np.arange(3)
-    rough_y, rough_x, _ = quadratic_peak(
-        near[points, (dy[:, None] + ring)[:, :, None], (dx[:, None] + ring)[:, None, :]]
-    )
-    y, x = y + dy - 1, x + dx - 1
+    rough_y, rough_x, _ = quadratic_peak(_patches(responses, y, x, weights, sign, 1))
     judge = responses.whole or responses
     values = judge.values_between(y + rough_y, x + rough_x)
     product, entry = judge.entries.best_of(values, sign)
+    there = product / responses.spread_between(y + rough_y, x + rough_x)
+    if apart > 0:
+        best = thin_out(y + rough_y, x + rough_x, there, apart)
+        y, x, entry, there, values = y[best], x[best], entry[best], there[best], values[best]
+        rough_y, rough_x = rough_y[best], rough_x[best]
     turn, gain = _between_angles(judge.entries, bank, values, entry, sign)
-    patches = _patches(responses, y, x, entry, sign, RADIUS)
+    patches = _patches(responses, y, x, responses.entries.weights[entry], sign, RADIUS)
     fine_y, fine_x, score = peak_of_patch(patches)
     if responses.whole is not None:  # what all images say there, and what the maps say of the last step
-        there = product / responses.spread_between(y + rough_y, x + rough_x)
         score += there - value_of_patch(patches, rough_y, rough_x)
     return Refined(
         y=y + fine_y,
@@ -94,15 +96,16 @@ def peak_near(
     height, width = responses.spread.shape
     roomy = (np.minimum(y, x) >= RADIUS) & (y < height - RADIUS) & (x < width - RADIUS)
     out = np.zeros((3, len(y)))
-    out[:, roomy] = peak_of_patch(_patches(responses, y[roomy], x[roomy], entry[roomy], sign, RADIUS))
+    weights = responses.entries.weights[entry[roomy]]
+    out[:, roomy] = peak_of_patch(_patches(responses, y[roomy], x[roomy], weights, sign, RADIUS))
     out[2, ~roomy] = sign * responses.scores_of(entry[~roomy], y[~roomy], x[~roomy])
     return out[0], out[1], out[2]
 
 
-def _patches(responses: Responses, y: Indices, x: Indices, entry: Indices, sign: float, radius: int) -> Float32:
-    """Scores of one entry per point on a square around it, times the sign."""
+def _patches(responses: Responses, y: Indices, x: Indices, weights: Float32, sign: float, radius: int) -> Float32:
+    """Scores of one combination of images per point on a square around it, times the sign."""
     out = np.empty((len(y), 2 * radius + 1, 2 * radius + 1), dtype=np.float32)
-    patch_products(responses.maps, np.float32(sign) * responses.entries.weights[entry], y, x, out)
+    patch_products(responses.maps, np.float32(sign) * weights, y, x, out)
     ring = np.arange(-radius, radius + 1)
     out /= responses.spread[(y[:, None] + ring)[:, :, None], (x[:, None] + ring)[:, None, :]]
     return out

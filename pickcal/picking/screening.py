@@ -9,6 +9,8 @@ signs alike, so that decoys are found as picks are.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -17,9 +19,9 @@ from pickcal.picking.filters import Float32
 from pickcal.picking.kernels import extremes, take_rows, weighted_squares
 from pickcal.picking.matching import BLOCK_POINTS, Responses, products, unit
 
-TILE = 24
+TILE = 16
 """Side of a tile, pixels of the search grid."""
-SHARES = (0.4, 0.12)
+SHARES = (0.3, 0.09)
 """Pixels of a tile that the energy, and then the coarse groups, leave."""
 SURROUNDINGS = 9
 """Side of the square, pixels, whose mean a score is held against."""
@@ -29,7 +31,36 @@ ROUGH = 48
 Window = tuple[slice, slice]
 
 
-def extreme_scores(responses: Responses, window: Window) -> tuple[Float32, Float32]:
+@dataclass(frozen=True)
+class Extremes:
+    """Best scores of one sign on a window.
+
+    Attributes
+    ----------
+    score
+        float32 `(y, x)`: score times the sign; -inf at pixels that were not looked at.
+    row
+        int32 `(y, x)`: whose it is, a row of `compared`; rows from its length on are half-turns of the first ones.
+    compared
+        float32 `(n, k)`: entries of a bank without groups, means of groups of one that has them.
+    odd
+        Columns of `compared`, the last ones, that half a turn changes into their opposite.
+    """
+
+    score: Float32
+    row: NDArray[np.int32]
+    compared: Float32
+    odd: int
+
+    def weights(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
+        """Weights of the images whose score it is at some pixels of the window, float32 `(points, k)`."""
+        row = self.row[y, x]
+        weights = self.compared[row % len(self.compared)]
+        weights[row >= len(self.compared), weights.shape[1] - self.odd :] *= -1
+        return np.asarray(weights)
+
+
+def extreme_scores(responses: Responses, window: Window) -> tuple[Extremes, Extremes]:
     """Highest and lowest score over all entries; over the means of groups for a bank that has groups.
 
     Parameters
@@ -42,18 +73,17 @@ def extreme_scores(responses: Responses, window: Window) -> tuple[Float32, Float
     Returns
     -------
     highest, lowest
-        float32, the window's shape; -inf and +inf at pixels where a bank with groups was not looked at.
+        The second of scores times -1: what a search for the opposite contrast would see.
     """
     shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
     looked, entries = np.ones(shape, dtype=bool), responses.entries
     if entries.groups is None:
         return _extremes_at(responses, entries.weights[: entries.half], window, looked)
-    if 0 in shape:
-        return np.empty(shape, np.float32), np.empty(shape, np.float32)
-    looked = best_of_tiles(energy_map(responses, window), looked, SHARES[0])
-    highest, lowest = _extremes_at(responses, entries.groups.coarse, window, looked, ROUGH)
-    outstanding = np.maximum(_above_surroundings(highest, looked), _above_surroundings(-lowest, looked))
-    looked = best_of_tiles(outstanding, looked, SHARES[1])
+    if 0 not in shape:
+        looked = best_of_tiles(energy_map(responses, window), looked, SHARES[0])
+        both = _extremes_at(responses, entries.groups.coarse, window, looked, ROUGH)
+        outstanding = np.maximum(*(_above_surroundings(one.score, looked) for one in both))
+        looked = best_of_tiles(outstanding, looked, SHARES[1])
     return _extremes_at(responses, entries.groups.fine, window, looked)
 
 
@@ -96,24 +126,24 @@ def _above_surroundings(scores: Float32, looked: NDArray[np.bool_]) -> Float32:
 
 
 def _extremes_at(
-    responses: Responses, weights: Float32, window: Window, looked: NDArray[np.bool_], images: int | None = None
-) -> tuple[Float32, Float32]:
+    responses: Responses, compared: Float32, window: Window, looked: NDArray[np.bool_], images: int | None = None
+) -> tuple[Extremes, Extremes]:
     """Extreme scores at some pixels of a window, by those of the images alone that count most, or by all (None)."""
-    highest, lowest = np.full(looked.shape, -np.inf, np.float32), np.full(looked.shape, np.inf, np.float32)
     rows, columns = np.nonzero(looked)
     where = (rows + window[0].start) * responses.spread.shape[1] + columns + window[1].start
     flat, entries = responses.maps.reshape(-1, responses.maps.shape[2]), responses.entries
     even, odd = entries.leading(flat.shape[1] if images is None else images)
-    weights = unit(weights[:, entries.columns(even, odd)])
+    weights = unit(compared[:, entries.columns(even, odd)])
     gap = flat.shape[1] - entries.odd - even
-    spread = responses.spread.ravel()[where]
-    high, low = np.empty(len(where), np.float32), np.empty(len(where), np.float32)
+    scores, found = np.empty((2, len(where)), np.float32), np.zeros((2, len(where)), np.int32)
     step = 16 * BLOCK_POINTS
     values = np.empty((min(step, len(where)), even + odd), np.float32)
     for start in range(0, len(where), step):
         some = where[start : start + step]
         take_rows(flat, some, even, gap, values)
         for part, one, two in products(values[: len(some)], weights, odd):
-            extremes(one, two, high[start:][part], low[start:][part])
-    highest[rows, columns], lowest[rows, columns] = high / spread, low / spread
-    return highest, lowest
+            extremes(one, two, *scores[:, start:][:, part], *found[:, start:][:, part])
+    scores /= np.array([[1], [-1]], np.float32) * responses.spread.ravel()[where]
+    score, row = np.full((2, *looked.shape), -np.inf, np.float32), np.zeros((2, *looked.shape), np.int32)
+    score[:, rows, columns], row[:, rows, columns] = scores, found
+    return Extremes(score[0], row[0], compared, entries.odd), Extremes(score[1], row[1], compared, entries.odd)

@@ -17,12 +17,12 @@ from pickcal.picking.matching import Responses, match
 from pickcal.picking.peaks import local_maxima, thin_out
 from pickcal.picking.power import FINE, PowerMaps, peak_power, power_maps, sample
 from pickcal.picking.refine import refine
-from pickcal.picking.screening import extreme_scores
+from pickcal.picking.screening import Extremes, extreme_scores
 
-LOOSE, CLOSE = 0.5, 0.8
-"""Peaks of the groups' scores nearer than this share of the least distance are one; so are, then, whole scores'."""
-LOOSE_EXACT, CLOSE_EXACT = 0.3, 0.45
-"""The same where there are no groups, and both scores are whole from the start."""
+CLOSE, APART = 0.9, 0.9
+"""Peaks nearer than this share of the least distance are one: peaks of groups' scores, and then of entries' there."""
+CLOSE_EXACT = 0.45
+"""The same where there are no groups and scores are those of entries from the start."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def search(
     highest, lowest = extreme_scores(prepared.responses, (window[0], window[1]))
     corner = (window[0].start, window[1].start)
     picks = _collect(highest, 1.0, corner, prepared, bank, parameters)
-    return picks, _collect(-lowest, -1.0, corner, prepared, bank, parameters)
+    return picks, _collect(lowest, -1.0, corner, prepared, bank, parameters)
 
 
 def prepare(
@@ -198,18 +198,16 @@ def _gain(whitening: RadialFilter, shape: tuple[int, int], pixel_size: float) ->
 
 
 def _collect(
-    scores: Float32, sign: float, corner: tuple[int, int], prepared: Prepared, bank: Bank, parameters: SearchParameters
+    best: Extremes, sign: float, corner: tuple[int, int], prepared: Prepared, bank: Bank, parameters: SearchParameters
 ) -> Picks:
     """Turn the peaks of a score map, whose first pixel is `corner` of the maps, into picks."""
     responses, valid, pixel_size = prepared.responses, prepared.valid, prepared.pixel_size
     distance = parameters.min_distance / pixel_size
-    loose, close = (LOOSE_EXACT, CLOSE_EXACT) if responses.entries.groups is None else (LOOSE, CLOSE)
-    y, x = local_maxima(scores)
-    kept = thin_out(y, x, scores[y, x], loose * distance)
-    y, x = y[kept] + corner[0], x[kept] + corner[1]
-    product, entry = responses.entries.best_of(responses.values(y, x), sign)
-    kept = thin_out(y, x, product / responses.spread[y, x], close * distance)
-    found = refine(responses, bank, y[kept], x[kept], entry[kept], sign)
+    y, x = local_maxima(best.score)
+    close, apart = (CLOSE_EXACT, 0.0) if responses.entries.groups is None else (CLOSE, APART)
+    kept = thin_out(y, x, best.score[y, x], close * distance)
+    y, x = y[kept], x[kept]
+    found = refine(responses, bank, y + corner[0], x + corner[1], best.weights(y, x), sign, apart * distance)
     py, px = found.y - valid[0].start, found.x - valid[1].start
     border = 0.5 * parameters.diameter / pixel_size
     last = [end - border for end in prepared.last]
@@ -217,8 +215,8 @@ def _collect(
     kept = inside[thin_out(py[inside], px[inside], found.score[inside], distance)]
     capped = len(kept) > parameters.max_picks
     kept = kept[: parameters.max_picks]
-    best = (found.y[kept], found.x[kept], found.score[kept], found.entry[kept])
-    return picks_at(prepared, bank, *best, angle=found.angle[kept], capped=capped)
+    peaks = (found.y[kept], found.x[kept], found.score[kept], found.entry[kept])
+    return picks_at(prepared, bank, *peaks, angle=found.angle[kept], capped=capped)
 
 
 def picks_at(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage, signal
 
 from pickcal.picking.filters import (
+    CropPlan,
     RadialFilter,
     band_pass,
     crop_to_working_pixel,
@@ -93,6 +94,14 @@ def test_the_crop_moves_and_stretches_nothing(shape, source, wanted, centre):
     weight = np.where(bump > 1e-3, bump, 0)
     found = (weight.sum(axis=1) @ rows / weight.sum(), weight.sum(axis=0) @ columns / weight.sum())
     assert found == pytest.approx(centre, abs=0.02)
+
+
+def test_padding_mirrors_again_where_an_image_is_narrower_than_it():
+    image = np.random.default_rng(5).standard_normal((140, 70)).astype(np.float32)
+    plan = CropPlan(200, 40, (200, 200), (40, 40), (28, 14))
+    mirrored = np.pad(image, ((0, 60), (0, 130)), mode="symmetric").astype(float)
+    expected = signal.resample(signal.resample(mirrored, 40, axis=0), 40, axis=1)[:28, :14]
+    np.testing.assert_allclose(crop_to_working_pixel(image, plan), expected, atol=1e-5)
 
 
 def test_a_source_that_is_coarser_keeps_its_own_pixel():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from pickcal.picking.peaks import local_maxima, quadratic_peak, thin_out
 
@@ -22,6 +23,18 @@ def test_peaks_on_the_rim_count():
     image[1:4, 1:5] = np.arange(12).reshape(3, 4) * -0.01 - 0.1
     found = set(zip(*(axis.tolist() for axis in local_maxima(image)), strict=True))
     assert {(0, 0), (4, 5)} <= found
+
+
+@given(shape=st.tuples(st.integers(1, 9), st.integers(1, 9)), seed=st.integers(0, 10_000), holes=st.floats(0, 0.9))
+@settings(max_examples=200, deadline=None)
+def test_maxima_are_those_of_a_maximum_filter(shape, seed, holes):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 6, shape).astype(np.float32)  # few values: plateaus
+    image[rng.random(shape) < holes] = -np.inf
+    highest = ndimage.maximum_filter(image, size=3, mode="constant", cval=-np.inf)
+    expected = np.nonzero((image == highest) & np.isfinite(image))
+    for found, wanted in zip(local_maxima(image), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 @given(

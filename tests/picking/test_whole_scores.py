@@ -1,5 +1,7 @@
 """What a screened search says of its few places, against maps of everything."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.fft as sf
@@ -77,15 +79,42 @@ def test_leading_images_hold_most_of_every_score(both):
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("grouped", [True, False], ids=["groups", "entries"])
+def test_the_search_knows_whose_score_a_pixel_has(both, sign, grouped):
+    """Half-turns included: against all scores, or all groups and their half-turns, one by one."""
+    full = both[1]
+    if not grouped:
+        full = replace(full, entries=replace(full.entries, groups=None))
+    window = (slice(20, 60), slice(25, 75))
+    found = extreme_scores(full, window)[0 if sign > 0 else 1]
+    y, x = np.nonzero(np.isfinite(found.score))
+    assert len(y) > 50
+    compared = full.entries.weights
+    if grouped:
+        turned = full.entries.groups.fine.copy()
+        turned[:, turned.shape[1] - full.entries.odd :] *= -1
+        compared = np.concatenate([full.entries.groups.fine, turned])
+    values = full.maps[y + 20, x + 25].astype(float)
+    products = sign * values @ compared.T.astype(float)
+    best = products.argmax(axis=1)
+    assert set(best < len(compared) // 2) == {True, False}  # either half-turn is somewhere the better one
+    np.testing.assert_allclose(
+        found.score[y, x], products.max(axis=1) / full.spread[y + 20, x + 25], rtol=1e-3, atol=1e-5
+    )
+    same = np.abs(found.weights(y, x) - compared[best]).max(axis=1) < 1e-5
+    assert same.mean() > 0.99  # but for ties
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_refined_scores_are_whole(bank, both, sign):
     """Refined by few maps and the micrograph, peaks are those that refinement by all maps finds."""
     screened, full = both
     window = (slice(18, 78), slice(18, 78))
-    scores = extreme_scores(full, window)[0 if sign > 0 else 1] * sign
+    scores = extreme_scores(full, window)[0 if sign > 0 else 1].score
     order = np.argsort(-scores, axis=None)[:12]
     y, x = (part + 18 for part in np.unravel_index(order, scores.shape))
     entry = full.entries.best_of(full.values(y, x), sign)[1]
-    one, other = (refine(found, bank, y, x, entry, sign) for found in (screened, full))
+    one, other = (refine(found, bank, y, x, found.entries.weights[entry], sign) for found in (screened, full))
     near = np.hypot(one.y - other.y, one.x - other.x) < 0.5
     assert near.sum() >= 10
     assert np.abs(one.score - other.score)[near].max() < 0.01
