@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pickcal.pixels import summarise
+from pickcal.pixels import median, summarise
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 1000), (513, 65)])
@@ -30,3 +32,12 @@ def test_one_pixel_that_is_not_finite_shows(bad, place):
 
 def test_nothing_but_nan_shows():
     assert not summarise(np.full((8, 8), np.nan, np.float32)).finite()
+
+
+@given(seed=st.integers(0, 1000), size=st.integers(1, 60))
+@settings(max_examples=100, deadline=None)
+def test_the_median_is_numpys(seed, size):
+    values = np.random.default_rng(seed).integers(-4, 5, (size, 2)).astype(np.float32)[:, : 1 + seed % 2]
+    before = values.copy()
+    assert median(values) == np.median(values.astype(float))
+    np.testing.assert_array_equal(values, before)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pickcal.picking.filters import Float32, centre_phase, kernel_spectrum
 from pickcal.picking.fourier import Workspace, irfft2, rfft, rfft2, transform, transform_back
 from pickcal.picking.kernels import correlate, correlate_both
+from pickcal.pixels import median
 
 TOGETHER, LEAST_TOGETHER = 2**21, 8
 """Values of spectra that are transformed at once, and the least number of maps that are."""
@@ -89,7 +90,5 @@ def local_spread(image: Float32, spectrum: NDArray[np.complexfloating], mask: Fl
     mean = irfft2(spectrum * kernel, shape) / total
     square = irfft2(rfft2(image * image) * kernel, shape)
     variance = square - total * mean * mean
-    spread = np.sqrt(np.maximum(variance, 0))
-    return np.asarray(
-        np.maximum(spread, max(1e-3 * float(np.median(spread)), 1e-4 * float(spread.max()), 1e-12)), dtype=np.float32
-    )
+    spread = np.sqrt(np.maximum(variance, 0)).astype(np.float32, copy=False)
+    return np.maximum(spread, np.float32(max(1e-3 * median(spread), 1e-4 * float(spread.max()), 1e-12)))

@@ -247,8 +247,10 @@ def largest_square(image: Float32, y: Indices, x: Indices, radius: float, out: F
             if half >= 0:
                 nearest = line[min(max(x[i], 0), width - 1)]  # where all of the disc's row lies outside
                 best = max(best, nearest * nearest)
-            for column in range(max(first, 0), min(last, width - 1) + 1):
-                best = max(best, line[column] * line[column])
+            first, last = max(first, 0), min(last, width - 1)
+            for column in range(last + 1 - first):
+                square = line[first + column] * line[first + column]
+                best = square if square > best else best
         out[i] = best
 
 

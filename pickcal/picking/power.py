@@ -12,6 +12,7 @@ from scipy import ndimage
 from pickcal.picking.filters import Float32, kernel_spectrum, odd_box, soft_disc
 from pickcal.picking.fourier import irfft2, rfft2
 from pickcal.picking.kernels import largest_square
+from pickcal.pixels import median
 
 FINE = 2
 
@@ -49,8 +50,7 @@ class PowerMaps:
 
 def noise_deviation(image: Float32) -> float:
     """Estimate the noise from the median absolute deviation, which particles and ice hardly move."""
-    middle = float(np.median(image))
-    return max(1.4826 * float(np.median(np.abs(image - middle))), 1e-12)
+    return max(1.4826 * median(np.abs(image - np.float32(median(image)))), 1e-12)
 
 
 def power_maps(

@@ -129,7 +129,8 @@ def _extremes_at(
     responses: Responses, compared: Float32, window: Window, looked: NDArray[np.bool_], images: int | None = None
 ) -> tuple[Extremes, Extremes]:
     """Extreme scores at some pixels of a window, by those of the images alone that count most, or by all (None)."""
-    rows, columns = np.nonzero(looked)
+    taken = np.flatnonzero(looked)
+    rows, columns = np.divmod(taken, looked.shape[1])
     where = (rows + window[0].start) * responses.spread.shape[1] + columns + window[1].start
     flat, entries = responses.maps.reshape(-1, responses.maps.shape[2]), responses.entries
     even, odd = entries.leading(flat.shape[1] if images is None else images)
@@ -144,6 +145,10 @@ def _extremes_at(
         for part, one, two in products(values[: len(some)], weights, odd):
             extremes(one, two, *scores[:, start:][:, part], *found[:, start:][:, part])
     scores /= np.array([[1], [-1]], np.float32) * responses.spread.ravel()[where]
-    score, row = np.full((2, *looked.shape), -np.inf, np.float32), np.zeros((2, *looked.shape), np.int32)
-    score[:, rows, columns], row[:, rows, columns] = scores, found
-    return Extremes(score[0], row[0], compared, entries.odd), Extremes(score[1], row[1], compared, entries.odd)
+    score, row = np.full((2, looked.size), -np.inf, np.float32), np.zeros((2, looked.size), np.int32)
+    for i in range(2):
+        score[i, taken], row[i, taken] = scores[i], found[i]
+    high, low = (
+        Extremes(score[i].reshape(looked.shape), row[i].reshape(looked.shape), compared, entries.odd) for i in range(2)
+    )
+    return high, low
