@@ -30,9 +30,9 @@ KEPT = 0.9995
 """Share of the entries' energy, as the microscope and the filters show them, that the scores keep."""
 LEADING = 0.99
 """Share of the energy that the maps of a screened search keep; whole scores follow at the peaks that they show."""
-MANY = 2048
+MANY = 1024
 """Of more entries, half-turns not counted, only the members of the likeliest groups are looked at."""
-LIKELY = 8
+LIKELY = 4
 """Groups of which the members are looked at."""
 BLOCK_POINTS, BLOCK_PRODUCTS = 256, 2**16
 """Points that are worked on at once: these at least, and as many as have so many products."""

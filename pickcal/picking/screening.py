@@ -21,7 +21,7 @@ from pickcal.picking.matching import BLOCK_POINTS, Responses, products, unit
 
 TILE = 16
 """Side of a tile, pixels of the search grid."""
-SHARES = (0.3, 0.09)
+SHARES = (0.2, 0.08)
 """Pixels of a tile that the energy, and then the coarse groups, leave."""
 SURROUNDINGS = 9
 """Side of the square, pixels, whose mean a score is held against."""
@@ -82,8 +82,7 @@ def extreme_scores(responses: Responses, window: Window) -> tuple[Extremes, Extr
     if 0 not in shape:
         looked = best_of_tiles(energy_map(responses, window), looked, SHARES[0])
         both = _extremes_at(responses, entries.groups.coarse, window, looked, ROUGH)
-        outstanding = np.maximum(*(_above_surroundings(one.score, looked) for one in both))
-        looked = best_of_tiles(outstanding, looked, SHARES[1])
+        looked = best_of_tiles(_outstanding(both, looked), looked, SHARES[1])
     return _extremes_at(responses, entries.groups.fine, window, looked)
 
 
@@ -118,36 +117,38 @@ def best_of_tiles(values: Float32, looked: NDArray[np.bool_], share: float) -> N
     return np.asarray(marked[:height, :width] & looked)
 
 
-def _above_surroundings(scores: Float32, looked: NDArray[np.bool_]) -> Float32:
-    """Scores less their mean about: near ice all are high, and yet a particle may stand out."""
-    share = ndimage.uniform_filter(looked.astype(np.float32), SURROUNDINGS, mode="constant")
-    total = ndimage.uniform_filter(np.where(looked, scores, np.float32(0)), SURROUNDINGS, mode="constant")
-    return np.asarray(scores - total / np.maximum(share, np.float32(1e-6)), dtype=np.float32)
+def _outstanding(both: tuple[Extremes, Extremes], looked: NDArray[np.bool_]) -> Float32:
+    """How far scores of either sign stand above their mean about: near ice all are high, a particle yet higher."""
+    share = np.maximum(ndimage.uniform_filter(looked.astype(np.float32), SURROUNDINGS, mode="constant"), 1e-6)
+    above = []
+    for scores in (one.score for one in both):
+        total = ndimage.uniform_filter(np.where(looked, scores, np.float32(0)), SURROUNDINGS, mode="constant")
+        above.append(scores - total / share)
+    return np.asarray(np.maximum(*above), dtype=np.float32)
 
 
 def _extremes_at(
     responses: Responses, compared: Float32, window: Window, looked: NDArray[np.bool_], images: int | None = None
 ) -> tuple[Extremes, Extremes]:
     """Extreme scores at some pixels of a window, by those of the images alone that count most, or by all (None)."""
-    taken = np.flatnonzero(looked)
-    rows, columns = np.divmod(taken, looked.shape[1])
-    where = (rows + window[0].start) * responses.spread.shape[1] + columns + window[1].start
     flat, entries = responses.maps.reshape(-1, responses.maps.shape[2]), responses.entries
     even, odd = entries.leading(flat.shape[1] if images is None else images)
     weights = unit(compared[:, entries.columns(even, odd)])
     gap = flat.shape[1] - entries.odd - even
-    scores, found = np.empty((2, len(where)), np.float32), np.zeros((2, len(where)), np.int32)
-    step = 16 * BLOCK_POINTS
-    values = np.empty((min(step, len(where)), even + odd), np.float32)
-    for start in range(0, len(where), step):
-        some = where[start : start + step]
-        take_rows(flat, some, even, gap, values)
-        for part, one, two in products(values[: len(some)], weights, odd):
-            extremes(one, two, *scores[:, start:][:, part], *found[:, start:][:, part])
-    scores /= np.array([[1], [-1]], np.float32) * responses.spread.ravel()[where]
+    signs, spread = np.array([[1], [-1]], np.float32), responses.spread.ravel()
     score, row = np.full((2, looked.size), -np.inf, np.float32), np.zeros((2, looked.size), np.int32)
-    for i in range(2):
-        score[i, taken], row[i, taken] = scores[i], found[i]
+    taken, step = np.flatnonzero(looked), 16 * BLOCK_POINTS
+    values = np.empty((min(step, len(taken)), even + odd), np.float32)
+    scores, rows = np.empty((2, len(values)), np.float32), np.zeros((2, len(values)), np.int32)
+    for start in range(0, len(taken), step):
+        some = taken[start : start + step]
+        y, x = np.divmod(some, looked.shape[1])
+        where = (y + window[0].start) * responses.spread.shape[1] + x + window[1].start
+        take_rows(flat, where, even, gap, values)
+        for part, one, two in products(values[: len(some)], weights, odd):
+            extremes(one, two, *scores[:, part], *rows[:, part])
+        score[:, some] = scores[:, : len(some)] * signs / spread[where]
+        row[:, some] = rows[:, : len(some)]
     high, low = (
         Extremes(score[i].reshape(looked.shape), row[i].reshape(looked.shape), compared, entries.odd) for i in range(2)
     )

@@ -92,10 +92,12 @@ class Reading(Groups):
             stop = self.count
         return np.asarray(array[start:stop])
 
-    def image(self, index: int) -> NDArray[np.float32]:
-        """Return the valid part of one working image, float32 `(y, x)`."""
-        height = int(self.read("micrographs", "height", index, index + 1)[0])
-        width = int(self.read("micrographs", "width", index, index + 1)[0])
+    def image(self, index: int, shape: tuple[int, int] | None = None) -> NDArray[np.float32]:
+        """Return the valid part of one working image, float32 `(y, x)`; `shape` spares reading it from the table."""
+        if shape is None:
+            found = self.read_rows("micrographs", ("height", "width"), index, index + 1)
+            shape = (int(found["height"][0]), int(found["width"][0]))
+        height, width = shape
         values = np.asarray(self._array("micrographs", "image")[index, :height, :width])
         return values.astype(np.float32)
 

@@ -31,7 +31,7 @@ from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 from pickcal.stages.history import history, totals
 from pickcal.stages.memory import search_memory
-from pickcal.stages.search import Search, load_bank, search_micrograph, search_of
+from pickcal.stages.search import NEEDED, Search, load_bank, search_micrograph, search_of
 from pickcal.stores.fetching import fetched
 
 NOISE_SAMPLE = 24
@@ -285,7 +285,7 @@ def pick_batch(task: PickTask) -> dict[str, int]:
     group = f"picks/{task.search.name}"
     bank, whitening = load_bank(task.search)
     values = {name: project.read(group, name, task.start, task.stop) for name in PICKS}
-    micrographs = project.micrographs().drop_vars("image").isel(micrograph=slice(task.start, task.stop)).load()
+    micrographs = project.micrographs()[[*NEEDED]].isel(micrograph=slice(task.start, task.stop)).load()
     workspace = Workspace()
     for i in range(task.stop - task.start):
         if values["status"][i] == Status.DONE:
@@ -297,7 +297,8 @@ def pick_batch(task: PickTask) -> dict[str, int]:
             values["error"][i] = f"not imported: {row['error'].item()}"
             continue
         try:
-            found = search_micrograph(project.image(task.start + i), row, bank, whitening, task.search, workspace)
+            image = project.image(task.start + i, (int(row["height"]), int(row["width"])))
+            found = search_micrograph(image, row, bank, whitening, task.search, workspace)
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue

@@ -30,6 +30,8 @@ CTF_NAMES = (
     "amplitude_contrast",
     "phase_shift",
 )
+NEEDED = ("status", "error", "height", "width", "pixel_size", *CTF_NAMES)
+"""Columns of the table of micrographs that a search asks for."""
 
 
 @dataclass(frozen=True)
