@@ -158,9 +158,7 @@ def _s3_server():
 @pytest.fixture
 def s3(_s3_server, monkeypatch):
     """A running S3-compatible server, with its address and keys in the environment."""
-    from object_store import ENVIRONMENT
-
-    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": _s3_server.address}.items():
+    for name, value in _s3_server.environment.items():
         monkeypatch.setenv(name, value)
     yield _s3_server
     _s3_server.faults(0)

@@ -44,6 +44,8 @@ LONGEST_RETRY = 150.0
 ATTEMPTS = 4
 """How often a request is made that gets no answer."""
 KEPT_CLIENTS = 32
+ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
+"""Variables that allow addresses without TLS."""
 
 
 class Changed(Exception):
@@ -59,7 +61,7 @@ class Stat:
     size
         Bytes.
     mark
-        ETag or version: another one whenever it was written anew.
+        ETag, in quotation marks: another one whenever the content is another.
     version
         Generation, where the store counts them.
     written
@@ -99,7 +101,7 @@ def _client(url: Url, environment: str) -> Client:
         "timeout": timedelta(seconds=timeout),
         "connect_timeout": timedelta(seconds=min(CONNECT_TIMEOUT, timeout)),
     }
-    if (endpoint or "").startswith("http://") or os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1"):
+    if (endpoint or "").startswith("http://") or os.environ.get(ALLOW_HTTP[url.scheme], "").lower() in ("true", "1"):
         http["allow_http"] = True
     backoff = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
     shared: dict[str, Any] = {
@@ -116,6 +118,7 @@ def _client(url: Url, environment: str) -> Client:
         given["skip_signature"] = True
     try:
         if url.scheme == "gs":
+            given |= {"base_url": endpoint} if endpoint else {}
             return GCSStore(url.bucket, **shared, **given)
         if url.scheme == "az":
             given |= {"account_name": options["account"]} if "account" in options else {}
@@ -156,8 +159,8 @@ def plain_error(error: BaseException, url: Url | str = "") -> str:
     where = f"{url}: " if url else ""
     if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
         return (
-            f"{where}the object store refuses access ({short_reason(error)}); are credentials in the environment or in "
-            "~/.aws, and do they allow this bucket?"
+            f"{where}the object store refuses access ({short_reason(error)}); are credentials where they are looked "
+            "for (docs/stores.md), and do they allow this bucket?"
         )
     if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
         return f"{where}there is no such bucket; make it first, or look at its name, region and endpoint"
@@ -319,7 +322,7 @@ def _written(url: Url, data: bytes, mode: Any, replaces: bool) -> Stat:
         if replaces:
             raise Changed(str(url)) from None
         raise ProjectError(f"{url}: there is no {url.scheme}://{url.bucket}; make it first") from None
-    return Stat(len(data), str(done.get("e_tag")), done.get("version"), 0.0)
+    return Stat(len(data), _mark(done), done.get("version"), 0.0)
 
 
 def _ours(url: Url, data: bytes) -> Stat | None:
@@ -375,9 +378,10 @@ def remove_within(url: Url, keep: tuple[str, ...] = ()) -> None:
 
 
 def _stat(found: Any) -> Stat:
-    return Stat(
-        int(found["size"]),
-        str(found.get("e_tag")),
-        found.get("version"),
-        found["last_modified"].timestamp(),
-    )
+    return Stat(int(found["size"]), _mark(found), found.get("version"), found["last_modified"].timestamp())
+
+
+def _mark(found: Any) -> str:
+    """ETag as conditions take it: Azure's lists have it without the quotation marks that its other answers have."""
+    mark = str(found.get("e_tag"))
+    return mark if mark.endswith('"') else f'"{mark}"'

@@ -23,7 +23,7 @@ from pickcal.errors import InputError
 SCHEMES = {"s3": "bucket", "gs": "bucket", "az": "container"}
 """Kinds of object stores, and what they call that which holds the objects."""
 OPTIONS = {
-    "endpoint": "address of the service, for stores that are compatible with S3",
+    "endpoint": "address of the service, where it is not the one that everybody uses",
     "region": "region of the bucket",
     "account": "storage account (Azure)",
     "anonymous": "'true' reads public buckets without credentials",
@@ -32,6 +32,8 @@ OPTIONS = {
     "retries": "how often a request that failed is sent again",
 }
 """What may follow the `?` of a URL."""
+OF_ONE = {"region": "s3", "virtual_hosted": "s3", "account": "az"}
+"""Options that only one kind of store has."""
 FLAGS = ("anonymous", "virtual_hosted")
 NUMBERS = ("timeout", "retries")
 _LOOKS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/{1,2})(.*)", re.DOTALL)
@@ -163,16 +165,18 @@ def _url(scheme: str, rest: str) -> Url:
     if not _BUCKET.fullmatch(parts.netloc):
         raise InputError(f"{scheme}://{parts.netloc}: expected {scheme}://{kind.upper()}/NAME, found no {kind}")
     where = f"{scheme}://{parts.netloc}{parts.path}"
-    options = tuple(sorted(_option(where, name, value) for name, value in parse_qsl(parts.query, True)))
+    options = tuple(sorted(_option(scheme, where, name, value) for name, value in parse_qsl(parts.query, True)))
     return Url(scheme, parts.netloc, _joined("", parts.path), options)
 
 
-def _option(where: str, name: str, value: str) -> tuple[str, str]:
+def _option(scheme: str, where: str, name: str, value: str) -> tuple[str, str]:
     if name not in OPTIONS:
         raise InputError(
             f"{where}?{name}=...: expected one of {', '.join(OPTIONS)}, found {name!r}; keys, tokens and signatures "
             "do not belong into a URL: they are taken from the environment, see docs/stores.md"
         )
+    if OF_ONE.get(name, scheme) != scheme:
+        raise InputError(f"{where}?{name}: expected with {OF_ONE[name]}:// alone ({OPTIONS[name]}); leave it out")
     if name in FLAGS and value not in ("true", "false"):
         raise InputError(f"{where}?{name}: expected true or false, got {value!r}")
     if name in NUMBERS and not re.fullmatch(r"\d{1,4}", value):

@@ -47,67 +47,104 @@ def there(s3):
     return s3.bucket() / "session/p.zarr"
 
 
+def copied(project, there, s3):
+    """A project in a bucket, with what it has there beside its groups."""
+    s3.send(project, there)
+    found = Project.open(there, "r+")
+    found._require_unlisted()
+    return found
+
+
 @pytest.fixture
 def picked_there(there, picked, s3):
-    """The small set's project, copied into a bucket, with what a bucket's project has beside it."""
-    s3.send(picked, there)
-    project = Project.open(there, "r+")
-    project._require_unlisted()
-    return project
+    """The small set's project, copied into a bucket."""
+    return copied(picked, there, s3)
 
 
-def test_a_whole_job_gives_what_it_gives_on_the_local_disk(small_set, there, s3, cli, tmp_path):
-    """`pickcal run` with sources, templates, project and export at URLs, on two worker processes."""
-    s3.send(small_set.folder, there.parent / "data")
-    shutil.copytree(small_set.folder, tmp_path / "data")
-    job = """
-        project = "{where}/p.zarr"
-        [cluster]
-        {cluster}
-        [import]
-        sources = ["{where}/data/micrographs_ctf.star"]
-        batch = 2
-        [pick]
-        method = "template"
-        templates = "{where}/data/templates.mrcs"
-        diameter = 150
-        rotation_step = 30
-        [calibrate]
-        bootstrap = 50
-        [select]
-        name = "first"
-        min_ncc = 0.3
-        [export]
-        format = "relion"
-        path = "{where}/out"
+@pytest.fixture
+def selected_there(there, selected, s3):
+    """The small set's project with a fit and the selection `first`, copied into a bucket."""
+    return copied(selected, there, s3)
+
+
+JOB = """
+    project = "{where}/p.zarr"
+    [cluster]
+    {cluster}
+    [import]
+    sources = ["{where}/data/micrographs_ctf.star"]
+    batch = 2
+    [pick]
+    method = "template"
+    templates = "{where}/data/templates.mrcs"
+    diameter = 150
+    rotation_step = 30
+    [calibrate]
+    bootstrap = 10
+    [select]
+    name = "first"
+    min_ncc = 0.3
+    [export]
+    format = "relion"
+    path = "{where}/out"
     """
-    results = {}
-    for where, cluster in ((tmp_path, 'cluster = "serial"'), (there.parent, "workers = 2")):
-        file = tmp_path / "job.toml"
-        file.write_text(job.format(where=where, cluster=cluster))
-        ran = cli("run", file, "--json", cwd=tmp_path, code=0)
-        results[cluster] = ran.json
-        assert SECRET not in ran.out + ran.err and KEY not in ran.out + ran.err
+
+
+@pytest.fixture(scope="module")
+def job_here(small_set, cli, tmp_path_factory):
+    """A whole job on the local disk: its folder, and what it said."""
+    folder = tmp_path_factory.mktemp("here")
+    shutil.copytree(small_set.folder, folder / "data")
+    (folder / "job.toml").write_text(JOB.format(where=folder, cluster='cluster = "serial"'))
+    return folder, cli("run", folder / "job.toml", "--json", cwd=folder, code=0).json
+
+
+@pytest.fixture(scope="module")
+def selected(job_here):
+    """The project of that job, calibrated and with the selection `first`; read only."""
+    return job_here[0] / "p.zarr"
+
+
+def test_a_whole_job_gives_what_it_gives_on_the_local_disk(small_set, store, job_here, cli, tmp_path):
+    """`pickcal run` with sources, templates, project and export at URLs, on two worker processes; then the page."""
+    folder, said = job_here
+    where = store.bucket() / "session"
+    store.send(small_set.folder, where / "data")
+    (tmp_path / "job.toml").write_text(JOB.format(where=where, cluster="workers = 2"))
+    ran = cli("run", tmp_path / "job.toml", "--json", cwd=tmp_path, code=0)
     for section in ("calibrate", "select"):
-        assert results["workers = 2"][section] == results['cluster = "serial"'][section]
-    here, away = Project.open(tmp_path / "p.zarr"), Project.open(there)
+        assert ran.json[section] == said[section]
+    here, away = Project.open(folder / "p.zarr"), Project.open(where / "p.zarr")
     for group in ("micrographs", "picks/template", "calibration/template"):
         one, other = here.dataset(group).load(), away.dataset(group).load()
         if group == "micrographs":
             assert [str(s) for s in other["source"].values] == [
-                str(s).replace(str(tmp_path), str(there.parent)) for s in one["source"].values
+                str(s).replace(str(folder), str(where)) for s in one["source"].values
             ]
             one, other = one.drop_vars("source"), other.drop_vars("source")
         xr.testing.assert_identical(one.drop_attrs(deep=False), other.drop_attrs(deep=False))
     xr.testing.assert_identical(here.mixture("template"), away.mixture("template"))
     assert here.dataset("selection/first")["counts"].equals(away.dataset("selection/first")["counts"])
-    exported = s3.content(there.parent / "out")
-    files = {file.relative_to(tmp_path / "out").as_posix(): file for file in (tmp_path / "out").rglob("*.star")}
+    exported = store.content(where / "out")
+    files = {file.relative_to(folder / "out").as_posix(): file for file in (folder / "out").rglob("*.star")}
     assert set(exported) == set(files) and len(files) > 6
     for name, file in files.items():
         assert exported[name].decode().splitlines()[3:] == file.read_text().splitlines()[3:], name
-    for name, content in s3.content(there).items():
-        assert SECRET.encode() not in content and KEY.encode() not in content, name
+    stored = store.content(where / "p.zarr") | {"said": (ran.out + ran.err).encode()}
+    for name, content in stored.items():
+        assert not any(secret.encode() in content for secret in store.planted), name
+    assert_page_opens(where / "p.zarr")
+
+
+def assert_page_opens(where):
+    """All views of the page are built with their first pictures, as the first visitor gets them."""
+    try:
+        prepare(where)
+        inspector = shared_inspector(where)
+        assert inspector.project.path == where
+        assert inspector.picks() == ["template"] and inspector.selections("template") == ["first"]
+    finally:
+        close_shared()
 
 
 def test_a_project_is_there_as_a_whole_or_not_at_all(there, monkeypatch, s3):
@@ -154,21 +191,19 @@ def test_two_who_make_the_same_project_do_not_mix_it(there):
     assert set(project.read("micrographs", "name")) == {made[0]}
 
 
-def test_the_store_opens_with_xarray_alone(picked_there):
+def test_the_store_opens_with_xarray_alone(selected_there):
     """Nothing but zarr, xarray and obstore; no group that they do not know."""
-    calibrate(picked_there, "template", FIT)
-    select(picked_there, "template", "first", THRESHOLDS)
-    store = zarr.storage.ObjectStore(objects.client_of(picked_there.path), read_only=True)
+    select(selected_there, "template", "first", THRESHOLDS)
+    store = zarr.storage.ObjectStore(objects.client_of(selected_there.path), read_only=True)
     tree = xr.open_datatree(store, engine="zarr", consolidated=False)
     assert tree["picks/template"]["ncc"].dims == ("micrograph", "pick")
     version = tree["selection/first"].attrs["version"]
     assert tree[f"selection/first/{version}"]["counts"].sizes["micrograph"] == 6
 
 
-def test_selections_are_replaced_whole_and_never_by_two(picked_there, monkeypatch):
+def test_selections_are_replaced_whole_and_never_by_two(selected_there, monkeypatch):
     """A reader of the old one reads on; one who lost the lock, or knows an older one, replaces nothing."""
-    calibrate(picked_there, "template", FIT)
-    where = picked_there.path
+    where = selected_there.path
     stamp = save(where, "template", "mine", THRESHOLDS, None, "Ann")
     reader = Project.open(where).dataset("selection/mine")
     second = save(where, "template", "mine", SelectSettings(min_ncc=0.4), stamp, "Ann")
@@ -218,19 +253,6 @@ def test_the_dashboard_follows_what_is_written(picked_there):
         assert inspector.counts("template")["done"] == 6
     finally:
         inspector.background.close()
-
-
-def test_the_page_is_built_of_a_project_in_a_bucket(picked_there):
-    """All views with their first pictures, as the first visitor gets them."""
-    calibrate(picked_there, "template", FIT)
-    save(picked_there.path, "template", "mine", THRESHOLDS, None)
-    try:
-        prepare(picked_there.path)
-        inspector = shared_inspector(picked_there.path)
-        assert inspector.project.path == picked_there.path
-        assert inspector.picks() == ["template"]
-    finally:
-        close_shared()
 
 
 def test_no_secret_leaves_the_process(picked_there, small_settings, monkeypatch, s3, capfd):
@@ -286,9 +308,7 @@ def test_a_stage_knows_what_is_left(picked_there, there, small_settings):
     assert (result.ran, result.done) == (2, 6)
 
 
-def test_exports_go_to_urls_too(picked_there, there):
-    calibrate(picked_there, "template", FIT)
-    select(picked_there, "template", "first", THRESHOLDS)
+def test_exports_go_to_urls_too(selected_there, there):
     settings = ExportSettings(format="csv", rejected=True)
     done = export(Project.open(there), "first", settings, there.parent / "out/picks.csv")
     assert done["files"] == [str(there.parent / "out/picks.csv")]

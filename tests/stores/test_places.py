@@ -61,6 +61,8 @@ def test_a_path_made_of_a_url_is_still_that_url():
         ("s3://bucket/p.zarr?timeout=soon", "whole number"),
         ("s3://bucket/p.zarr?anonymous=yes", "true or false"),
         ("s3://bucket/p.zarr?endpoint=ftp://h", "http(s)://HOST"),
+        ("gs://bucket/p.zarr?region=eu", "with s3:// alone"),
+        ("s3://bucket/p.zarr?account=me", "with az:// alone"),
     ],
 )
 def test_refused_with_what_was_expected(text, words):
