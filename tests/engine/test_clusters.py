@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pickcal.engine.clusters import _dask, _jobqueue
+from pickcal.engine.clusters import _dask, _jobqueue, address
 from pickcal.engine.executors import open_executor
 from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings, cluster_kinds, validated
@@ -65,8 +65,10 @@ def test_missing_certificates_are_named(tmp_path):
     assert f"tls_cert: expected a file, found none at {tmp_path}" in refusal(ClusterSettings(kind="tls://h:1", **files))
 
 
-def test_no_scheduler_at_the_address():
-    """The message says how to start one."""
+def test_no_scheduler_at_the_address(monkeypatch):
+    """The message says how to start one; a shorter wait than a user's for one that is just starting."""
+    monkeypatch.setattr(address, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(address, "STEP_SECONDS", 1.0)
     assert "expected a running Dask scheduler" in refusal(ClusterSettings(kind="tcp://127.0.0.1:9"))
 
 

@@ -2,15 +2,20 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 from distributed.security import Security
 from handmade import noise, write_set
-from lab import Lab, until
+from lab import Lab, free_port, until
 
+from pickcal.engine.clusters import address
+from pickcal.engine.executors import open_executor
+from pickcal.errors import InputError
 from pickcal.project import Project
+from pickcal.settings import ClusterSettings
 
 COUNT = 4
 BLOBS = ["--diameter-min", "140", "--diameter-max", "140", "--shapes", "disc"]
@@ -95,7 +100,7 @@ def test_a_job_from_end_to_end(folder, certificates, lab):
     ("scheme", "given", "words"),
     [
         pytest.param("tls", {}, "expects certificates, found none: give --tls-ca", id="without any"),
-        pytest.param("tcp", {}, "an address with tls://", id="without TLS", marks=pytest.mark.nightly),
+        pytest.param("tcp", {}, "that is --cluster tls://127.0.0.1:", id="without TLS"),
         pytest.param("tcp", {"ours": "tls_ca tls_cert tls_key"}, "begins with tls://", id="plain address"),
         pytest.param("tls", {"others": "tls_ca tls_cert tls_key"}, "that takes these certificates", id="of others"),
         pytest.param(
@@ -119,3 +124,25 @@ def test_who_has_no_certificate_is_refused(folder, certificates, lab, scheme, gi
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert words in done.stderr, done.stderr
     assert not (folder / "q.zarr").exists()
+
+
+def test_a_scheduler_without_tls_is_told_apart(certificates, dask_executor):
+    """Its address with tls:// and certificates: refused with what to give instead, at the first try."""
+    where = dask_executor.client.scheduler.address.removeprefix("tcp://")
+    with (
+        pytest.raises(InputError, match=rf"found one without; give tcp://{where} and no certificates"),
+        open_executor(ClusterSettings(kind=f"tls://{where}", **certificates["ours"])),
+    ):
+        pass
+
+
+def test_how_others_speak_is_not_guessed(lab, dask_executor, monkeypatch):
+    """Whoever says nothing even when greeted, and nobody at all, may be a scheduler that is just starting."""
+    assert address.spoken(lab.address) == "tls"
+    assert address.spoken(dask_executor.client.scheduler.address) == "plain"
+    assert address.spoken(f"tcp://127.0.0.1:{free_port()}") is None
+    assert address.spoken("tcp://host-without-port") is None
+    monkeypatch.setattr(address, "SPEAKS_WITHIN", 0.1)
+    monkeypatch.setattr(address, "GREETED_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        assert address.spoken(f"tcp://127.0.0.1:{mute.getsockname()[1]}") is None

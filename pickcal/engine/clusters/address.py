@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from pickcal.engine.calls import explain
 from pickcal.engine.clusters._dask import client_of, executor_of, refuse_options, security
@@ -15,6 +17,11 @@ from pickcal.settings import ClusterSettings
 
 ANSWER_SECONDS = 20
 STEP_SECONDS = 5.0
+SPEAKS_WITHIN = 1.0
+"""A scheduler without TLS speaks first, as soon as somebody connects; one with TLS says nothing until it is greeted."""
+GREETED_SECONDS = 3.0
+HANDSHAKE, ALERT = 0x16, 0x15
+"""First byte of what a server with TLS answers to a greeting."""
 
 
 @contextmanager
@@ -24,8 +31,8 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
     Raises
     ------
     InputError
-        If the scheduler's address does not answer within `ANSWER_SECONDS`, certificates are missing or refused, or
-        settings of another kind are given.
+        If the scheduler's address does not answer within `ANSWER_SECONDS`, certificates are missing or refused, it
+        speaks with TLS and the address is without or the reverse, or settings of another kind are given.
     """
     refuse_options(settings)
     for name in ("workers_min", "memory", "listen"):
@@ -54,14 +61,78 @@ def _client(settings: ClusterSettings) -> Any:
     from distributed.comm.core import FatalCommClosedError
 
     end = time.monotonic() + ANSWER_SECONDS
+    encrypted = settings.kind.startswith("tls://")
+    if settings.kind.startswith("tcp://") and spoken(settings.kind) == "tls":
+        raise InputError(_other_protocol(settings))
     while True:
         try:
             return client_of(settings.kind, STEP_SECONDS, security=security(settings))
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            if encrypted and spoken(settings.kind) == "plain":
+                raise InputError(_other_protocol(settings)) from None
             # one that is just starting drops the connection; one whose certificates are others' never takes it
             if time.monotonic() > end or not isinstance(error, OSError) or isinstance(error, FatalCommClosedError):
                 raise InputError(_no_scheduler(settings, error)) from None
         time.sleep(0.2)
+
+
+def spoken(address: str) -> Literal["plain", "tls"] | None:
+    """How whoever listens at an address speaks, found out within four seconds; None where that cannot be told.
+
+    Dask's own client keeps trying instead: to it a scheduler that says nothing is one that is busy.
+
+    Parameters
+    ----------
+    address
+        `tcp://HOST:PORT` or `tls://HOST:PORT`; only host and port matter.
+
+    Returns
+    -------
+    str or None
+        "plain" if it speaks first, "tls" if it answers a greeting as TLS prescribes.
+    """
+    from distributed.comm.addressing import parse_address, parse_host_port
+
+    try:
+        host, port = parse_host_port(parse_address(address)[1])
+        with socket.create_connection((host, port), timeout=STEP_SECONDS) as connection:
+            connection.settimeout(SPEAKS_WITHIN)
+            try:
+                return "plain" if connection.recv(1) else None
+            except TimeoutError:
+                connection.settimeout(GREETED_SECONDS)
+            connection.sendall(_greeting())
+            answer = connection.recv(1)
+    except (OSError, ValueError):
+        return None
+    return "tls" if answer and answer[0] in (HANDSHAKE, ALERT) else None
+
+
+def _greeting() -> bytes:
+    """First message of a client that speaks TLS; nothing is verified, since nothing is said."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    outgoing = ssl.MemoryBIO()
+    greeter = context.wrap_bio(ssl.MemoryBIO(), outgoing)
+    try:
+        greeter.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return outgoing.read()
+
+
+def _other_protocol(settings: ClusterSettings) -> str:
+    scheme, _, where = settings.kind.partition("://")
+    if scheme == "tls":
+        return (
+            f"{settings.kind}: expected a scheduler with TLS, found one without; give tcp://{where} and no certificates "
+            "(--tls-ca, --tls-cert, --tls-key), or start the scheduler with --tls-ca-file, --tls-cert and --tls-key"
+        )
+    return (
+        f"{settings.kind}: expected a Dask scheduler without TLS, found one that wants certificates; give an address "
+        f"with tls://, that is --cluster tls://{where}, with --tls-ca, --tls-cert and --tls-key, or kind, tls_ca, "
+        "tls_cert and tls_key in [cluster] of a job file"
+    )
 
 
 def _no_scheduler(settings: ClusterSettings, error: Exception) -> str:
@@ -73,5 +144,5 @@ def _no_scheduler(settings: ClusterSettings, error: Exception) -> str:
         )
     return (
         f"{settings.kind}: expected a running Dask scheduler, found none ({explain(error)}); start one with 'dask "
-        "scheduler', or leave --cluster out to use this machine. One that wants certificates has an address with tls://"
+        "scheduler', or leave --cluster out to use this machine"
     )
