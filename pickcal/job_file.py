@@ -28,6 +28,9 @@ from pickcal.settings import (
 )
 from pickcal.stores.places import PlaceField
 
+KEPT = ("wait", "batch_limit")
+"""What a job's [cluster] says that counts for a cluster of another kind too."""
+
 
 class ImportJob(ImportSettings):
     """The `[import]` section of a job file."""
@@ -136,7 +139,8 @@ def load_job(path: Path, overrides: tuple[str, ...] = (), cluster: str | None = 
     overrides
         `section.key=value` strings that replace values of the file; the value is read as TOML, else as text.
     cluster
-        Kind of cluster instead of the file's; what the file says of another kind's cluster is left out.
+        Kind of cluster instead of the file's. Of another kind's cluster `KEPT` is kept, and `workers` unless work comes
+        to this machine; the rest is left out.
 
     Raises
     ------
@@ -152,14 +156,17 @@ def load_job(path: Path, overrides: tuple[str, ...] = (), cluster: str | None = 
 
 
 def _move(values: dict[str, Any], kind: str) -> None:
-    """Take a job to a cluster; options, memory and certificates of another kind of cluster are of no use there."""
+    """Take a job to a cluster; options, memory and certificates of another kind of cluster are of no use there.
+
+    The help of `pickcal run --cluster` says what is kept.
+    """
     found = values.get("cluster", {})
     if not isinstance(found, dict):
         return  # refused with the other settings
     stored = str(found.get("kind", found.get("cluster", "local")))
     before, after = ("address" if "://" in name else name for name in (stored, kind))
     if before != after:
-        kept = {"wait", "batch_limit"} if after in ("local", "serial") else {"wait", "batch_limit", "workers"}
+        kept = KEPT if after in ("local", "serial") else (*KEPT, "workers")
         found = {name: value for name, value in found.items() if name in kept}
     dropped = {"cluster", "address"} if "://" in kind else {"cluster"}
     values["cluster"] = {name: value for name, value in found.items() if name not in dropped} | {"kind": kind}

@@ -15,9 +15,15 @@ from pickcal.cli.app import DEFAULT_CLUSTER, SERIAL, WHOLE, Cluster, ProjectPlac
 from pickcal.cli.help import examples
 from pickcal.cli.output import DEFAULT_OUTPUT, Output, session
 from pickcal.engine.progress import TerminalReporter
-from pickcal.job_file import load_job
+from pickcal.job_file import KEPT, load_job
 from pickcal.settings import ImportSettings, WatchPickSettings, WatchSettings
 from pickcal.stores.places import PlaceField
+
+ANOTHER_CLUSTER = (
+    "In place of kind in the job's [cluster]. From the [cluster] of another kind only "
+    f"{' and '.join(KEPT)} are taken over, and workers except by 'local' and 'serial'; workers_min, memory, listen, "
+    "tls_ca, tls_cert, tls_key and options are left out: --set cluster.memory='4 GB' and the like give them."
+)
 
 
 @app.command(
@@ -35,8 +41,8 @@ def run(
     set_: Annotated[
         tuple[str, ...], Parameter(name="--set", consume_multiple=False, help="section.key=value; may be given again.")
     ] = (),
-    cluster: Annotated[str | None, Parameter(help="As the job's [cluster] kind.")] = None,
-    workers: Annotated[int | None, Parameter(help="As the job's [cluster] workers.")] = None,
+    cluster: Annotated[str | None, Parameter(help=ANOTHER_CLUSTER)] = None,
+    workers: Annotated[int | None, Parameter(help="In place of workers in the job's [cluster].")] = None,
     output: Output = DEFAULT_OUTPUT,
 ) -> None:
     """Run a whole job file on one cluster: import, pick, calibrate, select, export, report.

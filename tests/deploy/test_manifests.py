@@ -14,6 +14,7 @@ import yaml
 from lab import free_port, until
 
 import pickcal
+from pickcal.cli.jobs import ANOTHER_CLUSTER
 from pickcal.job_file import load_job
 from pickcal.settings import ClusterSettings
 
@@ -130,6 +131,8 @@ def test_a_job_moves_to_another_cluster():
     assert load_job(file, cluster="tls://h:1").cluster == ClusterSettings(kind="tls://h:1", workers=64)
     set_too = load_job(file, ("cluster.workers=3", "cluster.memory=2 GB"), "local").cluster
     assert set_too == ClusterSettings(workers=3, memory="2 GB")
+    # the help of `pickcal run --cluster` names each setting that is kept or left out
+    assert [name for name in ClusterSettings.model_fields if name not in ANOTHER_CLUSTER] == []
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from pickcal.engine.calls import explain
@@ -114,10 +114,8 @@ def _greeting() -> bytes:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     outgoing = ssl.MemoryBIO()
     greeter = context.wrap_bio(ssl.MemoryBIO(), outgoing)
-    try:
+    with suppress(ssl.SSLWantReadError):
         greeter.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
     return outgoing.read()
 
 
@@ -125,8 +123,9 @@ def _other_protocol(settings: ClusterSettings) -> str:
     scheme, _, where = settings.kind.partition("://")
     if scheme == "tls":
         return (
-            f"{settings.kind}: expected a scheduler with TLS, found one without; give tcp://{where} and no certificates "
-            "(--tls-ca, --tls-cert, --tls-key), or start the scheduler with --tls-ca-file, --tls-cert and --tls-key"
+            f"{settings.kind}: expected a scheduler with TLS, found one without; give tcp://{where} and no "
+            "certificates (--tls-ca, --tls-cert, --tls-key), or start the scheduler with --tls-ca-file, --tls-cert and "
+            "--tls-key"
         )
     return (
         f"{settings.kind}: expected a Dask scheduler without TLS, found one that wants certificates; give an address "
