@@ -12,6 +12,25 @@ import psutil
 from lab import free_port
 
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "squeue")
+LIMITED = "limited"
+RULE = f"""
+local taken = 0
+function slurm_job_submit(job, partitions, user)
+  if job.comment == "{LIMITED}" then
+    taken = taken + 1
+    if taken > 1 then
+      return slurm.ESLURM_ACCOUNTING_POLICY
+    end
+  end
+  return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, user)
+  return slurm.SUCCESS
+end
+slurm.log_info("rules of the test")
+return slurm.SUCCESS
+"""
+"""How sites refuse jobs by rules of their own: of the jobs with this comment the controller takes one."""
 
 
 def missing():
@@ -36,6 +55,7 @@ class Slurm:
             (folder / name).mkdir(mode=0o755)
         (folder / "munge" / "key").write_bytes(os.urandom(1024))
         (folder / "munge" / "key").chmod(0o400)
+        (folder / "job_submit.lua").write_text(RULE)
         cores = os.cpu_count()
         host, user = socket.gethostname().partition(".")[0], getpass.getuser()
         (folder / "slurm.conf").write_text(
@@ -47,7 +67,7 @@ class Slurm:
             f"SlurmctldLogFile={folder}/ctld.log\nSlurmdLogFile={folder}/slurmd.log\n"
             "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nMpiDefault=none\nReturnToService=2\n"
             "SelectType=select/cons_tres\nSelectTypeParameters=CR_Core_Memory\nMailProg=/bin/true\n"
-            "SchedulerParameters=sched_interval=1\nKillWait=2\n"
+            "SchedulerParameters=sched_interval=1\nKillWait=2\nJobSubmitPlugins=lua\n"
             f"NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} CoresPerSocket={cores} RealMemory=4000\n"
             f"PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP\n"
         )
