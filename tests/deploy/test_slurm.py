@@ -70,10 +70,10 @@ def test_a_job_file_from_end_to_end(slurm, work):
 def test_workers_that_stay_in_the_queue_are_not_waited_for_for_ever(slurm, work):
     """No worker ever comes: said so after the wait, naming what to look at; nothing is left in the queue."""
     command = [sys.executable, "-m", "pickcal", "run", "job.toml"]
-    command += ["--set", 'cluster.options.job_extra_directives=["--begin=now+1hour"]', "--set", "cluster.wait=6"]
+    command += ["--set", 'cluster.options.job_extra_directives=["--begin=now+1hour"]', "--set", "cluster.wait=3"]
     done = subprocess.run(command, cwd=work, env=slurm.env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert "no worker for 6 s" in done.stderr and "queued or failing" in done.stderr
+    assert "no worker for 3 s" in done.stderr and "queued or failing" in done.stderr
     assert slurm.run("squeue", "-h").strip() == ""
 
 
@@ -87,12 +87,13 @@ def test_workers_that_stay_in_the_queue_are_not_waited_for_for_ever(slurm, work)
     ids=["partition", "partition, scaling", "memory"],
 )
 def test_what_sbatch_says_when_it_refuses_is_shown(slurm, work, asked, said):
-    """At once, in its own words, with what to do; the user waits for no worker."""
-    command = [sys.executable, "-m", "pickcal", "run", "job.toml", *(word for one in asked for word in ("--set", one))]
+    """At once, in its own words, with what to do; the user waits for no worker, nor for a cluster that cannot close."""
+    command = [sys.executable, "-m", "pickcal", "run", "job.toml", "--log", "log.jsonl"]
+    command += [word for one in asked for word in ("--set", one)]
     done = subprocess.run(command, cwd=work, env=slurm.env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert f"sbatch: error: {said}" in done.stderr and "[cluster.options]" in done.stderr
-    assert "no worker for" not in done.stderr
+    assert "no worker for" not in done.stderr and "cluster.not_closed" not in (work / "log.jsonl").read_text()
     assert slurm.run("squeue", "-h").strip() == ""
 
 

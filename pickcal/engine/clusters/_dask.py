@@ -116,9 +116,22 @@ def started(kind: str, make: Callable[[], Any]) -> Iterator[Any]:
         yield cluster
     finally:
         try:
+            _forget_unborn(cluster)
             cluster.close(timeout=CLOSE_SECONDS)
         except Exception as error:
             log("cluster.not_closed", level="error", kind=kind, error=explain(error))
+
+
+def _forget_unborn(cluster: Any) -> None:
+    """Have a cluster object close although workers never began, such as jobs that a queue refuses.
+
+    It would expect them to have ended, fail, and keep the process for ten seconds more when that exits.
+    """
+    from distributed.core import Status
+
+    for worker in getattr(cluster, "_created", ()):
+        if worker.status == Status.created:
+            worker.status = Status.failed
 
 
 @contextmanager
