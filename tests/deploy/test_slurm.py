@@ -104,7 +104,9 @@ def test_workers_that_the_queue_takes_do_the_work_of_those_that_it_refuses(slurm
     done = subprocess.run(command, cwd=work, env=slurm.env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert "Job violates accounting/QOS policy" in done.stderr and "; the job goes on with the workers" in done.stderr
-    assert "job.refused" in (work / "log.jsonl").read_text()
+    logged = (work / "log.jsonl").read_text()
+    assert "job.refused" in logged and "cluster.not_closed" not in logged
+    slurm._wait(lambda: slurm.run("squeue", "-h").strip() == "")
     assert slurm.run("scontrol", "show", "jobs", "-o").count(f"Comment={LIMITED}") == 1
 
 

@@ -116,22 +116,25 @@ def started(kind: str, make: Callable[[], Any]) -> Iterator[Any]:
         yield cluster
     finally:
         try:
-            _forget_unborn(cluster)
+            _told_apart(cluster)
             cluster.close(timeout=CLOSE_SECONDS)
         except Exception as error:
             log("cluster.not_closed", level="error", kind=kind, error=explain(error))
 
 
-def _forget_unborn(cluster: Any) -> None:
-    """Have a cluster object close although workers never began, such as jobs that a queue refuses.
+def _told_apart(cluster: Any) -> None:
+    """Have a cluster object close although some of its workers never began, such as jobs that a queue refuses.
 
-    It would expect them to have ended, fail, and keep the process for ten seconds more when that exits.
+    It expects those to have ended, and has lost sight of those that began together with them. It would fail to close,
+    leave these running, and keep the process for ten seconds more when that exits.
     """
     from distributed.core import Status
 
-    for worker in getattr(cluster, "_created", ()):
+    for worker in list(getattr(cluster, "_created", ())):
         if worker.status == Status.created:
             worker.status = Status.failed
+        elif worker.status == Status.running and worker not in cluster.workers.values():
+            cluster.workers[worker.name] = worker
 
 
 @contextmanager
