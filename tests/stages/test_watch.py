@@ -35,7 +35,7 @@ from pickcal.stages.select import is_stale, select
 from pickcal.stages.status import status
 from pickcal.stages.watch import Session, watch
 
-QUICK = {"interval": 0.05, "settle": 0.2, "patience": 0.7, "first": 2, "most": 3}
+QUICK = {"interval": 0.05, "settle": 0.1, "patience": 0.3, "first": 2, "most": 3}
 FIT = CalibrateSettings(bootstrap=0)
 IMPORT = ImportSettings(batch=2)
 
