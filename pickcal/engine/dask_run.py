@@ -28,7 +28,9 @@ TICK = 1.0
 """Seconds between looks at the health of the cluster while nothing completes."""
 ENDED = ("finished", "error", "cancelled")
 PER_WORKER = 4
+"""Tasks with the scheduler for every worker: one runs, the others wait at hand."""
 LEAST_WINDOW = 32
+"""Tasks with the scheduler however few workers there are."""
 DEATHS_ALONE = 4
 """Workers that must have died of a task that ran alone before it is blamed."""
 KILLED = f"the worker process died on this batch, alone, {DEATHS_ALONE} times (out of memory?)"

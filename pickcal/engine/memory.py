@@ -8,7 +8,9 @@ from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_MMAP_THRESHOLD = 32 * 2**20
+"""Bytes: the most that GNU's C library takes; arrays below it come from memory that is kept."""
 KEPT = 2**28
+"""Bytes of freed memory that a process keeps for the next task."""
 
 
 @cache

@@ -1,7 +1,7 @@
 """Small objects beside a project: event records and leases.
 
-`Place` is all that the engine asks of a store for them: five operations, each of one object, which folders and object
-stores alike can do.
+`Place` is all that the engine asks of a store for them: a few operations, each of one object, which folders and object
+stores alike can do. (`pickcal.stores.places.Place` is another thing: the path or URL that a user types.)
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ SECRETS = (
 )
 """Variables whose values no message may hold."""
 SHORTEST_SECRET = 6
+"""Characters: values that are shorter would be found in words that are none."""
 IN_FILES = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 OTHER_WAYS = ("role_arn", "sso_session", "sso_start_url", "credential_process", "credential_source", "login_session")
 

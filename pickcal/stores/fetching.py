@@ -71,6 +71,11 @@ def fetched_image(where: Place, index: int | None = None, pixels: bool = True) -
         0-based slice that is to be read; None for all.
     pixels
         False: only the header is to be read.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If there is no such object, or the store refuses or does not answer.
     """
     if isinstance(where, Path):
         yield where

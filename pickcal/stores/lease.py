@@ -23,6 +23,7 @@ LEASE = 20.0
 BEAT = 4.0
 """Seconds between two signs of life."""
 POLL = 0.2
+"""Seconds between two looks at the lock of another."""
 
 
 class Lease:
@@ -34,6 +35,11 @@ class Lease:
         The lock object.
     what
         Words for messages: the project.
+
+    Attributes
+    ----------
+    lost
+        Whether another process has taken the lock over, because this one showed no sign of life; see `check`.
     """
 
     def __init__(self, url: Url, what: str) -> None:

@@ -39,11 +39,13 @@ CONNECT_TIMEOUT = 5.0
 TIMEOUT = 60.0
 """Seconds that one request may take, with its data."""
 RETRIES = 8
+"""How often the client itself sends a request again that failed."""
 LONGEST_RETRY = 150.0
 """Seconds after which a request that keeps failing is given up."""
 ATTEMPTS = 4
 """How often a request is made that gets no answer."""
 KEPT_CLIENTS = 32
+"""Clients, with their open connections, that a process keeps."""
 ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 """Variables that allow addresses without TLS."""
 
@@ -195,7 +197,15 @@ def again(request: Callable[[], T]) -> T:
 
 @contextmanager
 def told(url: Url, kind: type[PickcalError] = ProjectError) -> Iterator[None]:
-    """Turn a store's errors into one a user can act on; an object that is not there stays a FileNotFoundError."""
+    """Turn a store's errors into one a user can act on; an object that is not there stays a FileNotFoundError.
+
+    Raises
+    ------
+    Changed
+        If a condition of the request was not met.
+    PickcalError
+        Of the given kind, for all else that the store says.
+    """
     try:
         yield
     except BaseError as error:
@@ -336,7 +346,13 @@ def _ours(url: Url, data: bytes) -> Stat | None:
 
 
 def remove(url: Url) -> None:
-    """Remove an object if it is there."""
+    """Remove an object if it is there.
+
+    Raises
+    ------
+    ProjectError
+        If the store does not answer, or refuses.
+    """
     try:
         with told(url):
             again(lambda: obstore.delete(_bucket(url), url.key))
@@ -353,6 +369,11 @@ def listed(url: Url, most: int | None = None) -> dict[str, Stat]:
         What they are in.
     most
         Stop after about so many; default: all.
+
+    Raises
+    ------
+    InputError
+        If there is no such bucket, or the store does not answer, or refuses.
     """
     out: dict[str, Stat] = {}
     with told(url, InputError):
@@ -369,7 +390,20 @@ def _fill(out: dict[str, Stat], url: Url, most: int | None) -> None:
 
 
 def remove_within(url: Url, keep: tuple[str, ...] = ()) -> None:
-    """Remove all objects within a place, but for those named."""
+    """Remove all objects within a place, but for those named.
+
+    Parameters
+    ----------
+    url
+        What they are in.
+    keep
+        Names relative to it.
+
+    Raises
+    ------
+    InputError, ProjectError
+        If there is no such bucket, or the store does not answer, or refuses.
+    """
     names = [name for name in listed(url) if name not in keep]
     with told(url):
         for start in range(0, len(names), 1000):

@@ -237,7 +237,9 @@ def test_commands_for_machines_of_yours(tmp_path):
     lines = "\n".join(commands()[1]["Machines of yours"])
     for known, port in ports.items():
         lines = lines.replace(f":{known}", f":{port}").replace(f"port {known}", f"port {port}")
-    script = f"set -e\ntrap 'kill $(jobs -p)' EXIT\n{lines}\n"
+    # the worker first: without its scheduler it takes its time to end
+    ended = "set -- $(jobs -p); kill $2; wait $2 || true; kill $1"
+    script = f"set -e\ntrap '{ended}' EXIT\n{lines}\n"
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False

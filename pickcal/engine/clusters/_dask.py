@@ -24,8 +24,11 @@ from pickcal.stores.credentials import redacted
 WORKER_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PRELOAD = "pickcal.engine.worker"
 DEFAULT_MEMORY = "4 GB"
+"""Memory of a worker on other machines, where the settings name none."""
 CONNECT_SECONDS = 20.0
+"""Seconds for each step of connecting to a scheduler of our own."""
 CLOSE_SECONDS = 30
+"""Seconds in which a cluster of our own may close."""
 CONFIGURATION = {
     # 0 would blame neighbours of a batch that kills its worker; measured
     "distributed.scheduler.allowed-failures": 3,

@@ -16,7 +16,9 @@ from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings
 
 ANSWER_SECONDS = 20
+"""Seconds in which a scheduler that is just starting may begin to answer."""
 STEP_SECONDS = 5.0
+"""Seconds of one attempt."""
 SPEAKS_WITHIN = 1.0
 """A scheduler without TLS speaks first, as soon as somebody connects; one with TLS says nothing until it is greeted."""
 GREETED_SECONDS = 3.0
