@@ -230,8 +230,14 @@ def _where(section: Section) -> str:
         words.append("every command that has tasks")
     if section.key:
         words.append(f"`[{section.key}]` of a job file")
-    words.append(f"`{section.model.__module__}.{section.model.__qualname__}`")
+    words.append(f"`{_importable(section.model)}`")
     return f"{_first_words(section.model)} {'; '.join(words)}."
+
+
+def _importable(model: type[settings.Settings]) -> str:
+    """Name a class by the module that users import it from."""
+    public = getattr(settings, model.__name__, None) is model
+    return f"{settings.__name__ if public else model.__module__}.{model.__qualname__}"
 
 
 def _first_words(model: type[settings.Settings]) -> str:
