@@ -57,7 +57,7 @@ def plan_crop(shape: tuple[int, int], source_pixel_size: float, pixel_size: floa
     (820, 820)
     """
     numerator, denominator = _ratio(pixel_size / source_pixel_size)
-    padded = tuple(_padded_length(n, numerator, denominator) for n in shape)
+    padded = tuple(_padded_length(n, numerator) for n in shape)
     cropped = tuple(n // numerator * denominator for n in padded)
     valid = tuple(-(-n * denominator // numerator) for n in shape)
     return CropPlan(numerator, denominator, (padded[0], padded[1]), (cropped[0], cropped[1]), (valid[0], valid[1]))
@@ -82,7 +82,7 @@ def _is_fast(length: int) -> bool:
     return length == 1
 
 
-def _padded_length(length: int, numerator: int, denominator: int) -> int:
+def _padded_length(length: int, numerator: int) -> int:
     multiple = -(-length // numerator)
     while not _is_fast(multiple) and multiple * numerator < 1.2 * length + 64:
         multiple += 1
