@@ -43,9 +43,10 @@ class Background:
     Parameters
     ----------
     quiet
-        Seconds without an interaction (`touch`) before the next step.
+        Seconds without an interaction (`touch`) before the next step; what somebody waits for (priority 0 or lower,
+        such as pictures) waits no longer than that for anybody's moves.
     longest
-        Longest time that a step waits for that, seconds: progress never starves.
+        Longest time that any step waits for that, seconds: progress never starves.
     """
 
     def __init__(self, quiet: float = QUIET, longest: float = LONGEST) -> None:
@@ -158,7 +159,9 @@ class Background:
     def _wait_for_quiet(self) -> None:
         began = time.monotonic()
         while self._tasks and not self._dropped:
-            delay = remaining(time.monotonic(), self._touched, began, self._quiet, self._longest)
+            urgent = any(task.priority <= 0 for task in self._tasks.values())
+            longest = min(self._quiet, self._longest) if urgent else self._longest
+            delay = remaining(time.monotonic(), self._touched, began, self._quiet, longest)
             if delay <= 0:
                 return
             self._changed.wait(delay)

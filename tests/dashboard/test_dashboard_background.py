@@ -180,6 +180,17 @@ def test_progress_does_not_starve_while_somebody_moves():
     background.close()
 
 
+def test_what_somebody_waits_for_is_done_between_the_moves_of_others():
+    background = Background(quiet=0.05, longest=1000.0)
+    background._touched = float("inf")  # somebody never stops moving
+    log, drawn = [], threading.Event()
+    background.submit("count", counting(1, log, "count"), priority=1)
+    background.submit("picture", counting(2, log, "picture"), lambda _: drawn.set())
+    assert drawn.wait(PATIENCE)
+    assert log == [("picture", 0), ("picture", 1)]
+    background.close()
+
+
 def test_after_closing_nothing_is_done(background):
     held, log = Held(), []
     background.submit("a", held, log.append)

@@ -4,17 +4,23 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
 import numpy as np
+import panel as pn
 import pytest
 from browsing import eventually, needs_chromium, watched
 from small_project import add_calibration, failed, make_project, outlying
 
 from pickcal.calibration.medians import medians_above_decoys
+from pickcal.dashboard.controller import Inspector
+from pickcal.dashboard.session import Session
+from pickcal.dashboard.views.calibration import CalibrationView
+from pickcal.dashboard.views.look import Look
 from pickcal.settings import CalibrateSettings, SelectSettings
 from pickcal.stages.select import Judge
 
@@ -214,6 +220,29 @@ def test_verdicts_methods_and_further_plots(browser, address, project):
         page.get_by_label("More plots").select_option("Residuals")
         page.get_by_alt_text("Residuals of picks template").wait_for(timeout=30_000)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_micrographs_do_not_wait_for_a_plot(project, monkeypatch):
+    inspector = Inspector(project.path)
+    session = Session(inspector)
+    session.choose_picks("template")
+    layout = CalibrationView(session, Look()).layout
+    begun, go, drawn = threading.Event(), threading.Event(), threading.Event()
+    plot = inspector.picture
+
+    def long(*of):
+        begun.set()
+        assert go.wait(30)
+        return plot(*of)
+
+    monkeypatch.setattr(inspector, "picture", long)
+    next(w for w in layout.select(pn.widgets.Select) if "residuals" in w.values).value = "residuals"
+    assert begun.wait(30)
+    inspector.background.submit("micrograph", lambda: iter(()), lambda _: drawn.set())
+    assert drawn.wait(30)
+    go.set()
+    assert inspector.background.wait(30)
+    assert any("Residuals of picks template" in pane.alt_text for pane in layout.select(pn.pane.PNG))
 
 
 def test_one_exposure_group_is_chosen(browser, address, grouped):

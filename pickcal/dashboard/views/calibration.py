@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from bokeh.models import ColumnDataSource
 from pickcal.calibration.verdicts import heading, ranked_outliers
 from pickcal.dashboard.methods import METHODS, TITLES, Method
 from pickcal.dashboard.session import Session
-from pickcal.dashboard.views.look import FILL, Look, labelled
+from pickcal.dashboard.views.forms import beside
+from pickcal.dashboard.views.look import FILL, Look
 from pickcal.dashboard.views.medians import (
     AFTER,
     ALL_GROUPS,
@@ -134,11 +134,11 @@ class CalibrationView:
 
     def _switches(self) -> Any:
         state = pn.widgets.RadioButtonGroup(
-            options=STATES, value=BEFORE, button_type="primary", button_style="outline", name="Medians"
+            options=STATES, value=BEFORE, color="primary", variant="outline", label="Medians"
         )
         names = group_names(self._facts.groups)
         options = {"All": ALL_GROUPS} | {f"Group {name}": name for name in names}
-        group = labelled(pn.widgets.Select(options=options, value=ALL_GROUPS, width=220), "Exposure group")
+        group = pn.widgets.Select(label="Exposure group", options=options, value=ALL_GROUPS, width=220)
         group.visible = len(names) > 1
 
         def show(_: Any) -> None:
@@ -213,11 +213,9 @@ class CalibrationView:
             return self._words("No micrograph is outlying.", "calibration-outliers")
         options = {f"{i}. {row['name']}: {row['why']}": row["index"] for i, row in enumerate(found[:MOST_OUTLIERS], 1)}
         shown = f"the worst {len(options):,} of {len(found):,}" if len(found) > len(options) else f"{len(found):,}"
-        choice = pn.widgets.Select(options=options, max_width=760, **FILL)
-        labelled(choice, f"Outlying micrographs, worst first ({shown})")
-        button = pn.widgets.Button(
-            name="Look at it", button_type="primary", button_style="outline", width=110, align="end"
-        )
+        label = f"Outlying micrographs, worst first ({shown})"
+        choice = pn.widgets.Select(label=label, options=options, max_width=760, **FILL)
+        button = pn.widgets.Button(label="Look at it", color="primary", variant="outline", width=110, align="end")
         button.on_click(lambda _: self._go(int(choice.value)))
         return pn.Row(choice, button, **FILL)
 
@@ -234,7 +232,7 @@ class CalibrationView:
         return self._words(f"<h3>Fits</h3>{listed}", "calibration-verdicts")
 
     def _button(self, method: Method) -> tuple[Any, Any]:
-        button = pn.widgets.Button(name=BUTTONS[method], button_type="primary", width=190)
+        button = pn.widgets.Button(label=BUTTONS[method], color="primary", width=190)
         button.on_click(lambda _: self._session.attempt(lambda: self._session.set_method(method)))
         return button, pn.pane.HTML("", margin=(8, 4), **FILL)
 
@@ -249,7 +247,7 @@ class CalibrationView:
         for method, (button, text) in self._methods.items():
             allowed, used = method in methods, method == session.method
             button.disabled = not allowed
-            button.button_style = "solid" if used else "outline"
+            button.variant = "solid" if used else "outline"
             words = WHAT[method] if allowed else f"Not for these picks: {self._why_not()}."
             words = ("<b>In use.</b> " if used else "") + html.escape(words)
             text.object = f'<span style="color: {look.text}; font-size: 14px">{words}</span>'
@@ -265,7 +263,7 @@ class CalibrationView:
     def _further_part(self) -> Any:
         kinds = [kind for kind in self._session.inspector.figures(self._session.picks) if kind in FURTHER]
         options = {"Choose a plot": NO_PLOT} | {FURTHER[kind][0]: kind for kind in kinds}
-        choice = labelled(pn.widgets.Select(options=options, value=NO_PLOT, width=260), "More plots")
+        choice = pn.widgets.Select(label="More plots", options=options, value=NO_PLOT, width=260)
         place = pn.Column(**FILL)
         choice.param.watch(lambda event: self._draw(event.new, choice, place), "value")
         return pn.Column(choice, place, **FILL)
@@ -280,10 +278,6 @@ class CalibrationView:
         title, caption = FURTHER[kind]
         place[:] = [self._words(f"{title} is being drawn …", "calibration-drawing")]
 
-        def job() -> Generator[float, None, bytes]:
-            yield 0.0
-            return inspector.picture(picks, kind)
-
         def show(found: list[Any]) -> None:
             if choice.value == kind:
                 place[:] = found
@@ -296,4 +290,7 @@ class CalibrationView:
         def failed(error: Exception) -> None:
             self._session.post(lambda: show([self._words(html.escape(str(error)), "calibration-failed")]))
 
-        inspector.background.submit(("plot", id(self)), job, drawn, failed=failed, priority=1)
+        # beside the background's thread: a plot is one long step, for which pictures of micrographs would wait
+        inspector.background.submit(
+            ("plot", id(self)), lambda: beside(lambda: inspector.picture(picks, kind)), drawn, failed=failed, priority=1
+        )

@@ -13,7 +13,7 @@ import panel as pn
 from pickcal.dashboard.saved.saving import destination, export_selection, packed, suggested
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.forms import Form, fill, tell
-from pickcal.dashboard.views.look import FILL, Look, labelled
+from pickcal.dashboard.views.look import FILL, Look
 from pickcal.errors import InputError
 from pickcal.project import Project
 from pickcal.settings import ExportSettings, validated
@@ -74,18 +74,17 @@ class ExportForm(Form):
         titles = {FORMATS[name]: name for name in get_args(ExportSettings.model_fields["format"].annotation)}
         default = ExportSettings()
         make = pn.widgets
-        self._format = labelled(make.Select(**self.widget, options=titles, value=default.format, **FILL), "Format")
+        self._format = make.Select(label="Format", **self.widget, options=titles, value=default.format, **FILL)
         self._options = {
-            "layout": labelled(make.Select(**self.widget, options=LAYOUTS, value=default.layout, **FILL), "Files"),
-            "suffix": labelled(make.TextInput(**self.widget, value=default.suffix, **FILL), "Suffix of the files"),
+            "layout": make.Select(label="Files", **self.widget, options=LAYOUTS, value=default.layout, **FILL),
+            "suffix": make.TextInput(label="Suffix of the files", **self.widget, value=default.suffix, **FILL),
             "flip_y": self.check("Count y from the last row (not of Patch Motion)", default.flip_y),
-            "box": labelled(
-                make.IntInput(**self.widget, value=None, start=2, **FILL),
-                "Side of boxes (pixels; empty: as they came)",
+            "box": make.IntInput(
+                label="Side of boxes (pixels; empty: as they came)", **self.widget, value=None, start=2, **FILL
             ),
         }
         self._rejected = self.check("Rejected picks as well, and why")
-        self._place = labelled(make.TextInput(**self.widget, **FILL), "Write to")
+        self._place = make.TextInput(label="Write to", **self.widget, **FILL)
         self._replace = self.check("Replace files that are there")
         self._export = self.button("Export", lambda: self._of_saved(self._write), primary=True)
         self._zip = self.button("Download (ZIP)", lambda: self._of_saved(self._download))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import panel as pn
 
 from pickcal.dashboard.session import Session
-from pickcal.dashboard.views.look import FILL, Look, labelled
+from pickcal.dashboard.views.look import FILL, Look
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class Form:
     def button(self, text: str, pressed: Callable[[], None], primary: bool = False) -> Any:
         """Make a button; what goes wrong when it is pressed is said on the page."""
         sheets = [*self.widget["stylesheets"], PRIMARY_STYLE] if primary else self.widget["stylesheets"]
-        button = labelled(pn.widgets.Button(stylesheets=sheets), text)
+        button = pn.widgets.Button(label=text, stylesheets=sheets)
         button.on_click(lambda _: self._session.attempt(pressed))
         return button
 

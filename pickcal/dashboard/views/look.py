@@ -107,9 +107,3 @@ class PartOfPage(Protocol):
 
     def refresh(self, changes: frozenset[str]) -> None:
         """Show what changed, in the words of `Session.listen`; called in the document's thread, several at once."""
-
-
-def labelled(widget: Any, label: str) -> Any:
-    """Label a widget after it is made: Panel before 1.9 knows no other name for it, later ones warn in the maker."""
-    widget.name = label
-    return widget

@@ -16,7 +16,7 @@ from pickcal.dashboard.views.exporting import FIRST, ExportForm
 from pickcal.dashboard.views.exporting import listing as listing
 from pickcal.dashboard.views.forms import Form, fill, tell
 from pickcal.dashboard.views.forms import beside as beside
-from pickcal.dashboard.views.look import FILL, HERE, Look, labelled
+from pickcal.dashboard.views.look import FILL, HERE, Look
 from pickcal.errors import PickcalError
 
 NAME_FIELD = "pickcal-selection-name"
@@ -84,9 +84,9 @@ class SavingView(Form):
 
     def _make_selection_widgets(self) -> None:
         session = self._session
-        self._stored = labelled(pn.widgets.Select(**self.widget, options=[], **FILL), "Stored selections")
+        self._stored = pn.widgets.Select(label="Stored selections", **self.widget, options=[], **FILL)
         self._load = self.button("Load", self._load_stored)
-        self._name = labelled(pn.widgets.TextInput(**self.widget, css_classes=[NAME_FIELD], **FILL), "Save as")
+        self._name = pn.widgets.TextInput(label="Save as", **self.widget, css_classes=[NAME_FIELD], **FILL)
         self._save_button = self.button("Save", lambda: self._save(self._name.value), primary=True)
         self._name.param.watch(lambda _: self._save(self._name.value), "enter_pressed")
         self._conflict_text = self.words("", "alert")
@@ -98,7 +98,7 @@ class SavingView(Form):
             **self.raised(self._look.rejected),
         )
         self._thresholds = self.button("Download thresholds file", self._download_thresholds)
-        self._upload = labelled(pn.widgets.FileInput(**self.widget, accept=".toml", **FILL), "Read a thresholds file")
+        self._upload = pn.widgets.FileInput(label="Read a thresholds file", **self.widget, accept=".toml", **FILL)
         self._upload.param.watch(self._read_thresholds, "value")
         for widget in (self._name, self._save_button):
             widget.visible = not session.read_only
