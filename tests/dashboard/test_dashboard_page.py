@@ -31,7 +31,7 @@ TABS = ("Low, middle and high defocus", "All micrographs", "Montage", "Calibrati
 
 @contextmanager
 def running(command, pattern=r"(http://127\.0\.0\.1:\d+\S*)"):
-    """Run a server until the block ends; yields the address that it prints."""
+    """Run a server until the block ends; yields the address that it prints, and finds no warning after that."""
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         address, lines = None, []
@@ -48,6 +48,9 @@ def running(command, pattern=r"(http://127\.0\.0\.1:\d+\S*)"):
             except OSError:
                 time.sleep(0.1)
         yield address
+        process.terminate()
+        said = process.stdout.read()
+        assert "Warning" not in said, said
     finally:
         process.terminate()
         process.wait(20)

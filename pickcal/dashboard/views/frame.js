@@ -71,7 +71,21 @@ function showFacts(parts, facts) {
   if (facts.progress !== null) parts.progress.value = facts.progress
 }
 
+/**
+ * Let messages to the server name what came from it by its number alone.
+ *
+ * BokehJS 3.9 takes parts of a page that come later than the page itself for its own until it has written a patch, and
+ * would send each back in full, JavaScript and all, with the first message of it; the server warns "reference already
+ * known". Writing an empty patch, which is not sent, after each change that came from the server prevents that.
+ */
+function knownToServer(model) {
+  const { document } = model
+  document.create_json_patch([])
+  document.on_change((event) => { if (!event.sync) document.create_json_patch([]) })
+}
+
 export function render({ model, el }) {
+  knownToServer(model)
   followSystem(model.dark)
   const project = element("strong", { class: "project" })
   const picks = element("select", { "aria-label": "Picks" })
