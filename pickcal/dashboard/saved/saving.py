@@ -268,16 +268,10 @@ def export_selection(
 
     Parameters
     ----------
-    project
-        Opened for reading.
-    selection
-        Name of the selection.
-    settings
-        Format, and whether rejected picks are written as well.
+    project, selection, settings, root
+        As for `stages.export.export`.
     path
-        Folder or file, see `destination`. Rejected picks go beside it, with `_rejected` in the name.
-    root
-        Folder to which paths within RELION's index files are relative; default: the working folder.
+        Folder or file, see `destination`.
 
     Returns
     -------
