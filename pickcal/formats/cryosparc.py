@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pickcal.errors import InputError
 from pickcal.formats.cryosparc_files import CsFile, file_fraction, file_rows, is_cs, open_cs
 from pickcal.formats.cryosparc_write import write_picks
-from pickcal.formats.foreign import EXPOSURE_COLUMNS, ROWS, Column, ForeignPicks, text_of
+from pickcal.formats.foreign import CTF_RANGES, EXPOSURE_COLUMNS, ROWS, Column, ForeignPicks, text_of
 
 __all__ = [
     "file_fraction",
@@ -53,16 +53,7 @@ OF_EXPOSURES = CTF | {
     "ice_thickness": ("ctf_stats/ice_thickness_rel",),
     "dose": ("mscope_params/total_dose_e_per_A2",),
 }
-PLAUSIBLE = {
-    "pixel_size": (0.0, np.inf, "above 0 Å"),
-    "defocus_u": (0.0, np.inf, "above 0 Å"),
-    "defocus_v": (0.0, np.inf, "above 0 Å"),
-    "voltage": (0.0, np.inf, "above 0 kV"),
-    "amplitude_contrast": (-1e-9, 1.0, "in [0, 1)"),
-    "spherical_aberration": (-1e-9, np.inf, "of 0 mm or more"),
-    "defocus_angle": (-np.inf, np.inf, "in degrees"),
-    "phase_shift": (-np.inf, np.inf, "in degrees"),
-}
+PLAUSIBLE = {"pixel_size": (0.0, np.inf, "above 0 Å"), **CTF_RANGES}
 
 Order = NDArray[np.intp] | None
 Group = list[tuple[CsFile, Order]]

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pickcal.errors import InputError, MissingFileError
-from pickcal.formats.foreign import EXPOSURE_COLUMNS, HEAD
+from pickcal.formats.foreign import CTF_RANGES, EXPOSURE_COLUMNS, HEAD
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?|[-+]?(?:nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 INPUT = re.compile(r"^# *Input file: (.*); *Number of micrographs: *(\d{1,9})\b", re.MULTILINE | re.ASCII)
@@ -33,16 +33,7 @@ ROW = ("defocus_u", "defocus_v", "defocus_angle", "phase_shift", "cross correlat
 CURVES = "6 lines per micrograph"
 POWER_SPECTRUM = "_PS"
 MOST_SLICES = 100_000
-RANGES = {
-    "defocus_u": (0.0, math.inf, "above 0 Å"),
-    "defocus_v": (0.0, math.inf, "above 0 Å"),
-    "defocus_angle": (-math.inf, math.inf, "in degrees"),
-    "phase_shift": (-math.inf, math.inf, "in degrees"),
-    "voltage": (0.0, math.inf, "above 0 kV"),
-    "spherical_aberration": (-1e-9, math.inf, "of 0 mm or more"),
-    "amplitude_contrast": (-1e-9, 1.0, "in [0, 1)"),
-    "pixel_size": (0.0, math.inf, "above 0 Å"),
-}
+RANGES = {**CTF_RANGES, "pixel_size": (0.0, math.inf, "above 0 Å")}
 FITTED = frozenset({"defocus_u", "defocus_v", "defocus_angle"})
 
 

@@ -6,6 +6,7 @@ A module of this package per program offers `recognise(path, head)`, and what it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,17 @@ EXPOSURE_COLUMNS = (
     "dose",
     "uid",
 )
+
+CTF_RANGES = {
+    "defocus_u": (0.0, math.inf, "above 0 Å"),
+    "defocus_v": (0.0, math.inf, "above 0 Å"),
+    "defocus_angle": (-math.inf, math.inf, "in degrees"),
+    "phase_shift": (-math.inf, math.inf, "in degrees"),
+    "voltage": (0.0, math.inf, "above 0 kV"),
+    "spherical_aberration": (-1e-9, math.inf, "of 0 mm or more"),
+    "amplitude_contrast": (-1e-9, 1.0, "in [0, 1)"),
+}
+"""Between what values those columns lie, ends excluded, and how that is said after "expected a number"."""
 
 
 @dataclass(frozen=True)

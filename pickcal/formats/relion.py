@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pickcal.errors import InputError, MissingFileError
+from pickcal.formats.foreign import CTF_RANGES
 from pickcal.formats.images import split_stack_name
 from pickcal.formats.relion_write import pipeline_stem, write_micrographs_star
 from pickcal.formats.star import read_star
@@ -340,16 +341,7 @@ def _pixel_size(columns: Columns) -> NDArray[np.float64]:
 
 
 def _problem(row: Mapping[Hashable, Any], require_ctf: bool) -> str:
-    ranges = {
-        "defocus_u": (0.0, np.inf, "above 0 Å"),
-        "defocus_v": (0.0, np.inf, "above 0 Å"),
-        "voltage": (0.0, np.inf, "above 0 kV"),
-        "amplitude_contrast": (-1e-9, 1.0, "in [0, 1)"),
-        "spherical_aberration": (-1e-9, np.inf, "of 0 mm or more"),
-        "defocus_angle": (-np.inf, np.inf, "in degrees"),
-        "phase_shift": (-np.inf, np.inf, "in degrees"),
-    }
-    for name, (low, high, expected) in ranges.items():
+    for name, (low, high, expected) in CTF_RANGES.items():
         value = float(row[name])
         if not (low < value < high) and (require_ctf or not np.isnan(value)):
             return f"{name}: expected a number {expected}, found {value:g}"

@@ -10,6 +10,10 @@ import param
 from panel.custom import JSComponent
 
 from pickcal.dashboard.session import Session
+from pickcal.dashboard.views.look import HERE
+
+SHARED = (HERE / "elements.js").read_text(encoding="utf-8")
+"""JavaScript before every component's own."""
 
 
 class Component(JSComponent):  # type: ignore[misc]
@@ -45,5 +49,6 @@ class Component(JSComponent):  # type: ignore[misc]
 
     def _get_properties(self, doc: Any) -> dict[str, Any]:
         properties: dict[str, Any] = super()._get_properties(doc)
+        properties["esm"] = SHARED + properties["esm"]
         properties["bundle"] = hashlib.sha256(properties["esm"].encode()).hexdigest()
         return properties

@@ -4,6 +4,7 @@
  * Messages in: {facts}, {notes: [..]}, {address: "?.."}, {follow: ".."}, {copy: ".."}.
  * Messages out: {picks}, {key}, {dismiss}.
  */
+
 /** The element that has the focus, inside shadow roots too. */
 function focused() {
   let element = document.activeElement
@@ -20,13 +21,6 @@ function taken(event) {
   const moves = event.key.startsWith("Arrow") || ["Home", "End", "PageUp", "PageDown"].includes(event.key)
   const presses = event.key === "Enter" || event.key === " "
   return (moves && element.tagName === "INPUT") || (presses && element !== document.body && element.tabIndex >= 0)
-}
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag)
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-  made.append(...children)
-  return made
 }
 
 /** Address of this page with another theme; what is looked at stays. */

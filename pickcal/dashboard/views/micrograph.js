@@ -16,15 +16,7 @@ const SKY = "#56B4E9", ORANGE = "#E69F00", HALO = "rgba(0, 0, 0, 0.6)"
 const FAR_SHARE = 0.15, FAR_ALPHA = 0.8
 const MOST_ZOOM = 24, LARGEST_SPRITE = 160, MOST_MENDED = 8, STILL = 4
 
-const plain = (value) => (value instanceof Map ? Object.fromEntries(value) : value || {})
 const many = (number) => number.toLocaleString("en-US")
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag)
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-  made.append(...children)
-  return made
-}
 
 /** A number for people: three digits, "unknown" for none. */
 function number(value) {

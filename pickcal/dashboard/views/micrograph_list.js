@@ -16,15 +16,7 @@ const COLUMNS = [
   ["status", "Status", "Whether it was picked", "third"],
 ]
 
-const plain = (value) => (value instanceof Map ? Object.fromEntries(value) : value || {})
 const many = (number) => number.toLocaleString("en-US")
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag)
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-  made.append(...children)
-  return made
-}
 
 function number(value, digits) {
   if (!Number.isFinite(value)) return "–"

@@ -8,14 +8,6 @@
  *
  * The root element carries `data-painted`, the version that was drawn last.
  */
-const plain = (value) => (value instanceof Map ? Object.fromEntries(value) : value || {})
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag)
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-  made.append(...children)
-  return made
-}
 
 function bytes(text) {
   const raw = atob(text)

@@ -10,15 +10,6 @@ const RECENT = 1000
 const LIMIT = 5
 const GAP = 0.2
 
-const plain = (value) => (value instanceof Map ? Object.fromEntries(value) : value || {})
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag)
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-  made.append(...children)
-  return made
-}
-
 function slider(label, low, high, step) {
   return element("input", { type: "range", min: low, max: high, step, "aria-label": label })
 }

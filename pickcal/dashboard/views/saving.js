@@ -5,13 +5,6 @@
  */
 const SHORT = 4000
 
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag)
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-  made.append(...children)
-  return made
-}
-
 function download({ name, content, type }) {
   const address = URL.createObjectURL(new Blob([content], { type }))
   const link = element("a", { href: address, download: name })

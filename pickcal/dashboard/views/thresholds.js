@@ -13,13 +13,6 @@ const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 })
 const TENTH = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 })
 const THOUSANDTH = new Intl.NumberFormat("en-US", { minimumFractionDigits: 3, maximumFractionDigits: 3 })
 
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag)
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-  made.append(...children)
-  return made
-}
-
 function percent(part, all) {
   return all > 0 ? `${TENTH.format((100 * part) / all)} %` : "none"
 }
