@@ -1,14 +1,14 @@
 """Fixtures shared by all tests: a small simulated set with its picked project, executors, the command line."""
 
-import json
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ran import Ran
 
 from pickcal.cli import main
 from pickcal.engine.executors import SerialExecutor, open_executor
@@ -46,20 +46,6 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else last)
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What a `pickcal` process left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        """The object on the last line of standard output."""
-        return json.loads(self.out.splitlines()[-1])
-
-
 @pytest.fixture(scope="session")
 def data():
     """Folder of the real data, or skip."""
@@ -81,6 +67,27 @@ def cli():
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def apoferritin(data, cli, tmp_path_factory):
+    """Project of eight real micrographs of EMPIAR-10146, as commands make it: blobs of 130 Å, calibrated, and `auto`.
+
+    The processes of a run share one, made by the first that wants it. Read only: copy it to write.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "apoferritin"
+    folder.mkdir(exist_ok=True)
+    path, made = folder / "apoferritin.zarr", folder / "made"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            cli("import", data / "apoferritin_10146" / "micrographs_ctf.star", "--project", path, code=0)
+            cli("pick", "blob", path, "--diameter-min", 130, "--diameter-max", 130, code=0)
+            cli("calibrate", path, "--picks", "blob", code=0)
+            cli("select", path, "--picks", "blob", "--auto", "--name", "auto", "--overwrite", code=0)
+            made.touch()
+    return path
 
 
 @pytest.fixture(scope="session")

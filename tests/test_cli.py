@@ -5,6 +5,7 @@ What does not hang on the process is asked of `pickcal.cli.main` in this one, wh
 
 import json
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import starfile
 from handmade import noise, write_set
+from ran import in_this_process
 from scipy.optimize import linear_sum_assignment
 
 import pickcal
@@ -29,6 +31,10 @@ SIMULATE = [f"--{name}={value}" for name, value in SMALL.items()]
 FIGURES = {"precision", "recall", "f1", "average_precision"}
 
 
+IN_PROCESSES = ("simulate", "import", "export")
+"""Commands of the session that have processes of their own."""
+
+
 @pytest.fixture(scope="module")
 def session(cli, tmp_path_factory):
     """The commands of the README in order, the import on a real local cluster. Folder and results."""
@@ -44,7 +50,11 @@ def session(cli, tmp_path_factory):
         "picks": ["evaluate", "p.zarr", "--picks", "template", "--truth", "sim/truth_particles.star"],
         "selection": ["evaluate", "p.zarr", "--selection", "first", "--truth", "sim/truth_particles.star"],
     }
-    return folder, {name: cli(*words, "--json", cwd=folder, code=0) for name, words in commands.items()}
+    results = {}
+    for name, words in commands.items():
+        run = partial(cli, code=0) if name in IN_PROCESSES else in_this_process
+        results[name] = run(*words, "--json", cwd=folder)
+    return folder, results
 
 
 @pytest.fixture
@@ -159,19 +169,19 @@ def test_control_in_words_and_in_json(session, here):
     assert "selection 'first' accepts" in json.loads(out)["control"]["template"]["verdict"]
 
 
-def test_report_is_one_page(session, cli):
+def test_report_is_one_page(session):
     """The last of the README's commands: it is where it was asked for."""
     folder, _ = session
-    ran = cli("report", "p.zarr", "out/report.html", "--json", cwd=folder, code=0)
+    ran = in_this_process("report", "p.zarr", "out/report.html", "--json", cwd=folder)
     assert ran.json["report"] == "out/report.html"
     page = folder / "out/report.html"
     assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
 
 
-def test_status_says_what_there_is_and_what_is_left(session, cli, here):
+def test_status_says_what_there_is_and_what_is_left(session, here):
     """For programs and for people."""
     folder, results = session
-    status = cli("status", "p.zarr", "--json", cwd=folder, code=0).json
+    status = in_this_process("status", "p.zarr", "--json", cwd=folder).json
     assert status["micrographs"]["done"] == 4
     assert set(status["picks"]) == {"template", "blob"}
     assert status["picks"]["template"]["done"] == 4
@@ -324,11 +334,11 @@ def write_job(folder, star, truth, templates):
     return folder / "job.toml"
 
 
-def test_a_job_file_does_all_of_it(session, cli, here, tmp_path):
+def test_a_job_file_does_all_of_it(session, here, tmp_path):
     """The same numbers as the commands one by one; a second run does no stage again."""
     sim, results = session[0] / "sim", session[1]
     job = write_job(tmp_path, sim / "micrographs_ctf.star", sim / "truth_particles.star", sim / "templates.mrcs")
-    result = cli("run", job, "--json", code=0).json
+    result = in_this_process("run", job, "--json", cwd=tmp_path).json
     assert {"import", "pick", "calibrate", "select", "export", "evaluate", "report"} <= set(result)
     assert result["select"]["accepted"] == results["select"].json["accepted"]
     for figure in FIGURES:

@@ -1,11 +1,9 @@
 """The main job as users type it, held against truth, hand labels and RELION; the figures that pickcal promises."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from pickcal.evaluation import f1_curve, label_picks
 from pickcal.formats.relion import pipeline_stem, read_coordinates_star
 from pickcal.formats.star import read_star
 
-DATA = Path(os.environ.get("PICKCAL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 DIAMETER = 150.0
 
 
@@ -33,21 +30,24 @@ def pickcal(folder, *words):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The commands of the README on twelve simulated micrographs, on a real local Dask cluster."""
+    """Commands of the README on twelve simulated micrographs, on a real local Dask cluster."""
     folder = tmp_path_factory.mktemp("whole")
     pickcal(folder, *["simulate", "sim", "--micrographs", "12", "--seed", "1"])
     pickcal(folder, *["import", "sim/micrographs_ctf.star", "--project", "p.zarr"])
     pickcal(folder, *["pick", "template", "p.zarr", "--templates", "sim/templates.mrcs", "--diameter", "150"])
-    pickcal(folder, *["pick", "blob", "p.zarr", "--diameter-min", "120", "--diameter-max", "160"])
     pickcal(folder, *["calibrate", "p.zarr", "--picks", "template"])
     pickcal(folder, *["select", "p.zarr", "--picks", "template", "--min-ncc", "0.3", "--name", "first"])
     pickcal(folder, *["export", "p.zarr", "--selection", "first", "--format", "relion", "out/"])
-    pickcal(folder, *["report", "p.zarr", "out/report.html"])
     return folder
 
 
-def test_one_threshold_serves_all_defoci(whole):
-    found = pickcal(whole, *["evaluate", "p.zarr", "--picks", "template", "--truth", "sim/truth_particles.star"])
+@pytest.fixture(scope="module")
+def found(whole):
+    """Figures of all picks against the truth."""
+    return pickcal(whole, *["evaluate", "p.zarr", "--picks", "template", "--truth", "sim/truth_particles.star"])
+
+
+def test_one_threshold_serves_all_defoci(found):
     assert found["f1"] >= 0.97 * found["per_micrograph_best_f1"]
     assert found["per_micrograph_best_f1"] > 0.95
     for end in ("from_lowest_defocus", "from_highest_defocus"):
@@ -56,8 +56,7 @@ def test_one_threshold_serves_all_defoci(whole):
     assert abs(found["rho_defocus"]["calibrated"]) < 0.1 < abs(found["rho_defocus"]["raw"])
 
 
-def test_one_probability_serves_all_defoci_better_than_any_line(whole):
-    found = pickcal(whole, *["evaluate", "p.zarr", "--picks", "template", "--truth", "sim/truth_particles.star"])
+def test_one_probability_serves_all_defoci_better_than_any_line(found):
     sure = found["probability"]
     assert sure["f1"] >= 0.99 * found["per_micrograph_best_f1"]
     assert sure["f1"] > found["f1"]
@@ -120,15 +119,10 @@ def test_exported_particles_are_the_true_ones(whole):
     assert (distances * 2.0 < 0.35 * DIAMETER).mean() > 0.97
 
 
-def test_apoferritin_blobs(tmp_path):
+def test_apoferritin_blobs(apoferritin, data, tmp_path):
     """Eight real micrographs of EMPIAR-10146 with hand labels, one of them drifted and unlabelled."""
-    folder = DATA / "apoferritin_10146"
-    if not folder.is_dir():
-        pytest.skip(f"no real data: {folder} is not there (set PICKCAL_TEST_DATA)")
-    pickcal(tmp_path, "import", folder / "micrographs_ctf.star", "--project", "p.zarr")
-    pickcal(tmp_path, *["pick", "blob", "p.zarr", "--diameter-min", "130", "--diameter-max", "130"])
-    pickcal(tmp_path, *["calibrate", "p.zarr", "--picks", "blob"])
-    found = pickcal(tmp_path, "evaluate", "p.zarr", "--picks", "blob", "--truth", folder / "truth_particles.star")
+    truth = data / "apoferritin_10146" / "truth_particles.star"
+    found = pickcal(tmp_path, "evaluate", apoferritin, "--picks", "blob", "--truth", truth)
     assert found["micrographs"] == 7
     assert found["f1"] >= 0.96
     assert abs(found["rho_defocus"]["calibrated"]) < 0.1

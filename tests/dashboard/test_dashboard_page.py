@@ -6,9 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import parse_qs, urlparse
 from urllib.request import urlopen
 
@@ -138,7 +137,7 @@ def rows_of(project):
     return Inspector(project.path).trio("template", 0)
 
 
-def test_a_threshold_changes_counts_and_colours_and_all_of_it_is_saved(browser, own, tmp_path, cli):
+def test_a_threshold_changes_counts_and_colours_and_all_of_it_is_saved(browser, own, tmp_path, in_process):
     rows = rows_of(own)
     with inspecting(own.path) as address:
         with visiting(browser, address) as seen:
@@ -194,13 +193,13 @@ def test_a_threshold_changes_counts_and_colours_and_all_of_it_is_saved(browser, 
             assert again.query() == {**again.query(), **dict(min_ncc=repr(saved.min_ncc), selection="mine")}
             again.tab(TABS[4])
             again.page.get_by_text("selection mine, saved").wait_for()
-            export_everything(again, own, tmp_path, file, cli)
+            export_everything(again, own, tmp_path, file, in_process)
 
 
-def export_everything(seen, own, tmp_path, file, cli):
+def export_everything(seen, own, tmp_path, file, command):
     """Files exported by the page are those of the command line with the thresholds file, byte for byte."""
     other = shutil.copytree(own.path, tmp_path / "other" / "p.zarr")
-    cli("select", other, "--picks", "template", "--thresholds", file, "--name", "again", code=0)
+    assert command("select", other, "--picks", "template", "--thresholds", file, "--name", "again")[0] == 0
     for label, name, out in (
         ("RELION (STAR)", "relion", "r"),
         ("CSV table", "csv", "p.csv"),
@@ -218,7 +217,8 @@ def export_everything(seen, own, tmp_path, file, cli):
         assert seen.eventually(ours.exists), label
         # paths in RELION's files are relative to the folder in which the command is given
         theirs = other.parent / out
-        cli("export", "p.zarr", out, "--selection", "again", "--format", name, cwd=other.parent, code=0)
+        with chdir(other.parent):
+            assert command("export", "p.zarr", out, "--selection", "again", "--format", name)[0] == 0
         pairs = (
             [(ours, theirs)] if ours.is_file() else [(ours / p.relative_to(theirs), p) for p in theirs.rglob("*.star")]
         )
@@ -333,35 +333,18 @@ def test_decisions_outlive_the_server(browser, own):
         assert again.eventually(lambda: again.accepted() == accepted)
 
 
-def test_thresholds_counts_and_micrographs_come_with_the_document(browser, own):
-    rows = rows_of(own)
-    with inspecting(own.path, "--read-only") as address:
-        with visiting(browser, address):
-            pass
-        page = browser.new_page()
-        asked = []
-
-        def between(socket):
-            server = socket.connect_to_server()
-            # three frames ask for the document; of what the page says afterwards the server hears nothing
-            socket.on_message(lambda message: (asked.append(message), len(asked) <= 3 and server.send(message)))
-
-        page.route_web_socket(re.compile("/ws"), between)
-        page.goto(address)
-        seen = Seen(page)
-        counts, reasons = judged(own, thresholds_of(own, "strict"))
-        circles = [[int((r == ACCEPTED).sum()), int((r > ACCEPTED).sum())] for r in reasons[rows]]
-        page.locator(".plate[data-painted]").nth(2).wait_for(timeout=30_000)
-        assert seen.eventually(lambda: seen.accepted() == counts[ACCEPTED] and seen.drawn() == circles)
-        assert seen.range("min_ncc").is_enabled() and seen.number("min_ncc").input_value() == "0.3"
-        assert f"{counts.sum():,} picks" in page.locator("header").inner_text()
-        assert "PULL-DOC-REQ" in asked[0] and len(asked) > 3 and seen.plots.count() == 0
-        page.close()
+@pytest.fixture(scope="module")
+def read_only(tmp_path_factory):
+    """A project, when each of its files was written, and the address of its page, on which nothing can be saved."""
+    project = make_project(tmp_path_factory.mktemp("read_only") / "p.zarr")
+    written = {path: path.stat().st_mtime_ns for path in project.path.rglob("*")}
+    with inspecting(project.path, "--read-only") as address:
+        yield project, written, address
 
 
-def test_read_only_saves_nothing(browser, own):
-    before = {path: path.stat().st_mtime_ns for path in own.path.rglob("*")}
-    with inspecting(own.path, "--read-only") as address, visiting(browser, address) as seen:
+def test_read_only_saves_nothing(browser, read_only):
+    project, written, address = read_only
+    with visiting(browser, address) as seen:
         start = seen.accepted()
         seen.page.keyboard.press("]")
         assert seen.eventually(lambda: seen.accepted() != start)
@@ -369,7 +352,33 @@ def test_read_only_saves_nothing(browser, own):
         seen.page.keyboard.press("5")
         seen.button("Download thresholds file").wait_for()
         assert seen.button("Save").count() == 0 or seen.button("Save").is_disabled()
-    assert {path: path.stat().st_mtime_ns for path in own.path.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in project.path.rglob("*")} == written
+
+
+def test_thresholds_counts_and_micrographs_come_with_the_document(browser, read_only):
+    project, _, address = read_only
+    rows = rows_of(project)
+    with visiting(browser, address):
+        pass
+    page = browser.new_page()
+    asked = []
+
+    def between(socket):
+        server = socket.connect_to_server()
+        # three frames ask for the document; of what the page says afterwards the server hears nothing
+        socket.on_message(lambda message: (asked.append(message), len(asked) <= 3 and server.send(message)))
+
+    page.route_web_socket(re.compile("/ws"), between)
+    page.goto(address)
+    seen = Seen(page)
+    counts, reasons = judged(project, thresholds_of(project, "strict"))
+    circles = [[int((r == ACCEPTED).sum()), int((r > ACCEPTED).sum())] for r in reasons[rows]]
+    page.locator(".plate[data-painted]").nth(2).wait_for(timeout=30_000)
+    assert seen.eventually(lambda: seen.accepted() == counts[ACCEPTED] and seen.drawn() == circles)
+    assert seen.range("min_ncc").is_enabled() and seen.number("min_ncc").input_value() == "0.3"
+    assert f"{counts.sum():,} picks" in page.locator("header").inner_text()
+    assert "PULL-DOC-REQ" in asked[0] and len(asked) > 3 and seen.plots.count() == 0
+    page.close()
 
 
 @pytest.mark.nightly
@@ -435,35 +444,27 @@ def test_a_project_without_picks_waits_for_them(browser, tmp_path, imported, pic
 
 
 @pytest.fixture(scope="module")
-def apoferritin(tmp_path_factory, data, cli):
-    """Real micrographs of EMPIAR-10146 with hand labels, picked with blobs."""
-    folder = tmp_path_factory.mktemp("apoferritin")
-    source = data / "apoferritin_10146"
-    path = folder / "apoferritin.zarr"
-    cli("import", source / "micrographs_ctf.star", "--project", path, code=0)
-    cli("pick", "blob", path, "--diameter-min", 130, "--diameter-max", 130, code=0)
-    cli("calibrate", path, "--picks", "blob", code=0)
-    cli("select", path, "--picks", "blob", "--auto", "--name", "auto", code=0)
-    truth = source / "truth_particles.star"
-    figures = cli("evaluate", path, "--selection", "auto", "--truth", truth, "--json", code=0).json
-    with inspecting(path, "--truth", truth) as address:
-        yield SimpleNamespace(path=path, address=address, figures=figures)
+def labelled(apoferritin, data):
+    """Address of the page of real micrographs with hand labels."""
+    with inspecting(apoferritin, "--truth", data / "apoferritin_10146" / "truth_particles.star") as address:
+        yield address
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_on_real_data_light_and_dark_narrow_and_wide(browser, apoferritin, tmp_path, theme):
-    with visiting(browser, f"{apoferritin.address}?theme={theme}") as seen:
+def test_the_page_on_real_data_light_and_dark_narrow_and_wide(browser, labelled, tmp_path, theme):
+    with visiting(browser, f"{labelled}?theme={theme}") as seen:
         grounds = {"light": "rgb(255, 255, 255)", "dark": "rgb(24, 24, 24)"}
         for key, tab in zip("12345", ("micrographs", "all", "montage", "calibration", "save"), strict=True):
             seen.page.keyboard.press(key)
-            seen.page.wait_for_timeout(1500)
-            keep(seen.page, tmp_path, f"{tab}_{theme}_1280")
-            for width in (1000, 2200, 1280):
+            assert seen.eventually(lambda tab=tab: seen.query().get("tab", "micrographs") == tab)
+            seen.page.wait_for_timeout(1500 if PICTURES else 300)
+            keep(seen.page, f"{tab}_{theme}_1280")
+            for width in (1000, 2200, 1280) if theme == "light" or PICTURES else ():
                 seen.page.set_viewport_size({"width": width, "height": 1000})
-                seen.page.wait_for_timeout(300)
+                seen.page.wait_for_timeout(150)
                 assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (tab, width)
                 if width == 2200:
-                    keep(seen.page, tmp_path, f"{tab}_{theme}_2200")
+                    keep(seen.page, f"{tab}_{theme}_2200")
         assert grounds[theme] in seen.page.evaluate(GROUNDS)
 
 
@@ -475,18 +476,20 @@ GROUNDS = """() => { const found = []
   return found }"""
 
 
-def test_precision_and_recall_follow_the_thresholds(browser, apoferritin):
-    with visiting(browser, apoferritin.address) as seen:
-        found = {key: apoferritin.figures[key] for key in ("precision", "recall", "f1")}
+def test_precision_and_recall_follow_the_thresholds(browser, labelled, apoferritin, data, cli):
+    truth = data / "apoferritin_10146" / "truth_particles.star"
+    figures = cli("evaluate", apoferritin, "--selection", "auto", "--truth", truth, "--json", code=0).json
+    with visiting(browser, labelled) as seen:
         text = seen.text()
         for word, key in (("Precision", "precision"), ("Recall", "recall"), ("F1", "f1")):
             shown = re.search(rf"{word}\s+([\d.]+)", text, re.I)
-            assert shown and float(shown[1]) == pytest.approx(found[key], abs=6e-4), (word, text)
+            assert shown and float(shown[1]) == pytest.approx(figures[key], abs=6e-4), (word, text)
         seen.page.keyboard.press("}")
         assert seen.eventually(lambda: seen.text() != text)
 
 
-def keep(page, folder, name):
-    """Take a screenshot; with PICKCAL_SCREENSHOTS=FOLDER it stays."""
-    page.mouse.move(2, 2)
-    page.screenshot(path=(PICTURES or folder) / f"inspect_{name}.png")
+def keep(page, name):
+    """Take a screenshot into the folder PICKCAL_SCREENSHOTS, if there is one."""
+    if PICTURES is not None:
+        page.mouse.move(2, 2)
+        page.screenshot(path=PICTURES / f"inspect_{name}.png")
