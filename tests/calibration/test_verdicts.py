@@ -121,7 +121,7 @@ def test_two_populations_are_said(minority, known):
 @pytest.mark.parametrize("kind", ["one group", "two groups", "thirty groups", "outliers", "heavy tails", "uneven"])
 def test_ordinary_data_sets_raise_no_false_alarm(kind):
     alarms = 0
-    for seed in range(200):
+    for seed in range(80):
         rng = np.random.default_rng(seed)
         n = 90 if kind == "thirty groups" else 40
         defocus = rng.uniform(8000, 28000, n)
@@ -134,7 +134,7 @@ def test_ordinary_data_sets_raise_no_false_alarm(kind):
         text = fitted(defocus, ncc, group, bootstrap=0)
         alarms += "two populations" in text
         assert ROUGH not in text and NARROW not in text
-    assert alarms < 10
+    assert alarms < 5
 
 
 def test_a_fit_per_group_says_nothing_of_groups():
