@@ -24,7 +24,31 @@ OF_FILE = ("program", "path", "unit", "y_from", "stem", "box", "block", "tables"
 
 @dataclass
 class Gathered:
-    """Rows of all files, part by part, not yet ordered."""
+    """Rows of all files, part by part, not yet ordered.
+
+    Attributes
+    ----------
+    index
+        Micrograph of every row; rows of micrographs that the project does not hold are left out.
+    x, y
+        Positions, pixels of the source.
+    values
+        Scores and what else has a place of its own in a project, by name; None for a part without.
+    columns
+        Columns of the files, untouched.
+    program, scores, block, tables
+        Who picked, names of the scores, and what the first file says of itself: see `ForeignPicks`.
+    boxes
+        Sides of boxes, pixels, one for each part that has them.
+    unknown
+        Picks on micrographs that the project does not hold, counted by the name that the file has for these.
+    endings
+        How names of files go on after the micrograph's, and the first file of each.
+    owners
+        File that the picks of a micrograph came from, by its index.
+    dropped
+        Picks that were left out for lying outside.
+    """
 
     index: list[NDArray[np.int32]] = field(default_factory=list)
     x: list[NDArray[np.float64]] = field(default_factory=list)

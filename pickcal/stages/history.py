@@ -36,6 +36,22 @@ class History:
         Status of micrographs as last recorded, by first micrograph of their batch.
     totals
         What the stage counted in a batch, likewise.
+    micrographs, busy
+        Micrographs that batches ran for, and the seconds that they ran, over all workers.
+    peak_memory
+        Largest memory of a worker, bytes.
+    workers
+        Their names.
+    reasons
+        Why micrographs failed in the latest run, and how many for each reason.
+    slow
+        Seconds and index of the slowest micrographs, at most `MOST_SLOW`, the slowest last.
+    latest
+        Begin and end (seconds since 1970) and micrographs of the latest run's last batches, at most `LATEST`.
+    wall
+        Seconds from the first to the last moment of each run, summed up.
+    left
+        Micrographs that the latest run has still to do.
     """
 
     stage: str = ""

@@ -21,8 +21,6 @@ Lines = list[tuple[Any, tuple[tuple[str, str], ...], bool]]
 """Bokeh annotations, their properties with the slots of the thresholds these show, and whether they are dragged."""
 
 PADDING = 0.03
-HELD = 0.35
-"""Longest time without a word from a hand on a line until others may place it, seconds."""
 
 
 class Dragging:
