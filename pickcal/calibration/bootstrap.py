@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtr, stdtrit
 
 from pickcal.calibration.robust import TUKEY, Basis, Fit, biweight
 
@@ -116,8 +116,8 @@ def percentile_interval(
         Level, such as 0.95.
     """
     freedom = max(n - parameters, 1)
-    wide = float(stats.t.ppf(0.5 + 0.5 * confidence, freedom) * np.sqrt(n / freedom))
-    tail = float(stats.norm.sf(wide))
+    wide = float(stdtrit(freedom, 0.5 + 0.5 * confidence) * np.sqrt(n / freedom))
+    tail = float(ndtr(-wide))
     if tail * len(values) < LEAST_TAIL:
         half = wide * float(np.std(_drawn_in(values), ddof=1))
         return estimate - half, estimate + half

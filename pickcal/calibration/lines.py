@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import fdtri
 
 from pickcal.calibration.apply import calibrated
 from pickcal.calibration.bootstrap import bootstrap_covariance, percentile_interval, resampled_coefficients
@@ -287,7 +287,7 @@ def _depends(fit: Fit, low: float, high: float, trend: Trend, confidence: float)
     terms = slice(1, 1 + count)
     found = fit.coefficients[terms]
     statistic = float(found @ np.linalg.pinv(fit.covariance[terms, terms]) @ found) / count
-    return statistic > float(stats.f.ppf(confidence, count, fit.degrees_of_freedom))
+    return statistic > float(fdtri(count, fit.degrees_of_freedom, confidence))
 
 
 def _fit_break_even(out: xr.Dataset, g: int, members: Bools, design: Floats, values: Floats, defocus: Floats) -> None:
@@ -354,4 +354,6 @@ def spearman(defocus: Floats, values: Floats) -> float:
     good = np.isfinite(defocus) & np.isfinite(values)
     if good.sum() < 3 or np.ptp(defocus[good]) == 0 or np.ptp(values[good]) == 0:
         return float("nan")
-    return float(stats.spearmanr(defocus[good], values[good]).statistic)
+    from scipy.stats import spearmanr  # takes long to import, for a few numbers of a fit
+
+    return float(spearmanr(defocus[good], values[good]).statistic)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 Floats = NDArray[np.floating]
 
@@ -58,7 +58,7 @@ class Fit:
 
     def quantile(self, confidence: float) -> float:
         """Two-sided quantile of Student's t."""
-        return float(stats.t.ppf(0.5 + 0.5 * confidence, self.degrees_of_freedom))
+        return float(stdtrit(self.degrees_of_freedom, 0.5 + 0.5 * confidence))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtri
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -194,7 +194,7 @@ def groups_differ(residuals: Floats, groups: NDArray[np.integer]) -> bool:
     apart = np.abs(medians[large][:, None] - medians[large])
     error = np.hypot(errors[:, None], errors)
     pairs = len(large) * (len(large) - 1)
-    needed = max(CLEAR_ERRORS, float(stats.norm.isf(0.01 / pairs)))
+    needed = max(CLEAR_ERRORS, -float(ndtri(0.01 / pairs)))
     return bool(((apart > needed * error) & (apart > 1.0)).any())
 
 

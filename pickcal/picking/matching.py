@@ -30,10 +30,10 @@ KEPT = 0.9995
 """Share of the entries' energy, as the microscope and the filters show them, that the scores keep."""
 LEADING = 0.99
 """Share of the energy that the maps of a screened search keep; whole scores follow at the peaks that they show."""
-MANY = 1024
-"""Of more entries, half-turns not counted, only the members of the likeliest groups are looked at."""
-LIKELY = 4
-"""Groups of which the members are looked at."""
+MANY, LIKELY = 1024, 4
+"""Of more entries, half-turns not counted, a search looks only at the members of so many of the likeliest groups."""
+MANY_GIVEN, LIKELY_GIVEN = 2048, 8
+"""The same for scores at places that are given, of which there are fewer."""
 BLOCK_POINTS, BLOCK_PRODUCTS = 256, 2**16
 """Points that are worked on at once: these at least, and as many as have so many products."""
 
@@ -101,7 +101,7 @@ class Entries:
             groups = Groups(coarse, fine, groups.members, groups.starts)
         return Entries(unit(self.weights[:, columns]), self.half, odd, self.energy[columns], groups)
 
-    def best_of(self, values: Float32, sign: float) -> tuple[Float32, NDArray[np.intp]]:
+    def best_of(self, values: Float32, sign: float, given: bool = False) -> tuple[Float32, NDArray[np.intp]]:
         """Best entry for given products of the images; where there are groups, of the likeliest groups.
 
         Parameters
@@ -110,6 +110,8 @@ class Entries:
             float32 `(points, k)`.
         sign
             +1 for the highest, -1 for the lowest product.
+        given
+            The places are given, not found by a search: look at more entries.
 
         Returns
         -------
@@ -118,14 +120,15 @@ class Entries:
         """
         product, entry = np.empty(len(values), np.float32), np.empty(len(values), np.int32)
         half = self.weights[: self.half]
-        if self.groups is None or self.half <= MANY:
+        many, likely = (MANY_GIVEN, LIKELY_GIVEN) if given else (MANY, LIKELY)
+        if self.groups is None or self.half <= many:
             for part, even, odd in products(values, half, self.odd):
                 best_row(even, odd, sign, product[part], entry[part])
         else:
             split, members = half.shape[1] - self.odd, (self.groups.members, self.groups.starts)
             for part, even, odd in products(values, self.groups.fine, self.odd):
                 found = (product[part], entry[part])
-                best_member(even, odd, sign, *members, half, values[part], split, LIKELY, *found)
+                best_member(even, odd, sign, *members, half, values[part], split, likely, *found)
         if self.half == len(self.weights):  # there is no half-turn
             entry %= self.half
         return product, entry.astype(np.intp)

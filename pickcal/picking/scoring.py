@@ -205,7 +205,7 @@ def _best_pixels(
 def _best_entries(
     responses: Responses, y: NDArray[np.intp], x: NDArray[np.intp], sign: float
 ) -> tuple[Float32, NDArray[np.intp]]:
-    product, entry = responses.entries.best_of(responses.values(y, x), sign)
+    product, entry = responses.entries.best_of(responses.values(y, x), sign, given=True)
     return product / responses.spread[y, x], entry
 
 
@@ -247,6 +247,6 @@ def scores_at(responses: Responses, y: Floats, x: Floats, sign: float) -> tuple[
     score, entry = np.empty(len(y)), np.empty(len(y), dtype=np.intp)
     for start in range(0, len(y), BLOCK_POINTS):
         part = slice(start, start + BLOCK_POINTS)
-        product, entry[part] = responses.entries.best_of(responses.values_between(y[part], x[part]), sign)
+        product, entry[part] = responses.entries.best_of(responses.values_between(y[part], x[part]), sign, given=True)
         score[part] = np.minimum(product / responses.spread_between(y[part], x[part]), 1.0)
     return score, entry

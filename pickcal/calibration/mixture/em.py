@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import log_ndtr
 
 from pickcal.calibration.mixture.components import JUNK, LEAST_SPREAD, NOISE, PARTICLE, Junk, Mixture, Particles
-from pickcal.calibration.mixture.noise import Noise, damped
+from pickcal.calibration.mixture.noise import GAUSS, Noise, damped
 from pickcal.calibration.mixture.observations import Observations
 
 Floats = NDArray[np.floating]
@@ -230,8 +230,8 @@ def _below_floor(design: Floats, total: Floats, noise: Noise) -> tuple[Floats, F
     """
     mean, scale = design @ noise.mean, noise.scale(design)
     edge = (noise.floor - mean) / scale
-    number = total * np.minimum(np.exp(np.minimum(norm.logcdf(edge) - norm.logsf(edge), 0.7)), 2.0)
-    hazard = np.exp(norm.logpdf(edge) - norm.logcdf(np.maximum(edge, -30.0)))
+    number = total * np.minimum(np.exp(np.minimum(log_ndtr(edge) - log_ndtr(-edge), 0.7)), 2.0)
+    hazard = np.exp(-0.5 * edge**2 - GAUSS - log_ndtr(np.maximum(edge, -30.0)))
     hazard = np.where(edge > -30, hazard, 0.0)
     variance = scale**2 * np.maximum(1 - np.maximum(edge, -30.0) * hazard - hazard**2, 0.0)
     return number, mean - scale * hazard, variance

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from pickcal.calibration.mixture.apply import decoy_probabilities
 from pickcal.calibration.mixture.components import JUNK, PARTICLE, SEPARATION, Mixture
@@ -335,7 +335,7 @@ def _slopes(found: Found, trend: Trend, settings: CalibrateSettings) -> dict[str
         drawn.append([at @ fitted.mixture.particles.ncc, at @ fitted.mixture.particles.power])
     # the resamples hold some of the micrographs only
     shrink = np.sqrt(len(rows) / max(int((found.data.per_micrograph() > 0).sum()), 1))
-    half = norm.ppf(0.5 + 0.5 * settings.confidence) * np.std(drawn, axis=0, ddof=1) * shrink
+    half = ndtri(0.5 + 0.5 * settings.confidence) * np.std(drawn, axis=0, ddof=1) * shrink
     for name, width in zip(("ncc", "power"), half, strict=True):
         out[name]["interval"] = [out[name]["slope"] - float(width), out[name]["slope"] + float(width)]
     return out

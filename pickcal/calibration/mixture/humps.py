@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import minimize
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from pickcal.calibration.mixture.components import NOISE, PARTICLE, Mixture
 from pickcal.calibration.mixture.noise import GAUSS
@@ -145,7 +145,7 @@ def _hump_likelihood(parameters: Floats, z: Floats, weight: Floats, floor: Float
     core = np.log1p(-share) - 0.5 * np.sinh(v) ** 2 - GAUSS + np.log(np.cosh(v)) + log_weight - log_scale
     core -= 0.5 * np.log1p(u**2)
     beyond = np.where(u > 0, np.log(share) - (z - centre) / reach - np.log(reach), -np.inf)
-    kept = (1 - share) * norm.sf(np.sinh(transformed(floor)[1]))
+    kept = (1 - share) * ndtr(-np.sinh(transformed(floor)[1]))
     kept += share * np.exp(-np.maximum(floor - centre, 0) / reach)
     whole = (weight * np.logaddexp(core, beyond)).sum() - (count * np.log(np.maximum(kept, 1e-300))).sum()
     return float(whole)

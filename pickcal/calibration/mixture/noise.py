@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
-from scipy.stats import norm
+from scipy.special import log_ndtr
 
 from pickcal.calibration.mixture.observations import Observations
 
@@ -73,7 +73,7 @@ class Noise:
         out = log_shape(z, self.shape)
         if self.floor > NO_FLOOR:
             # only what lies above the floor was kept
-            out -= norm.logsf((self.floor - data.design @ self.mean) / self.scale(data.design))[data.index]
+            out -= log_ndtr((data.design @ self.mean - self.floor) / self.scale(data.design))[data.index]
         here = np.flatnonzero(data.shadowed)
         out[here] = (
             -0.5 * ((z[here] - self.shadow_mean) / self.shadow_deviation) ** 2 - np.log(self.shadow_deviation) - GAUSS
@@ -100,7 +100,7 @@ def log_shape(z: Floats, shape: Floats) -> Floats:
 
 def gaussian_shape() -> Floats:
     """Return the shape of Gaussian noise: what is assumed where there are no decoys."""
-    return np.asarray(norm.logpdf(GRID))
+    return np.asarray(-0.5 * GRID**2 - GAUSS)
 
 
 def fit_noise(decoys: Observations) -> Noise:
