@@ -9,7 +9,7 @@ import numpy as np
 from pickcal.project.columns import TEXT
 from pickcal.schema import BANK, FORMAT_VERSION, MICROGRAPHS, PICKS, Variable
 from pickcal.selection import REASONS
-from pickcal.stages.control import COUNTS
+from pickcal.stages.control_result import COUNTS
 from pickcal.stages.import_picks import SOURCE_ROW
 from pickcal.stages.score import EXTRA
 

@@ -11,7 +11,7 @@ from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
 from pickcal.stages.batches import failures
 from pickcal.stages.calibrate import summary
-from pickcal.stages.control import stored_control
+from pickcal.stages.control_result import stored_control
 from pickcal.stages.history import History, history, statuses, totals, words
 from pickcal.stages.select import is_stale
 

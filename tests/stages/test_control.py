@@ -17,7 +17,8 @@ from pickcal.selection import ACCEPTED
 from pickcal.settings import CalibrateSettings, ControlSettings, SelectSettings
 from pickcal.stages import control as module
 from pickcal.stages.calibrate import calibrate
-from pickcal.stages.control import control, stored_control
+from pickcal.stages.control import control
+from pickcal.stages.control_result import stored_control
 from pickcal.stages.pick import pick
 from pickcal.stages.select import automatic, judge, select, thresholds_of
 from pickcal.stages.status import status

@@ -29,7 +29,7 @@ from pickcal.settings import (
 )
 from pickcal.stages.batches import batches_left
 from pickcal.stages.calibrate import calibrate
-from pickcal.stages.control import stored_control
+from pickcal.stages.control_result import stored_control
 from pickcal.stages.pick import pick
 from pickcal.stages.select import is_stale, select
 from pickcal.stages.status import status
