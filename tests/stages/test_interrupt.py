@@ -47,7 +47,13 @@ def begun(path):
 def interrupt(command, path, whole_group):
     """Run a command in a session of its own and press Ctrl-C once two micrographs are done."""
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell has what it starts in the background, such as these tests, ignore Ctrl-C, and so would the command
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline and begun(path) < 4:

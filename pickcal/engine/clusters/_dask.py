@@ -119,25 +119,33 @@ def started(kind: str, make: Callable[[], Any]) -> Iterator[Any]:
         yield cluster
     finally:
         try:
-            _told_apart(cluster)
+            if hasattr(cluster, "_created"):  # it starts its workers itself
+                cluster.sync(_told_apart, cluster, callback_timeout=CLOSE_SECONDS)
             cluster.close(timeout=CLOSE_SECONDS)
         except Exception as error:
             log("cluster.not_closed", level="error", kind=kind, error=explain(error))
 
 
-def _told_apart(cluster: Any) -> None:
+async def _told_apart(cluster: Any) -> None:
     """Have a cluster object close although some of its workers never began, such as jobs that a queue refuses.
 
-    It expects those to have ended, and has lost sight of those that began together with them. It would fail to close,
-    leave these running, and keep the process for ten seconds more when that exits.
+    It expects those to have ended, and has lost sight of those that began together with them; and jobs of a queue, once
+    they are cancelled, do not say that they are closed, which it finds where the refusal's traceback keeps them. It
+    would fail to close, leave jobs running, and keep the process for ten seconds more when that exits.
     """
     from distributed.core import Status
 
-    for worker in list(getattr(cluster, "_created", ())):
-        if worker.status == Status.created:
-            worker.status = Status.failed
-        elif worker.status == Status.running and worker not in cluster.workers.values():
-            cluster.workers[worker.name] = worker
+    adaptive = getattr(cluster, "_adaptive", None)
+    if adaptive is not None:
+        adaptive.stop()
+    async with cluster._lock:  # whoever starts workers holds it
+        for worker in list(cluster._created):
+            if worker.status == Status.created:
+                worker.status = Status.failed
+            elif worker.status == Status.running:
+                if not any(worker is known for known in cluster.workers.values()):
+                    await worker.close()
+                cluster._created.discard(worker)  # those that it knows it closes all the same
 
 
 @contextmanager
