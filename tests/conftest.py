@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ran import Ran
+from ran import Ran, in_this_process
 
-from pickcal.cli import main
 from pickcal.engine.executors import SerialExecutor, open_executor
 from pickcal.engine.progress import Silent
 from pickcal.project import Project
@@ -132,15 +131,12 @@ def own(tmp_path):
 
 
 @pytest.fixture
-def in_process(capsys):
+def in_process():
     """Run a command in this process; gives its exit code, and what it said on standard output and standard error."""
 
     def run(*words):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
+        ran = in_this_process(*words, code=None)
+        return ran.code, ran.out, ran.err
 
     return run
 

@@ -24,13 +24,13 @@ class Ran:
         return json.loads(self.out.splitlines()[-1])
 
 
-def in_this_process(*words, cwd):
-    """Run a command here, in a folder, and give what a process would have left; it must end well.
+def in_this_process(*words, cwd=".", code=0):
+    """Run a command here, in a folder, and give what a process would have left; `code` None for any exit code.
 
     A process of its own takes two seconds to start, most of it for imports.
     """
     out, err = io.StringIO(), io.StringIO()
     with chdir(cwd), redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main([str(word) for word in words])
-    assert ended.value.code == 0, err.getvalue()
+    assert code is None or ended.value.code == code, err.getvalue()
     return Ran(ended.value.code, out.getvalue(), err.getvalue())

@@ -243,11 +243,10 @@ def largest_square(image: Float32, y: Indices, x: Indices, radius: float, out: F
         for dy in range(-reach, reach + 1):
             line = image[min(max(y[i] + dy, 0), height - 1)]
             half = int(np.floor(np.sqrt(max(radius * radius - dy * dy, 0.0)))) if abs(dy) <= radius else -1
-            first, last = x[i] - half, x[i] + half
+            first, last = max(x[i] - half, 0), min(x[i] + half, width - 1)
             if half >= 0:
                 nearest = line[min(max(x[i], 0), width - 1)]  # where all of the disc's row lies outside
                 best = max(best, nearest * nearest)
-            first, last = max(first, 0), min(last, width - 1)
             for column in range(last + 1 - first):
                 square = line[first + column] * line[first + column]
                 best = square if square > best else best

@@ -37,7 +37,7 @@ from pickcal.selection import ACCEPTED, rejection_reasons
 from pickcal.settings import ControlSettings, SelectSettings
 from pickcal.stages.calibrate import fingerprint
 from pickcal.stages.control_result import COUNTS, summary
-from pickcal.stages.search import Search, load_bank, search_micrograph, stored_search
+from pickcal.stages.search import Search, image_of, load_bank, search_micrograph, stored_search
 from pickcal.stages.select import automatic, stored_selection, thresholds_of
 
 PER_PICK = ("x", "y", "ncc", "power", "template")
@@ -215,7 +215,8 @@ def control_batch(task: ControlTask) -> list[Trial]:
         row, picks = micrographs.isel(micrograph=place).load(), real.isel(micrograph=place).load()
         lines, mixture = (part if part is None else part.isel(micrograph=place) for part in fit)
         try:
-            copy = _copy(project.image(index), float(row["pixel_size"].item()), task.search, [task.seed, index])
+            image, pixel_size = image_of(project, index, row), float(row["pixel_size"].item())
+            copy = _copy(image, pixel_size, task.search, [task.seed, index])
             found = search_micrograph(copy, row.isel(micrograph=0), bank, whitening, task.search, workspace)
             counts = {}
             for name, table in (("real", picks), ("control", _table(found))):

@@ -31,7 +31,7 @@ from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 from pickcal.stages.history import history, totals
 from pickcal.stages.memory import search_memory
-from pickcal.stages.search import NEEDED, Search, load_bank, search_micrograph, search_of
+from pickcal.stages.search import NEEDED, Search, image_of, load_bank, search_micrograph, search_of
 from pickcal.stores.fetching import fetched
 
 NOISE_SAMPLE = 24
@@ -297,7 +297,7 @@ def pick_batch(task: PickTask) -> dict[str, int]:
             values["error"][i] = f"not imported: {row['error'].item()}"
             continue
         try:
-            image = project.image(task.start + i, (int(row["height"]), int(row["width"])))
+            image = image_of(project, task.start + i, row)
             found = search_micrograph(image, row, bank, whitening, task.search, workspace)
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)

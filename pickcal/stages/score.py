@@ -26,7 +26,7 @@ from pickcal.settings import PickSettings, ScoreSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 from pickcal.stages.memory import search_memory
 from pickcal.stages.pick import identity_of, stored_bank, totals_of
-from pickcal.stages.search import Search, load_bank, padded, search_of, suited
+from pickcal.stages.search import NEEDED, Search, image_of, load_bank, padded, search_of, suited
 
 SOURCE_PICK = "source_pick"
 EXTRA: dict[str, Variable] = {
@@ -180,7 +180,7 @@ def score_batch(task: ScoreTask) -> dict[str, int]:
     values = {name: project.read(group, name, task.start, task.stop) for name in (*PICKS, *EXTRA)}
     names = ("x", "y", "count", "capped", "status", "error")
     source = {name: project.read(source_group, name, task.start, task.stop) for name in names}
-    micrographs = project.micrographs().drop_vars("image").isel(micrograph=slice(task.start, task.stop)).load()
+    micrographs = project.micrographs()[["name", *NEEDED]].isel(micrograph=slice(task.start, task.stop)).load()
     for i in range(task.stop - task.start):
         if values["status"][i] == Status.DONE:
             continue
@@ -192,7 +192,8 @@ def score_batch(task: ScoreTask) -> dict[str, int]:
             continue
         x, y = (source[name][i, : source["count"][i]] for name in ("x", "y"))
         try:
-            found = score_micrograph(project.image(task.start + i), row, bank, whitening, task, x, y)
+            image = image_of(project, task.start + i, row)
+            found = score_micrograph(image, row, bank, whitening, task, x, y)
         except Exception as error:
             values["status"][i], values["error"][i] = Status.FAILED, explain(error)
             continue

@@ -31,7 +31,7 @@ CTF_NAMES = (
     "phase_shift",
 )
 NEEDED = ("status", "error", "height", "width", "pixel_size", *CTF_NAMES)
-"""Columns of the table of micrographs that a search asks for."""
+"""Columns of the table of micrographs that a search, or scoring, asks for."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,11 @@ def load_bank(made: Search) -> tuple[Bank, RadialFilter | None]:
         energy=float(attributes["bank_energy"]),
     )
     return bank, whitening
+
+
+def image_of(project: Project, index: int, row: xr.Dataset) -> NDArray[np.float32]:
+    """Return the working image `(y, x)` of a micrograph whose row of the table is at hand."""
+    return project.image(index, (int(row["height"].item()), int(row["width"].item())))
 
 
 def search_micrograph(
