@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from ran import in_this_process
 
-from pickcal.cli import app, main
+from pickcal.cli import app
 from pickcal.cli.help import example, example_commands, examples
 from pickcal.cli.output import EXIT_CODES
 
@@ -30,15 +31,13 @@ NAMES = [" ".join(chain) for chain in COMMANDS]
 
 
 @pytest.fixture
-def said(capsys, monkeypatch):
+def said(monkeypatch):
     """Run a command in this process at 80 columns; its code and standard output."""
 
     def run(*words):
         monkeypatch.setenv("COLUMNS", "80")
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(list(words))
-        return ended.value.code, capsys.readouterr().out
+        ran = in_this_process(*words, code=None)
+        return ran.code, ran.out
 
     return run
 

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from ran import in_this_process
 from small_project import make_project
 
-from pickcal import cli as command_line
 from pickcal import locking
 from pickcal.dashboard.controller import close_shared, shared_inspector
 from pickcal.dashboard.saved.drafts import DAY, Draft, Drafts
@@ -95,9 +95,7 @@ def is_whole(path, name, choices):
 
 def pickcal(*arguments):
     """Run the command line in this process; its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        command_line.main([str(argument) for argument in arguments])
-    return ended.value.code
+    return in_this_process(*arguments, code=None).code
 
 
 FORKING = """
