@@ -94,7 +94,7 @@ def plant(plan=None, **changes):
     return Planted(xr.Dataset(table, attrs={"diameter": DIAMETER}), _micrographs(plan, defocus), kind, oracle, plan)
 
 
-_PER_PICK = ("x", "y", "ncc", "power", "template")
+_PER_PICK = ("x", "y", "ncc", "power", "background_variance", "template")
 
 
 def _micrograph(plan, um, shift, rng):
@@ -124,6 +124,7 @@ def _micrograph(plan, um, shift, rng):
         "template": template[order] if plan.template_offsets else np.full(len(kind), -1),
         "ncc": ncc[order],
         "power": np.exp(log_power + level)[order],
+        "background_variance": np.full(len(kind), np.exp(level)),
         "x": GRID_STEP * (1 + places[: len(kind)] % 32),
         "y": GRID_STEP * (1 + places[: len(kind)] // 32),
         "decoy_ncc": noise[0, counts[0] :][best],

@@ -60,7 +60,8 @@ def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_po
         NCC: the score above which half of the largest excess of picks over decoys lies, the excess taken less three
         times its counting error. Power: the same, among picks and decoys above that point. Break-even: the
         score that maximises picks - 2 decoys above it, where the density of picks is twice that of decoys; the middle
-        of the flat top. NaN where the excess there is below 10 or below three times its counting error.
+        of the flat top. NaN where the excess there is below 10 or below three times its counting error. Break-even is
+        NaN, too, where it lies above the median: ice that scores above all decoys has made it then, not the particles.
     """
     if len(ncc) == 0:
         return Medians(np.nan, np.nan, 0.0)
@@ -75,13 +76,13 @@ def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_po
     first, peak, last = _plateau(count - 2 * above)
     if excess[peak] < max(LEAST_PARTICLES, 3 * error[peak]):
         return Medians(np.nan, np.nan, max(particles, 0.0))
-    half = int(np.argmax(excess[: top + 1] >= 0.5 * particles))
-    chosen = order[: top + 1]
+    median = float(ncc[order[int(np.argmax(excess[: top + 1] >= 0.5 * particles))]])
+    break_even = float(0.5 * (ncc[order[first]] + ncc[order[last]]))
     return Medians(
-        float(ncc[order[half]]),
-        _excess_median(power[chosen], decoy_power[decoy_ncc >= ncc[order[top]]]),
+        median,
+        _excess_median(power[order[: top + 1]], decoy_power[decoy_ncc >= ncc[order[top]]]),
         particles,
-        float(0.5 * (ncc[order[first]] + ncc[order[last]])),
+        break_even if break_even <= median else float("nan"),
     )
 
 

@@ -117,6 +117,7 @@ def _along(design: Floats, grid: Floats) -> Observations:
         None,
         np.zeros(size, dtype=bool),
         np.ones(size),
+        np.zeros(size),
     )
 
 

@@ -22,7 +22,7 @@ from pickcal.stages.select import thresholds_of
 MOST_SCORES = 5_000_000
 COLUMNS = ("ncc", "power", "decoy_ncc", "decoy_power", "count", "decoy_count", "status")
 MOST_PROBABILITIES = 2_000_000
-PLACED = ("x", "y", "template", "decoy_x", "decoy_y")
+PLACED = ("x", "y", "background_variance", "template", "decoy_x", "decoy_y")
 MIXTURE_FIGURES = {
     "components": "What the mixture expects at low, middle and high defocus, component by component.",
     "plane": "Both calibrated scores, picks coloured by their probability of being a particle.",

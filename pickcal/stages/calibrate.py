@@ -23,7 +23,7 @@ from pickcal.settings import CalibrateSettings, validated
 Rows = NDArray[np.intp] | slice
 
 SCORES = (
-    *("x", "y", "ncc", "power", "count", "status"),
+    *("x", "y", "ncc", "power", "background_variance", "count", "status"),
     *("decoy_x", "decoy_y", "decoy_ncc", "decoy_power", "decoy_count"),
 )
 WORDS = ("score_label", "power_label", "program")

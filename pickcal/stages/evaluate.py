@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.calibration import calibrated_scores
+from pickcal.calibration.mixture import NEEDED
 from pickcal.errors import InputError
 from pickcal.evaluation import Labelled, false_discovery, label_picks, reliability, summarise
 from pickcal.formats.relion import read_coordinates_star, read_truth_micrographs
@@ -93,8 +94,7 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
     project.require("picks", picks)
     known = read_truth(project, truth)
     labels, order = labels_of(project, picks, known, settings)
-    names = ["x", "y", "ncc", "power", "count", "status", "template"]
-    dataset = project.picks(picks)[names].load()
+    dataset = project.picks(picks)[list(NEEDED)].load()
     calibrated = calibrated_scores(dataset, project.calibration(picks))["ncc"].values
     likelihood = likelihoods(project, picks, dataset, project.table())
     defocus = _defocus(project)[order]

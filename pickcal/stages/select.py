@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pickcal.calibration.mixture import power_limit, probabilities
+from pickcal.calibration.mixture import NEEDED, power_limit, probabilities
 from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
 from pickcal.selection import (
@@ -26,8 +26,6 @@ from pickcal.selection import (
 )
 from pickcal.settings import SelectSettings, validated
 from pickcal.stages.calibrate import blocks_of, fingerprint
-
-JUDGED = ("x", "y", "ncc", "power", "count", "status", "template")
 
 
 def select(
@@ -181,7 +179,7 @@ class Judge:
             Variables of the picks to read beside those that judging takes.
         """
         rows = slice(start, stop)
-        picks = self._picks[list(dict.fromkeys((*JUDGED, *columns)))].isel(micrograph=rows).load()
+        picks = self._picks[list(dict.fromkeys((*NEEDED, *columns)))].isel(micrograph=rows).load()
         micrographs = self.micrographs.isel(micrograph=rows)
         calibration = None if self.calibration is None else self.calibration.isel(micrograph=rows)
         likelihood = None

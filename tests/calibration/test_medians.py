@@ -72,6 +72,16 @@ def test_break_even_falls_as_noise_gets_rarer():
     assert np.nanmean(crowded) < np.nanmean(sparse) - 0.015
 
 
+def test_ice_above_all_decoys_does_not_make_the_break_even():
+    """Particles nowhere twice as dense as decoys, and a dozen pieces of ice at 0.9: the median is all there is."""
+    rng = np.random.default_rng(0)
+    for seed in range(10):
+        ncc, power, decoys, of_decoys = mixture(120, 900, seed, mean=0.27, sigma=0.05)
+        ice = 0.9 + 0.02 * rng.standard_normal(12)
+        found = medians_above_decoys(np.r_[ncc, ice], np.r_[power, 15 + 0 * ice], decoys, of_decoys)
+        assert np.isnan(found.break_even) or found.break_even <= found.ncc < 0.5
+
+
 def test_particles_that_stand_clear_are_seen_among_much_noise():
     """A hundred particles five deviations above a thousand noise picks: the noise's own excess must not hide them."""
     found = [medians_above_decoys(*mixture(100, 1000, seed)) for seed in range(40)]

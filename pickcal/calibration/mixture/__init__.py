@@ -3,5 +3,6 @@
 from pickcal.calibration.mixture.apply import mixture_columns, power_limit, probabilities
 from pickcal.calibration.mixture.fit import NotFitted, fit_mixture
 from pickcal.calibration.mixture.model import Model
+from pickcal.calibration.mixture.observations import NEEDED
 
-__all__ = ["Model", "NotFitted", "fit_mixture", "mixture_columns", "power_limit", "probabilities"]
+__all__ = ["NEEDED", "Model", "NotFitted", "fit_mixture", "mixture_columns", "power_limit", "probabilities"]

@@ -31,8 +31,8 @@ def mixture_columns(picks: xr.Dataset, micrographs: xr.Dataset, model: Model) ->
     Parameters
     ----------
     picks
-        Padded table of the block: `x`, `y`, `ncc`, `power`, `count`, `status`, decoys if the model is from decoys, and
-        `template` if it has template offsets.
+        Padded table of the block: `observations.NEEDED`, decoys if the model is from decoys; `template` only if it has
+        template offsets.
     micrographs
         Their rows of the table of micrographs.
     model
@@ -65,7 +65,7 @@ def probabilities(picks: xr.Dataset, micrographs: xr.Dataset, stored: xr.Dataset
     Parameters
     ----------
     picks
-        Padded table: `x`, `y`, `ncc`, `power`, `count`, `status`, and `template` if the model has template offsets.
+        Padded table of `observations.NEEDED`; `template` only if the model has template offsets.
     micrographs
         Their rows of the table of micrographs.
     stored
@@ -137,9 +137,8 @@ def decoy_probabilities(decoys: Observations, model: Model, fractions: Floats) -
 
 
 def _observed(picks: xr.Dataset, micrographs: xr.Dataset, model: Model, level: Floats) -> Observations:
-    return flattened(
-        picks, model.trend.design(micrographs), level, with_template=bool(len(model.mixture.particles.offsets))
-    )
+    with_template = bool(len(model.mixture.particles.offsets))
+    return flattened(picks, model.trend.design(micrographs), level, with_template=with_template, leak=model.leak)
 
 
 def _fractions(data: Observations, model: Model) -> Floats:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.calibration.mixture.noise import GAUSS, Noise
-from pickcal.calibration.mixture.observations import Observations
+from pickcal.calibration.mixture.observations import Observations, with_leak
 
 Floats = NDArray[np.floating]
 
@@ -79,9 +79,10 @@ class Particles:
         if data.power is None:
             return np.asarray(out)
         mean = (data.design @ self.power)[data.index] + self.slope * residual
+        mean, deviation = with_leak(mean, self.power_deviation, data.leak)
         centre, spread = noise.power_given(data, noise.standardised(data))
-        at, fall = never_rising(data.power, mean, self.power_deviation**-2, centre, spread**-2)
-        of_power = -0.5 * ((at - mean) / self.power_deviation) ** 2 - np.log(self.power_deviation) - GAUSS + fall
+        at, fall = never_rising(data.power, mean, deviation**-2, centre, spread**-2)
+        of_power = -0.5 * ((at - mean) / deviation) ** 2 - np.log(deviation) - GAUSS + fall
         return np.asarray(out + np.where(np.isfinite(data.power), of_power, 0.0))
 
     def parts(self, z: Floats) -> tuple[Floats, Floats]:
@@ -153,8 +154,13 @@ class Junk:
             return np.full(len(data.ncc), -np.inf)
         z = noise.standardised(data) / JUNK_SPREAD
         out = -0.5 * z**2 - (data.design @ noise.deviation)[data.index] - np.log(JUNK_SPREAD) - GAUSS
-        above = np.maximum(data.power - noise.power_mean, 1e-300)
+        above = np.maximum(self.above(data, noise), 1e-300)
         return np.asarray(out + np.where(np.isfinite(data.power), self.log_power_density(above), 0.0))
+
+    def above(self, data: Observations, noise: Noise) -> Floats:
+        """Log power of every pick above that of noise in its place; there must be power."""
+        assert data.power is not None
+        return np.asarray(data.power - with_leak(noise.power_mean, 0.0, data.leak)[0])
 
     def log_power_density(self, above: Floats) -> Floats:
         """Log density of the log power above the noise's mean, both natural logarithms."""

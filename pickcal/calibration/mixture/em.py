@@ -170,7 +170,7 @@ def _scaled_junk(data: Observations, weight: Floats, mixture: Mixture) -> Junk |
         return mixture.junk
     usual = Junk().scale
     known = np.isfinite(data.power)
-    above = float((weight * (data.power - mixture.noise.power_mean))[known].sum()) / 3.0
+    above = float((weight * mixture.junk.above(data, mixture.noise))[known].sum()) / 3.0
     return Junk(float(np.clip((above + 10.0 * usual) / (weight[known].sum() + 10.0), 0.2, 1.5)))
 
 
@@ -185,7 +185,7 @@ def shadowed_noise(data: Observations, weight: Floats, noise: Noise) -> Noise:
     found = replace(noise, shadow_mean=min(mean, 0.0), shadow_deviation=float(np.clip(spread, 0.5, 1.5)))
     if data.power is None:
         return found
-    known = np.isfinite(data.power[here])
+    known = data.plain[here]
     if share[known].sum() < 50:
         return found
     level, width = _moments(data.power[here][known], share[known])
@@ -254,7 +254,7 @@ def maximised(data: Observations, weight: Floats, last: Particles, noise: Noise)
     deviation[0] = max(deviation[0], noise.deviation[0] + np.log(LEAST_SPREAD))
     if data.power is None:
         return replace(found, deviation=deviation)
-    observed, weight = np.nan_to_num(data.power), weight * np.isfinite(data.power)
+    observed, weight = np.nan_to_num(data.power), weight * data.plain
     total = data.per_micrograph(weight)
     square, cross = float((weight * residual**2).sum()), float((weight * residual * observed).sum())
     centred, summed = data.per_micrograph(weight * residual), data.per_micrograph(weight * observed)

@@ -35,6 +35,7 @@ from pickcal.calibration.mixture.humps import (
 from pickcal.calibration.mixture.model import NOISE_NUMBERS, Model
 from pickcal.calibration.mixture.noise import fit_noise
 from pickcal.calibration.mixture.observations import (
+    LEAK,
     SHADOW,
     Observations,
     flattened,
@@ -78,6 +79,11 @@ class Table:
     junk: bool
 
     @property
+    def leak(self) -> float:
+        """Share of the variance around a pick that reaches it; 0 where that variance is not told."""
+        return LEAK if "background_variance" in self.picks else 0.0
+
+    @property
     def alone(self) -> bool:
         """Whether there is a score and nothing else: neither decoys nor power."""
         return not self.decoys and not np.isfinite(self.level).any()
@@ -85,7 +91,9 @@ class Table:
     def observed(self, trend: Trend, prefix: str = "") -> Observations:
         """Give picks or decoys the design of a trend; scores alone up to their limit."""
         design = trend.design(self.micrographs)
-        found = flattened(self.picks, design, self.level, prefix, self.with_template and not prefix)
+        found = flattened(
+            self.picks, design, self.level, prefix, self.with_template and not prefix, 0.0 if prefix else self.leak
+        )
         if not self.alone or not len(found.ncc):
             return found
         return replace(found, ncc=np.minimum(found.ncc, score_limit(found.ncc)))
@@ -109,8 +117,8 @@ def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, set
     Parameters
     ----------
     picks
-        Padded table of the micrographs to fit: `x`, `y`, `ncc`, `count`, `status`, `power` and decoys if there are
-        any, `template` if it is among the covariates.
+        Padded table of the micrographs to fit: `observations.NEEDED`, and decoys if there are any; `template` only if
+        it is among the covariates.
     micrographs
         Their rows of the table of micrographs.
     diameter
@@ -171,7 +179,7 @@ def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, set
     model = Model(found.fitted.mixture, trend, table.radius, decoys, verdict_of(found, report, decoys), report)
     known = table.level[np.isfinite(table.level)]
     level = float(np.median(known)) if len(known) else float("nan")
-    return replace(model, rates=_rates(found, model, micrographs), level=level)
+    return replace(model, rates=_rates(found, model, micrographs), level=level, leak=table.leak)
 
 
 def _find(table: Table, trend: Trend) -> Found:

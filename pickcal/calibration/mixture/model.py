@@ -52,6 +52,8 @@ class Model:
         From `rates.false_discovery_rates`.
     level
         Usual log power of the noise, for micrographs of which it is not known; NaN for a model without power.
+    leak
+        Share of the variance around a pick that reaches it; 0 for a model that does not know of it.
     """
 
     mixture: Mixture
@@ -62,6 +64,7 @@ class Model:
     report: Mapping[str, Any] = field(default_factory=dict)
     rates: xr.Dataset = field(default_factory=xr.Dataset)
     level: float = float("nan")
+    leak: float = 0.0
 
     def to_dataset(self) -> xr.Dataset:
         """Pack the model into a few KB from which `from_dataset` makes the same."""
@@ -92,6 +95,7 @@ class Model:
             "trend": self.trend.to_json(),
             "radius": float(self.radius),
             "power_level": float(self.level) if np.isfinite(self.level) else "none",
+            "power_leak": float(self.leak),
             "noise_from": "decoys" if self.from_decoys else "low scores",
             "verdict": self.verdict,
             "report": json.dumps(dict(self.report)),
@@ -133,4 +137,5 @@ class Model:
             json.loads(attrs["report"]),
             rates.drop_attrs(),
             float("nan") if attrs["power_level"] == "none" else float(attrs["power_level"]),
+            float(attrs.get("power_leak", 0.0)),
         )

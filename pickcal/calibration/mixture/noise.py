@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import log_ndtr
 
-from pickcal.calibration.mixture.observations import Observations
+from pickcal.calibration.mixture.observations import Observations, with_leak
 
 Floats = NDArray[np.floating]
 
@@ -88,7 +88,8 @@ class Noise:
     def power_given(self, data: Observations, z: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the log power of noise with the standardised NCC scores `z`."""
         mean = np.where(data.shadowed, self.shadow_power_mean, self.power_mean + self.power_slope * z)
-        return mean, np.where(data.shadowed, self.shadow_power_deviation, self.power_deviation)
+        deviation = np.where(data.shadowed, self.shadow_power_deviation, self.power_deviation)
+        return with_leak(mean, deviation, data.leak)
 
 
 def log_shape(z: Floats, shape: Floats) -> Floats:

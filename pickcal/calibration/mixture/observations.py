@@ -18,6 +18,13 @@ Mask = NDArray[np.bool_]
 SHADOW = 0.75
 """Reach of a particle in diameters: fringes up to there score high or low on the inverted micrograph."""
 LEAST_POWER = 1e-3
+LEAK, LOUD = 0.4, 1.2
+"""Share of the variance around a pick that reaches its own disc, and how many times what is usual on its micrograph
+that variance must be for it. Noise beside ice has 0.05 to 0.5 of the variance around it, the median is 0.15."""
+VAGUE = 0.5
+"""Standard deviation of what reaches a pick from around it, as a share of that."""
+NEEDED = ("x", "y", "ncc", "power", "background_variance", "count", "status", "template")
+"""Variables of the picks that probabilities are computed from."""
 LEAST_DECOYS = 50
 LEAST_AWAY = 40
 """Decoys that the level of the noise's power is taken from at least, the farthest from particles."""
@@ -44,6 +51,8 @@ class Observations:
         Whether a strong pick is so near that noise scores lower there and neighbours are few; shape `(n,)`.
     weight
         How far each counts, shape `(n,)`: of decoys, the probability that they lie off the particles.
+    leak
+        Power that reaches each from ice beside it, in units of the noise's, shape `(n,)`; 0 where nothing is near.
     """
 
     ncc: Floats
@@ -54,6 +63,13 @@ class Observations:
     template: NDArray[np.integer] | None
     shadowed: Mask
     weight: Floats
+    leak: Floats
+
+    @property
+    def plain(self) -> Mask:
+        """Whose power is known and its own."""
+        assert self.power is not None
+        return np.isfinite(self.power) & (self.leak == 0)
 
     @property
     def cell(self) -> Indices:
@@ -83,6 +99,7 @@ class Observations:
             None if self.template is None else self.template[places],
             self.shadowed[places],
             self.weight[places],
+            self.leak[places],
         )
 
 
@@ -97,14 +114,19 @@ def valid_places(picks: xr.Dataset, prefix: str = "") -> Mask:
 
 
 def flattened(
-    picks: xr.Dataset, design: Floats, level: Floats, prefix: str = "", with_template: bool = False
+    picks: xr.Dataset,
+    design: Floats,
+    level: Floats,
+    prefix: str = "",
+    with_template: bool = False,
+    leak: float = 0.0,
 ) -> Observations:
     """Take picks or decoys from the padded table.
 
     Parameters
     ----------
     picks
-        `x`, `y`, `ncc`, `power`, `count`, `status`; for decoys each with the prefix.
+        `x`, `y`, `ncc`, `power`, `count`, `status`; for decoys each with the prefix. `background_variance` for `leak`.
     design
         Trend of its micrographs; NaN, an unknown value, counts as the reference.
     level
@@ -113,6 +135,8 @@ def flattened(
         "" or "decoy_".
     with_template
         Keep the template of each pick.
+    leak
+        Share of the variance around a pick that reaches it; by default none.
     """
     valid = valid_places(picks, prefix)
     index = np.repeat(np.arange(len(valid)), valid.sum(axis=1))
@@ -128,7 +152,40 @@ def flattened(
         picks["template"].values[valid] if with_template else None,
         np.zeros(len(index), dtype=bool),
         np.ones(len(index)),
+        np.zeros(len(index)) if power is None or not leak else leak * _around(picks, valid, level)[valid],
     )
+
+
+def _around(picks: xr.Dataset, valid: Mask, level: Floats) -> Floats:
+    """Variance around picks beyond 1.2 times what is usual on their micrograph, in units of the noise's power.
+
+    Usual is the median of the micrograph's picks, but not less than the noise: on a crowded micrograph, or on carbon,
+    every pick has much about it.
+    """
+    around = np.where(valid, picks["background_variance"].values, np.nan) * np.exp(-level)[:, None]
+    known = np.isfinite(around)
+    ordered = np.sort(np.where(known, around, np.inf), axis=1)
+    middle = np.maximum(known.sum(axis=1) - 1, 0) // 2
+    usual = np.maximum(ordered[np.arange(len(ordered)), middle], 1.0)
+    return np.where(known, np.maximum(around - LOUD * np.where(np.isfinite(usual), usual, 1.0)[:, None], 0.0), 0.0)
+
+
+def with_leak(mean: Floats | float, deviation: Floats | float, leak: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of the log power of something that gets power from what lies beside it.
+
+    Parameters
+    ----------
+    mean, deviation
+        Of its own log power.
+    leak
+        Power that reaches it, in units of the noise's.
+    """
+    mean, deviation = (np.array(np.broadcast_to(values, leak.shape)) for values in (mean, deviation))
+    here = np.flatnonzero(leak)
+    total = np.logaddexp(mean[here], np.log(leak[here]))
+    own = np.exp(mean[here] - total)
+    mean[here], deviation[here] = total, np.hypot(deviation[here] * own, VAGUE * (1 - own))
+    return mean, deviation
 
 
 def log_power(power: Floats) -> Floats:

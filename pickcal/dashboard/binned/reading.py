@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pickcal.calibration.mixture import probabilities
+from pickcal.calibration.mixture import NEEDED, probabilities
 from pickcal.calibration.trends import mean_defocus
 from pickcal.dashboard.methods import Method, fixed_of
 from pickcal.dashboard.truth import TrueRow
@@ -18,7 +18,7 @@ from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.selection import Columns
 from pickcal.settings import SelectSettings
-from pickcal.stages.select import JUDGED, Judge
+from pickcal.stages.select import Judge
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.intp]
@@ -161,7 +161,7 @@ class Reader:
         # a range reads faster than a list, which pays only where much would be read in vain
         near = stop - start <= 4 * len(rows)
         chosen = slice(start, stop) if near else rows
-        piece = self._picks[list(JUDGED)].isel(micrograph=chosen).load()
+        piece = self._picks[list(NEEDED)].isel(micrograph=chosen).load()
         places = rows - start if near else np.arange(len(rows))
         step = max(1, PLACES // max(self.places, 1))
         for first in range(0, len(rows), step):

@@ -51,7 +51,7 @@ def two_hundred(seed=0):
     power = np.choose(kind, [rng.normal(0, 0.15, 200), rng.normal(0.35, 0.25, 200), rng.gamma(3, 0.5, 200)])
     shadowed = (rng.random(200) < 0.5) & (kind != PARTICLE)
     template = rng.integers(-1, 3, 200)
-    return Observations(ncc, power, index, design, np.zeros((200, 2)), template, shadowed, np.ones(200))
+    return Observations(ncc, power, index, design, np.zeros((200, 2)), template, shadowed, np.ones(200), np.zeros(200))
 
 
 def densities_by_loop(data, mixture, i):

@@ -1,5 +1,6 @@
 """The whole fit on planted tables: calibrated probabilities, fractions, trends, covariates, and sets that are odd."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -476,3 +477,33 @@ def test_scores_cut_off_below_a_floor_are_no_other_population(floor):
         assert "no decoys" in model.verdict
     assert 0.03 < np.mean(rates) < 0.07
     assert np.mean(recalls) > 0.85
+
+
+def beside_ice(planted, share, seed=0):
+    """Give a share of noise and particles ice beside them: much variance around them, of which some reaches them."""
+    rng = np.random.default_rng(seed)
+    picks = planted.picks.copy(deep=True)
+    chosen = np.isin(planted.kind, (NOISE, PARTICLE)) & (rng.random(planted.kind.shape) < share)
+    around = rng.uniform(2.0, 8.0, chosen.sum())
+    level = picks["background_variance"].values[chosen]
+    picks["background_variance"].values[chosen] = level * (1 + around)
+    picks["power"].values[chosen] += level * around * rng.uniform(0.05, 0.5, chosen.sum())
+    return replace(planted, picks=picks), chosen
+
+
+def test_particles_beside_ice_are_no_junk():
+    """Most that would be lost to their power are kept, and no more noise than is said is taken for particles."""
+    planted, chosen = beside_ice(plant(micrographs=60, **JUNKY), 0.1)
+    particles = chosen & (planted.kind == PARTICLE)
+    _, _, known = judged(planted)
+    unknown = replace(planted, picks=planted.picks.drop_vars("background_variance"))
+    _, _, without = judged(unknown)
+    kept, lost = ((found["probability"].values[particles] >= 0.5).mean() for found in (known, without))
+    there = planted.kind >= 0
+    oracle = (planted.oracle[~chosen & (planted.kind == PARTICLE)] >= 0.5).mean()
+    assert particles.sum() > 150
+    assert kept > oracle - 0.1 > lost + 0.1
+    q_value = known["q_value"].values
+    accepted = there & (q_value <= 0.05)
+    false = (planted.kind[accepted] != PARTICLE).mean()
+    assert false <= 0.05 + 3 * np.sqrt(0.05 / accepted.sum())

@@ -220,7 +220,9 @@ def alone(scores, noise, particles, micrographs=4):
     design = np.column_stack([np.ones(micrographs), np.linspace(-1, 1, micrographs)])
     nothing = np.zeros((len(scores), 2))
     dark = np.zeros(len(scores), bool)
-    data = Observations(np.asarray(scores, float), None, index, design, nothing, None, dark, np.ones(len(scores)))
+    data = Observations(
+        np.asarray(scores, float), None, index, design, nothing, None, dark, np.ones(len(scores)), 0 * scores
+    )
     half = np.array([0.5, 0.5, 0.0])
     return data, Mixture(noise, particles, None, half, half)
 

@@ -113,7 +113,15 @@ def test_decoys_without_weight_do_not_count():
     bad = rng.random(len(decoys.ncc)) < 1 / 3
     ncc, power = np.where(bad, decoys.ncc + 0.1, decoys.ncc), np.where(bad, decoys.power + 0.5, decoys.power)
     soiled = Observations(
-        ncc, power, decoys.index, decoys.design, decoys.position, None, decoys.shadowed, (~bad).astype(float)
+        ncc,
+        power,
+        decoys.index,
+        decoys.design,
+        decoys.position,
+        None,
+        decoys.shadowed,
+        (~bad).astype(float),
+        decoys.leak,
     )
     found = fit_noise(soiled)
     np.testing.assert_allclose(found.mean, clean.mean, atol=0.002)
@@ -138,7 +146,7 @@ def test_the_density_of_noise_over_both_scores_is_that_of_the_formula():
     noise = Noise(np.array([0.2, 0.01]), np.array([-3.5, 0.1]), gaussian_shape(), 0.02, 0.03, 0.15, -0.5, 0.9, 0.1, 0.2)
     data = Observations(
         0.2 + 0.05 * rng.standard_normal(30), rng.standard_normal(30) * 0.2, index, design, np.zeros((30, 2)),
-        None, shadowed, np.ones(30),
+        None, shadowed, np.ones(30), np.zeros(30),
     )  # fmt: skip
     for i, found in enumerate(noise.log_density(data)):
         mean, scale = 0.2 + 0.01 * (index[i] - 1), np.exp(-3.5 + 0.1 * (index[i] - 1))

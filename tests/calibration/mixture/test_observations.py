@@ -6,6 +6,7 @@ import xarray as xr
 from planted import plant, straight
 
 from pickcal.calibration.mixture.observations import (
+    VAGUE,
     Observations,
     flattened,
     has_decoys,
@@ -13,6 +14,7 @@ from pickcal.calibration.mixture.observations import (
     off_particles,
     power_levels,
     valid_places,
+    with_leak,
 )
 from pickcal.schema import Status
 
@@ -24,9 +26,9 @@ def scattered(n, micrographs, seed, side=600.0):
     index = np.sort(rng.integers(0, micrographs, n))
     position = rng.uniform(0, side, (n, 2))
     design = np.ones((micrographs, 1))
-    return Observations(rng.random(n), None, index, design, position, None, np.zeros(n, bool), np.ones(n)), np.round(
-        rng.random(n), 1
-    )
+    return Observations(
+        rng.random(n), None, index, design, position, None, np.zeros(n, bool), np.ones(n), np.zeros(n)
+    ), np.round(rng.random(n), 1)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -75,12 +77,14 @@ def test_decoys_off_particles_are_those_of_a_loop(seed):
 def test_micrographs_do_not_see_each_other():
     """The same place on two micrographs: a particle on one, a weak pick and a decoy on the other."""
     at = np.array([[300.0, 300.0], [300.0, 300.0]])
-    data = Observations(np.ones(2), None, np.array([0, 1]), np.ones((2, 1)), at, None, np.zeros(2, bool), np.ones(2))
+    data = Observations(
+        np.ones(2), None, np.array([0, 1]), np.ones((2, 1)), at, None, np.zeros(2, bool), np.ones(2), np.zeros(2)
+    )
     probability = np.array([0.99, 0.1])
     assert not in_shadow(data, probability, RADIUS).any()
     np.testing.assert_allclose(off_particles(data, data, probability, RADIUS), [1e-4, 0.81])
     together = Observations(
-        np.ones(2), None, np.zeros(2, int), np.ones((1, 1)), at, None, np.zeros(2, bool), np.ones(2)
+        np.ones(2), None, np.zeros(2, int), np.ones((1, 1)), at, None, np.zeros(2, bool), np.ones(2), np.zeros(2)
     )
     assert in_shadow(together, probability, RADIUS).tolist() == [False, True]
 
@@ -174,3 +178,39 @@ def test_whether_there_are_decoys():
     assert not has_decoys(planted.picks.drop_vars([name for name in planted.picks if str(name).startswith("decoy")]))
     failed = planted.picks.assign(status=xr.zeros_like(planted.picks["status"]))
     assert not has_decoys(failed)
+
+
+def test_what_leaks_from_beside_a_pick_is_that_of_a_loop():
+    """Beyond 1.2 times the micrograph's median, which is never less than the noise; nothing where it is not known."""
+    rng = np.random.default_rng(3)
+    around = rng.gamma(2.0, 1.5, (4, 9)).astype(np.float32)
+    around[1] = 0.3 * rng.random(9)
+    around[2, 4] = np.nan
+    around[3] = np.nan
+    count, level = np.array([9, 7, 8, 9]), np.array([0.1, 0.0, -0.2, 0.3])
+    table = {name: (("micrograph", "pick"), np.ones((4, 9), np.float32)) for name in ("x", "y", "ncc", "power")}
+    table["background_variance"] = (("micrograph", "pick"), around)
+    table |= {"count": ("micrograph", count), "status": ("micrograph", np.full(4, Status.DONE, np.int8))}
+    found = flattened(xr.Dataset(table), np.ones((4, 1)), level, leak=0.5).leak
+    expected = []
+    for i in range(4):
+        ring = around[i, : count[i]].astype(float) / np.exp(level[i])
+        known = np.sort(ring[np.isfinite(ring)])
+        usual = max(known[(len(known) - 1) // 2], 1.0) if len(known) else 1.0
+        expected += [0.5 * max(value - 1.2 * usual, 0.0) if np.isfinite(value) else 0.0 for value in ring]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert (found > 0).sum() > 5
+    assert not flattened(xr.Dataset(table), np.ones((4, 1)), level).leak.any()
+
+
+def test_power_with_a_leak_is_the_sum_of_two():
+    """Mean and deviation of the logarithm of a narrow log-normal and what is added to it, to first order."""
+    rng = np.random.default_rng(4)
+    mean, deviation, leak = np.array([0.0, 0.7, 0.7]), 0.05, np.array([0.0, 0.3, 2.0])
+    own = np.exp(mean[:, None] + deviation * rng.standard_normal((3, 100_000)))
+    drawn = np.log(own + leak[:, None])
+    found = with_leak(mean, 0.05, leak)
+    np.testing.assert_allclose(found[0], drawn.mean(axis=1), atol=2e-3)
+    of_leak = VAGUE * leak / (np.exp(mean) + leak)
+    np.testing.assert_allclose(found[1], np.hypot(drawn.std(axis=1), of_leak), rtol=0.02)
+    assert found[1][0] == 0.05
