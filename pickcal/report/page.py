@@ -14,6 +14,7 @@ import xarray as xr
 from markupsafe import Markup
 
 import pickcal
+from pickcal.calibration.trends import mean_defocus
 from pickcal.calibration.verdicts import ScoreWords, heading
 from pickcal.formats.atomic import atomic_path
 from pickcal.plots.fits import scores_of, slope_text
@@ -34,7 +35,9 @@ from pickcal.stages.import_picks import PROGRAMS
 from pickcal.stages.select import selections_of
 
 MOST_ROWS = 500
+"""Micrographs in one table of the page."""
 MOST_SIZES = 3
+"""Sizes of source micrographs that are told, the commonest first."""
 BY_POWER = ("low power", "high power")
 OLD_REASONS = {"ncc": "low score"}
 """Reasons in selections that an older pickcal stored, and what they are called now."""
@@ -105,7 +108,17 @@ def write_report(project: Project, path: Path, plots: Path | None = None) -> lis
 
 
 def report_content(project: Project, plots: Path | None = None, saved: list[Path] | None = None) -> dict[str, Any]:
-    """Collect everything that the page shows, as plain values; plots saved to a folder are added to a list."""
+    """Collect everything that the page shows, as plain values.
+
+    Parameters
+    ----------
+    project
+        Open project.
+    plots
+        Folder to save the plots to as well; default: none.
+    saved
+        List that the files saved there are added to.
+    """
     keep = [] if saved is None else saved
     micrographs = project.table()
     names = [str(name) for name in micrographs["name"].values]
@@ -124,7 +137,7 @@ def report_content(project: Project, plots: Path | None = None, saved: list[Path
 
 
 def _facts(micrographs: xr.Dataset, images: bool) -> list[tuple[str, str]]:
-    defocus = 0.5 * (micrographs["defocus_u"].values + micrographs["defocus_v"].values) * UM
+    defocus = mean_defocus(micrographs) * UM
     known = defocus[np.isfinite(defocus)]
     facts = [("Micrographs", f"{len(defocus)} ({_status_text(micrographs['status'].values)})")]
     if images:
@@ -257,26 +270,49 @@ def _picks_content(
         "probability": probability_content(project, name, calibration, mixture),
     }
     if calibration is not None:
-        scores = scores_of(calibration)
-        content["scores"] = [row for score in scores for row in _score_rows(calibration, score)]
-        content["columns"] = ["Particles (estimate)"] if decoys else []
-        content["columns"] += [heading(f"median {words.of_score(score)}") for score in scores]
-        if not power:
-            remedy = "; <code>pickcal score</code> adds one" if project.has_images else ""
-            content["no_power"] = Markup(f"No power score{remedy}.")
-        outlying = outlying_content(calibration, mixture, names)
-        content["outlying"], content["outlying_count"] = outlying[:MOST_ROWS], len(outlying)
-        content["reference"] = f"{float(calibration.attrs['reference_defocus']) * UM:.2f}"
+        content |= _calibrated_content(project, name, calibration, mixture, names)
         shown = selections[-1]["name"] if selections else None
-        for key, caption, figure in project_figures(project, name, shown):
-            image = png(figure)
-            if plots is not None:
-                saved.append(_save(plots, name, key, image))
-            plot = {"key": key, "caption": caption, "data": base64.b64encode(image).decode("ascii")}
-            content["mixture_plots" if key in MIXTURE_FIGURES else "plots"].append(plot)
+        content |= _plots_content(project, name, shown, plots, saved)
     content["rows"] = _rows(project, name, micrographs, names, calibration, selections, bool(decoys))
     content["left_out"] = len(names) - len(content["rows"])
     return content
+
+
+def _calibrated_content(
+    project: Project, name: str, calibration: xr.Dataset, mixture: xr.Dataset | None, names: list[str]
+) -> dict[str, Any]:
+    """Collect what the fit of some picks says: rows per score, heads of columns, outlying micrographs."""
+    scores, words = scores_of(calibration), ScoreWords.of(calibration.attrs)
+    decoys = bool(project.read(f"picks/{name}", "decoy_count").any())
+    outlying = outlying_content(calibration, mixture, names)
+    out: dict[str, Any] = {
+        "scores": [row for score in scores for row in _score_rows(calibration, score)],
+        "columns": [
+            *(["Particles (estimate)"] if decoys else []),
+            *(heading(f"median {words.of_score(score)}") for score in scores),
+        ],
+        "outlying": outlying[:MOST_ROWS],
+        "outlying_count": len(outlying),
+        "reference": f"{float(calibration.attrs['reference_defocus']) * UM:.2f}",
+    }
+    if "power" not in scores:
+        remedy = "; <code>pickcal score</code> adds one" if project.has_images else ""
+        out["no_power"] = Markup(f"No power score{remedy}.")
+    return out
+
+
+def _plots_content(
+    project: Project, name: str, selection: str | None, folder: Path | None, saved: list[Path]
+) -> dict[str, list[dict[str, str]]]:
+    """Draw the plots of some picks, those of the mixture apart; save them as well if there is a folder."""
+    out: dict[str, list[dict[str, str]]] = {"plots": [], "mixture_plots": []}
+    for key, caption, figure in project_figures(project, name, selection):
+        image = png(figure)
+        if folder is not None:
+            saved.append(_save(folder, name, key, image))
+        plot = {"key": key, "caption": caption, "data": base64.b64encode(image).decode("ascii")}
+        out["mixture_plots" if key in MIXTURE_FIGURES else "plots"].append(plot)
+    return out
 
 
 def _score_rows(calibration: xr.Dataset, score: str) -> list[dict[str, str]]:
@@ -323,7 +359,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     status, counts = project.done(f"picks/{picks}"), project.read(f"picks/{picks}", "count")
     imported = micrographs["status"].values
-    defocus = 0.5 * (micrographs["defocus_u"].values + micrographs["defocus_v"].values) * UM
+    defocus = mean_defocus(micrographs) * UM
     failed = np.isin(status, (Status.FAILED, Status.SKIPPED)) | np.isin(imported, (Status.FAILED, Status.SKIPPED))
     outlying = np.zeros(len(names), dtype=bool)
     if calibration is not None:
