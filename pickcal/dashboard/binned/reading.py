@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pickcal.calibration.mixture import probabilities
 from pickcal.calibration.trends import mean_defocus
+from pickcal.dashboard.binned.flat import FlatColumns
 from pickcal.dashboard.methods import Method, fixed_of
 from pickcal.dashboard.truth import TrueRow
 from pickcal.plots.style import UM
@@ -30,7 +31,7 @@ MOST_READ = 2_000_000
 
 
 @dataclass(frozen=True)
-class Values:
+class Values(FlatColumns):
     """Picks in flat columns, one entry per pick, shape `(n,)`.
 
     Attributes
@@ -63,17 +64,13 @@ class Values:
     counted: NDArray[np.bool_]
     true: NDArray[np.bool_]
 
-    def at(self, chosen: Indices | NDArray[np.bool_] | slice) -> Values:
-        """Take some of the picks."""
-        return Values(*(getattr(self, column.name)[chosen] for column in fields(self)))
-
     @classmethod
-    def joined(cls, parts: list[Values]) -> Values:
+    def joined(cls, parts: Sequence[Values]) -> Values:
         """Join several blocks; no picks for none."""
-        if not parts:
-            integers, scores = (np.zeros(0, np.int32),) * 2, (np.zeros(0),) * 4
-            return cls(*integers, *scores, np.zeros(0, np.int8), *scores[:2], *(np.zeros(0, bool),) * 2)
-        return cls(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls)))
+        if parts:
+            return super().joined(parts)
+        integers, scores = (np.zeros(0, np.int32),) * 2, (np.zeros(0),) * 4
+        return cls(*integers, *scores, np.zeros(0, np.int8), *scores[:2], *(np.zeros(0, bool),) * 2)
 
 
 class Reader:
