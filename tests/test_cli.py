@@ -372,7 +372,7 @@ def test_wrong_overrides_are_refused_before_any_work(here, tmp_path, override, s
 @pytest.mark.parametrize("job", JOBS or [pytest.param(None, marks=pytest.mark.skip(reason="no files in jobs/"))])
 def test_ready_jobs_run(session, here, tmp_path, monkeypatch, job):
     """Every file in jobs/ on the small set: paths, sizes and the cluster changed, the drawing left out for its time."""
-    monkeypatch.setattr("pickcal.stages.run.write_report", lambda _, path, plots: [path])
+    monkeypatch.setattr("pickcal.job_run.write_report", lambda _, path, plots: [path])
     values = tomllib.loads(job.read_text(encoding="utf-8"))
     sim = session[0] / "sim"
     given = {"project": tmp_path / "p.zarr", "cluster.cluster": "serial"}

@@ -15,10 +15,10 @@ from pickcal.calibration.mixture import probabilities
 from pickcal.calibration.mixture.observations import valid_places
 from pickcal.project import Project
 from pickcal.stages.calibrate import blocks_of
+from pickcal.stages.select import JUDGED
 
 Floats = NDArray[np.floating]
 
-COLUMNS = ("x", "y", "ncc", "power", "count", "status", "template")
 RATES = (0.01, 0.05, 0.1)
 PROBABILITIES = (0.5, 0.9, 0.95, 0.99)
 
@@ -84,7 +84,7 @@ def sorted_probabilities(project: Project, picks: str) -> SortedProbabilities | 
     mixture = project.mixture(picks)
     if mixture is None:
         return None
-    table = project.picks(picks)[list(COLUMNS)]
+    table = project.picks(picks)[list(JUDGED)]
     micrographs = project.table()
     counts, parts = [np.zeros(1, dtype=np.int64)], []
     for first, last in blocks_of(project.count, int(table.sizes["pick"])):

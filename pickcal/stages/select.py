@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -28,6 +29,7 @@ from pickcal.settings import SelectSettings, validated
 from pickcal.stages.calibrate import blocks_of, fingerprint
 
 JUDGED = ("x", "y", "ncc", "power", "count", "status", "template")
+"""Variables of picks that thresholds and probabilities take."""
 
 
 def select(
@@ -248,6 +250,36 @@ def expected_false(project: Project, name: str) -> dict[str, object]:
     accepted = int(counts["counts"].sel(reason=REASONS[ACCEPTED]).sum()) if "counts" in counts else 0
     total = sum(expected.values())
     return {**expected, "expected_false_rate": total / accepted if accepted else 0.0}
+
+
+def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[str, Any]:
+    """Give what a stored selection leaves, as plain values: thresholds, totals per reason, false picks to expect.
+
+    Parameters
+    ----------
+    project, name
+        Where it is stored, and its name.
+    counts
+        As `select` returned it.
+    """
+    totals = counts["counts"].values.sum(axis=1)
+    reasons = [str(reason) for reason in counts["reason"].values]
+    thresholds = {
+        key: value
+        for key, value in thresholds_of(project, name).stored().items()
+        if value is not None and value not in ([], False)
+    }
+    for key in ("accept", "reject"):
+        if key in thresholds:
+            thresholds[key] = f"{len(thresholds[key])} by hand"
+    return {
+        "selection": name,
+        "picks": counts.attrs["picks"],
+        "calibrated": bool(counts.attrs["calibrated"]),
+        "thresholds": thresholds,
+        **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
+        **expected_false(project, name),
+    }
 
 
 def is_stale(project: Project, name: str) -> bool:
