@@ -130,7 +130,7 @@ def read_exposures(paths: Sequence[Path], *, require_ctf: bool = True) -> pd.Dat
     """
     modules = {path: _reader(path, EXPOSURES, "recognise_exposures") for path in paths}
     if set(modules.values()) == {cryosparc} and not any(b"micrograph_blob" in head_of(path) for path in paths):
-        return _complete(_from_particles(paths, require_ctf), paths[0])
+        return _complete(_from_particles(paths, require_ctf))
     kinds = set(modules.values())
     if len(kinds) > 1:
         first, other = next((a, b) for a in paths for b in paths if modules[a] is not modules[b])
@@ -144,7 +144,7 @@ def read_exposures(paths: Sequence[Path], *, require_ctf: bool = True) -> pd.Dat
         frame = relion.read_micrographs_star(paths[0], require_ctf=require_ctf).table
     else:
         frame = _from_particles(paths, require_ctf)
-    return _complete(frame, paths[0])
+    return _complete(frame)
 
 
 def is_table(path: Path) -> bool:
@@ -235,10 +235,8 @@ def _from_particles(paths: Sequence[Path], require_ctf: bool) -> pd.DataFrame:
     return frame
 
 
-def _complete(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    twice = frame["name"][frame["name"].duplicated()]
-    if len(twice):
-        raise InputError(f"{path}: micrograph {twice.iloc[0]} is there more than once; keep one row of it")
+def _complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """Table with every column that any format knows; readers have refused names that come twice."""
     out = frame.copy()
     for name in EXPOSURE_COLUMNS:
         if name not in out:
