@@ -1,5 +1,6 @@
 """Picks of other programs in, calibrated, and out again: no column and no digit lost, no mismatch guessed."""
 
+import json
 import re
 import shlex
 
@@ -418,6 +419,21 @@ def test_files_of_several_kinds_are_refused(tmp_path):
         )
     with pytest.raises(InputError, match=r"m2\.mrc\.star: its optics groups differ.*relion_star_handler --combine"):
         take(project, *parts)
+
+
+def test_what_is_missing_is_said_and_estimated(tmp_path, in_process):
+    """Without a diameter it is the distance that neighbours keep; where no scores are, what gives some is named."""
+    project = tables(tmp_path / "p.zarr", ["m1.mrc", "m2.mrc"], size=(1000, 1000))
+    rows = [(100 + 60 * i, 100 + 60 * j, 1.0) for i in range(10) for j in range(10)]  # 60 pixels of 2 Å apart
+    files = [autopick(tmp_path, "m1", rows)]
+    code, out, err = in_process("import-picks", project.path, *files, "--name", "scored", "--json")
+    assert code == 0 and json.loads(out)["imported"] == 100
+    assert "no diameter given: took 120 Å" in err
+    assert "1 of 2 micrographs have no picks in the files, the first being m2.mrc" in err
+    bare = tmp_path / "m2_autopick.star"
+    bare.write_text("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n10 20\n")
+    code, _, err = in_process("import-picks", project.path, bare, "--name", "bare", "--diameter", "150")
+    assert code == 0 and "these picks have no score, and nothing can be calibrated; 'pickcal score'" in err
 
 
 def test_pixel_sizes_at_odds(tmp_path):
