@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pickcal.api import open as open
     from pickcal.engine.executors import open_executor
     from pickcal.job_file import load_job
+    from pickcal.job_run import run
     from pickcal.project import Project
     from pickcal.report import write_report
     from pickcal.simulation import simulate
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pickcal.stages.export import export
     from pickcal.stages.ingest import ingest
     from pickcal.stages.pick import pick
-    from pickcal.stages.run import run
     from pickcal.stages.select import select
     from pickcal.stages.status import status
     from pickcal.stages.watch import watch
@@ -50,7 +50,7 @@ _HOMES = {
     "open": "pickcal.api",
     "open_executor": "pickcal.engine.executors",
     "pick": "pickcal.stages.pick",
-    "run": "pickcal.stages.run",
+    "run": "pickcal.job_run",
     "select": "pickcal.stages.select",
     "simulate": "pickcal.simulation",
     "simulate_micrographs": "pickcal.api",

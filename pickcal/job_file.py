@@ -59,6 +59,13 @@ class SelectJob(SelectSettings):
     auto: bool = Field(False, description="Fill in the probability and the power maximum that the mixture proposes.")
     thresholds: Path | None = Field(None, description="Thresholds file to replay.")
 
+    @model_validator(mode="after")
+    def _file_or_values(self) -> SelectJob:
+        values = sorted(self.model_fields_set - {"name", "thresholds"})
+        if self.thresholds is not None and values:
+            raise ValueError(f"select: expected thresholds = FILE or values, got both (also {', '.join(values)})")
+        return self
+
 
 class ExportJob(ExportSettings):
     """The `[export]` section of a job file."""
@@ -95,6 +102,16 @@ class Job(Settings):
     select: SelectJob | None = None
     export: ExportJob | None = None
     evaluate: EvaluateJob | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Job:
+        if self.simulate is not None and self.import_ is None:
+            raise ValueError(
+                "simulate: expected an [import] section beside it, whose sources tell where to simulate to"
+            )
+        if self.export is not None and self.select is None:
+            raise ValueError("export: expected a [select] section beside it, whose picks are written")
+        return self
 
     @model_validator(mode="after")
     def _watched(self) -> Job:

@@ -28,7 +28,7 @@ class Summary:
     deviation: float
 
     def finite(self) -> bool:
-        """Whether all pixels are finite; pixels so large that their squares are not count as not finite."""
+        """Whether all pixels are finite; False also where they are so large that float32 cannot hold their squares."""
         return bool(np.isfinite([self.low, self.high, self.mean, self.deviation]).all())
 
 

@@ -21,6 +21,13 @@ LABEL_WIDTH = 44
 MOST_NAMED = 10
 WORDS_OF_REASONS = {"micrograph": "excluded micrograph", "edge": "near the border"}
 MOST_FAILURES = 10
+LABELS = {
+    "reference_defocus": "reference defocus, Å",
+    "slope_per_um": "slope per µm",
+    "particle_score_per_um": "particle score per µm",
+    "peak_memory_mb": "peak memory, MB",
+}
+"""What keys of results are called where blanks for underscores would not do, as their unit would be missing."""
 
 
 def render(result: Result) -> str:
@@ -165,7 +172,7 @@ def _lines(result: Result, indent: str = "") -> str:
     lines = []
     result = _judged(result)
     for key, value in result.items():
-        label = f"{indent}{str(key).replace('_', ' ')}"
+        label = f"{indent}{LABELS.get(key, str(key).replace('_', ' '))}"
         if isinstance(value, dict):
             inner = _lines(value, indent + "  ")
             lines.append(f"{label}:\n{inner}" if inner else f"{label}: none")
@@ -174,6 +181,8 @@ def _lines(result: Result, indent: str = "") -> str:
             lines += [f"{indent}  {item['name']}: {item['why']}" for item in value]
         elif isinstance(value, (list, tuple)) and len(value) > MOST_NAMED and key in FILES:
             lines.append(f"{label}: {len(value)}, the last {value[-1]}")
+        elif key.endswith("interval") and value and not isinstance(value[0], list):
+            lines.append(f"{label}: {_word(list(value))}")
         elif isinstance(value, (list, tuple)):
             lines.append(f"{label}: {', '.join(_word(item) for item in value) or 'none'}")
         else:
@@ -186,6 +195,8 @@ def _word(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"
+    if isinstance(value, dict) and set(value) == {"micrograph", "seconds"}:
+        return f"{value['micrograph']} in {value['seconds']:.3f} s"
     if isinstance(value, dict):
         return "; ".join(f"{key}: {_word(item)}" for key, item in value.items())
     if isinstance(value, list):

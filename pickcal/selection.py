@@ -41,6 +41,7 @@ REACH = 0.1
 """Farthest that a pick may be from where a decision by hand was made, in particle diameters."""
 NCC_LABEL = "NCC score"
 MOST_NCC = 2.0
+"""Largest amount of a threshold on NCC: the score itself stays within 1, calibration stretches it a little beyond."""
 
 
 def rejection_reasons(

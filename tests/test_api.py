@@ -290,6 +290,26 @@ def test_from_micrographs_to_picks(small_set, tmp_path, capsys):
     found = p.evaluate(small_set.truth, picks="template")
     assert found["f1"] > 0.9
     json.dumps(found)
+    p.select("template", "mine", min_ncc=0.3)
+    noise = p.control("template", "mine", micrographs=2, cluster="serial")
+    assert noise["micrographs"] == 2 and "on noise with the same spectrum selection 'mine'" in noise["verdict"]
+    theirs = p.import_picks(str(small_set.truth), "theirs", diameter=150)
+    scored = p.score("theirs", templates=small_set.templates, diameter=150, rotation_step=30, cluster="serial")
+    assert scored["count"].sum() == theirs["count"].sum() > 0
+    assert float(scored["ncc"].max()) > 0.5
+
+
+def test_plots_say_what_they_lack(tmp_path):
+    """Picks without a fit, with lines alone, without a power score: each in words of its own."""
+    p = pickcal.open(make_project(tmp_path / "p.zarr", calibrate=False).path, write=True)
+    for call in (p.plot_components, p.plot_medians, p.mixture):
+        with pytest.raises(ProjectError, match=r"'template' are not calibrated; calibrate\('template'\) fits them"):
+            call("template")
+    few = pickcal.open(make_project(tmp_path / "few.zarr", 3).path)
+    with pytest.raises(ProjectError, match=r"'template' have no probabilities \(not fitted: "):
+        few.plot_components("template")
+    with pytest.raises(ProjectError, match=r"'template' have no mixture \(not fitted: "):
+        few.mixture("template")
 
 
 def test_inspect_runs_beside_python(p):

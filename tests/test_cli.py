@@ -372,7 +372,7 @@ def test_wrong_overrides_are_refused_before_any_work(here, tmp_path, override, s
 @pytest.mark.parametrize("job", JOBS or [pytest.param(None, marks=pytest.mark.skip(reason="no files in jobs/"))])
 def test_ready_jobs_run(session, here, tmp_path, monkeypatch, job):
     """Every file in jobs/ on the small set: paths, sizes and the cluster changed, the drawing left out for its time."""
-    monkeypatch.setattr("pickcal.stages.run.write_report", lambda _, path, plots: [path])
+    monkeypatch.setattr("pickcal.job_run.write_report", lambda _, path, plots: [path])
     values = tomllib.loads(job.read_text(encoding="utf-8"))
     sim = session[0] / "sim"
     given = {"project": tmp_path / "p.zarr", "cluster.cluster": "serial"}
@@ -412,3 +412,13 @@ def test_long_lists_of_files_are_counted():
     files = [f"out/m{i}.star" for i in range(500)]
     assert render({"picks": 3, "files": files}) == "picks: 3\nfiles: 500, the last out/m499.star"
     assert render({"files": files[:2]}) == "files: out/m0.star, out/m1.star"
+
+
+def test_figures_are_told_with_their_units():
+    """A bare 17107 might be anything; keys of `--json` stay without units."""
+    said = render({"reference_defocus": 17107.0, "slope_per_um": [0.1], "particle_score_interval": [0.1, 0.2]})
+    assert said == "reference defocus, Å: 17107\nslope per µm: 0.1000\nparticle score interval: 0.1000 to 0.2000"
+    slow = [{"micrograph": "a.mrc", "seconds": 0.25}, {"micrograph": "b.mrc", "seconds": 2.0}]
+    assert render({"slowest": slow, "peak_memory_mb": 344}) == (
+        "slowest: a.mrc in 0.250 s, b.mrc in 2.000 s\npeak memory, MB: 344"
+    )

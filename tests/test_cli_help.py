@@ -97,6 +97,12 @@ def test_examples_fold_into_lines_that_a_shell_joins(tmp_path):
     assert example_commands(text) == [["status", "p.zarr"], long.split()]
 
 
+def test_defaults_of_several_values_stand_as_they_are_typed(said):
+    """Nobody types brackets and quotes at a shell."""
+    _, out = said("pick", "blob", "--help")
+    assert "[default: disc ring]" in re.sub(r"[\s│]+", " ", out)
+
+
 def test_root_help_tells_exit_codes(said):
     """Every code with its meaning, each in one line."""
     _, text = said("--help")

@@ -1,10 +1,14 @@
 """Errors say what to do next, wrong names suggest the right one, quiet and verbose mean it."""
 
+import errno
 import json
 
 import pytest
 from handmade import noise, write_set
+from obstore.exceptions import GenericError, PermissionDeniedError
 from small_project import make_project
+
+from pickcal.cli import entry
 
 
 @pytest.fixture
@@ -26,7 +30,10 @@ def here(in_process, monkeypatch, tmp_path):
             ["export", "p.zarr", "out", "--selection", "a", "--fdr", "0.05"],
             "--fdr: no such flag; it is a flag of 'select'",
         ),
-        (["selct", "p.zarr"], "select"),
+        (["selct", "p.zarr", "--picks", "a"], "selct: no such command; did you mean 'pickcal select'?"),
+        (["template", "p.zarr"], "template: no such command; did you mean 'pickcal pick template'?"),
+        (["pick", "tmplate"], "tmplate: no such command; did you mean 'pickcal pick template'?"),
+        (["pick", "xyz"], "xyz: no such command; expected template, blob"),
         (["export", "p.zarr", "out", "--selection", "a", "--format", "relon"], "relion"),
         (["pick", "template", "p.zarr", "--diameter", "150"], "'pickcal pick template --help'"),
         (["calibrate", "p.zarr"], "'pickcal calibrate --help'"),
@@ -135,3 +142,27 @@ def test_missing_things_are_answered_with_those_that_are_there(here, tmp_path):
     assert "no picks named 'tmplate'; it has: template; did you mean 'template'?" in err
     _, _, err = here("export", "p.zarr", "out", "--selection", "auto")
     assert "no selection named 'auto'; it has: none; 'pickcal select' makes one" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "p.zarr"), "No space left on device: p.zarr: make room and"),
+        (OSError(errno.EROFS, "Read-only file system", "p.zarr"), "pickcal: Read-only file system: p.zarr\n"),
+        (GenericError("no answer"), "the object store failed (no answer); the same command goes on when it answers"),
+        (PermissionDeniedError("403"), "the object store refuses access (403); are credentials where they are looked"),
+    ],
+)
+def test_errors_from_below_are_told_in_words(monkeypatch, capsys, error, said):
+    """Of disks and object stores, wherever they come from; what is no matter of the user's is not swallowed."""
+
+    def fail(*given, **options):
+        raise error
+
+    monkeypatch.setattr(entry, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        entry.main([])
+    assert ended.value.code == 1 and said in capsys.readouterr().err
+    error = RuntimeError("a fault of the program")
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        entry.main([])

@@ -1,22 +1,23 @@
-"""The ready jobs for picks of other programs, run as a user runs them: tables in, calibrated picks out, no images."""
+"""The ready jobs for picks of other programs, one of them in a process of its own: tables in, calibrated picks out."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from cryosparc.dataset import Dataset
 from foreign_sets import SIDE, cryosparc_files, made, topaz_files
+from ran import in_this_process
 
 JOBS = Path(__file__).parents[1] / "jobs"
 
 
-def job(cli, name, folder, sources, files, *more):
-    return cli(
+def job(run, name, folder, sources, files, *more):
+    return run(
         *("run", JOBS / name, "--json", "--quiet"),
         *("--set", f"import.sources={[str(path) for path in sources]}"),
         *("--set", f"import_picks.files={[str(path) for path in files]}", *more),
         cwd=folder,
-        code=0,
     ).json
 
 
@@ -31,7 +32,11 @@ def test_relion_picks(cli, data, tmp_path):
     """RELION's tutorial: 24 micrographs, 9,482 picks; lines, verdicts, report."""
     folder = data / "relion_10204"
     out = job(
-        cli, "calibrate_relion_picks.toml", tmp_path, [folder / "micrographs_ctf.star"], [folder / "AutoPick_template"]
+        partial(cli, code=0),
+        "calibrate_relion_picks.toml",
+        tmp_path,
+        [folder / "micrographs_ctf.star"],
+        [folder / "AutoPick_template"],
     )
     assert out["import"]["done"] == 24 and out["import_picks"]["imported"] == 9482
     assert "per µm" in out["calibrate"]["figure_of_merit"]["verdict"][0]
@@ -43,12 +48,12 @@ def test_relion_picks(cli, data, tmp_path):
     assert "figure of merit" in report and "NCC score" not in report
 
 
-def test_cryosparc_picks(cli, tmp_path):
+def test_cryosparc_picks(tmp_path):
     """Exposures and particles as Inspect Picks holds them; the export is read by cryosparc-tools, all uids kept."""
     defocus, rows = made(1, -0.08)
     picks = cryosparc_files(tmp_path, defocus, rows)
     out = job(
-        cli,
+        in_this_process,
         "calibrate_cryosparc_picks.toml",
         tmp_path,
         [tmp_path / "exposures.cs", tmp_path / "passthrough_exposures.cs"],
@@ -68,12 +73,12 @@ def test_cryosparc_picks(cli, tmp_path):
     assert (tmp_path / "pickcal_cryosparc/report.html").is_file()
 
 
-def test_topaz_picks(cli, tmp_path):
+def test_topaz_picks(tmp_path):
     """A table of binned coordinates, `--set import_picks.scale`; calibrated scores where Topaz's stood."""
     defocus, rows = made(3, -0.1)
     topaz_files(tmp_path, defocus, rows)
     out = job(
-        cli,
+        in_this_process,
         "calibrate_topaz_picks.toml",
         tmp_path,
         [tmp_path / "micrographs_ctf.star"],

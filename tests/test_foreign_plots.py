@@ -259,14 +259,14 @@ def test_the_report_says_how_to_get_a_power_score_where_there_are_images(topaz, 
 
 
 def test_the_report_names_the_power_of_another_program(cryosparc, monkeypatch):
-    monkeypatch.setattr("pickcal.report.project_figures", lambda *_: [])
+    monkeypatch.setattr("pickcal.report.page.project_figures", lambda *_: [])
     (group,) = report_content(cryosparc)["groups"]
     assert group["columns"] == ["Median NCC score", "Median cryoSPARC power"] and group["no_power"] == ""
     assert [row["score"] for row in group["scores"]] == ["NCC score", "cryoSPARC power"]
 
 
 def test_sizes_that_differ_are_listed_and_unknown_ones_left_out(topaz, monkeypatch):
-    monkeypatch.setattr("pickcal.report.project_figures", lambda *_: [])
+    monkeypatch.setattr("pickcal.report.page.project_figures", lambda *_: [])
     table = topaz.table()
     table["source_height"].values[:5] = 4000
     table["source_width"].values[5:7] = 0

@@ -15,9 +15,10 @@ from pickcal.calibration import calibrated_scores, fit_lines
 from pickcal.calibration.lines import line_columns, micrograph_medians
 from pickcal.calibration.mixture import Model, fit_mixture, mixture_columns, power_limit, probabilities
 from pickcal.plots import components_figure, false_discovery_figure, plane_figure, trends_figure
-from pickcal.plots.densities import Expected, enclosing_level, expected_numbers, reference_plane
+from pickcal.plots.densities import Expected, expected_numbers, reference_plane
 from pickcal.plots.discovery import THRESHOLDS
 from pickcal.plots.probability import pooled_by_defocus
+from pickcal.plots.style import enclosing_level
 from pickcal.settings import CalibrateSettings
 
 UM = 1e-4

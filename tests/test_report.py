@@ -207,14 +207,14 @@ def test_names_and_reasons_are_escaped(tmp_path):
 
 
 def test_long_tables_are_cut_and_say_so(project, monkeypatch):
-    monkeypatch.setattr("pickcal.report.MOST_ROWS", 5)
+    monkeypatch.setattr("pickcal.report.page.MOST_ROWS", 5)
     group = report_content(project)["groups"][0]
     assert [row["status"] for row in group["rows"]] == ["failed", "skipped", "done, outlying", "done", "done"]
     assert group["left_out"] == 7
 
 
 def test_the_cut_is_written_on_the_page(project, tmp_path, monkeypatch):
-    monkeypatch.setattr("pickcal.report.MOST_ROWS", 1)
+    monkeypatch.setattr("pickcal.report.page.MOST_ROWS", 1)
     text = write_report(project, tmp_path / "r.html")[0].read_text()
     assert "The 1 most notable of 12 micrographs" in text
     assert "2 failed or skipped" in text and "The first 1 are listed" in text

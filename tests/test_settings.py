@@ -207,6 +207,22 @@ def test_a_missing_or_unknown_method_names_the_methods(job, line):
     assert ("got none" if not line else "got 'neural'") in text
 
 
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ('[export]\npath = "out"\n', r"export: expected a \[select\] section beside it"),
+        ("[simulate]\nseed = 1\n", r"simulate: expected an \[import\] section beside it"),
+        ('[select]\nthresholds = "t.toml"\nmin_ncc = 0.3\nauto = true\n', r"got both \(also auto, min_ncc\)"),
+    ],
+)
+def test_sections_that_cannot_work_together_are_refused_before_any_work(tmp_path, section, message):
+    """An export of nothing, micrographs that nobody takes in, thresholds from two places; picking may take hours."""
+    path = tmp_path / "job.toml"
+    path.write_text(f'project = "a.zarr"\n{section}')
+    with pytest.raises(InputError, match=message):
+        load_job(path)
+
+
 def test_a_job_without_project(job):
     assert "  project: expected a value, got none" in edited(job, 'project = "a.zarr"', "")
 

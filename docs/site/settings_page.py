@@ -246,15 +246,15 @@ def _first_words(model: type[settings.Settings]) -> str:
 
 def _table(section: Section) -> str:
     names = flags(section) if section.command else {}
-    lines = ["| setting | flag | unit | range | default | meaning |", "|---|---|---|---|---|---|"]
+    lines = ["| setting, flag | unit | range | default | meaning |", "|---|---|---|---|---|"]
     for name, field in fields(section).items():
         if is_section(field) and section.model is job_file.Job:
             continue
-        flag = " ".join(f"`{flag}`" for flag in names.get(name, ())) or "(job file)"
+        flag = "<br>".join(f"`{flag}`" for flag in names.get(name, ())) or "(job file)"
         if name == "method":
             flag = "(the command)"
         cells = (
-            f"`{name.rstrip('_')}`", flag, unit(field), value_range(field), default(field), field.description or ""
+            f"`{name.rstrip('_')}`<br>{flag}", unit(field), value_range(field), default(field), field.description or ""
         )  # fmt: skip
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)

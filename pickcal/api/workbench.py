@@ -29,6 +29,17 @@ class Workbench(Staging, Drawing):
     quiet
         Print neither progress nor notes; default False.
 
+    Raises
+    ------
+    MissingFileError, ProjectError
+        If there is no project, or none that this version reads.
+
+    Notes
+    -----
+    All methods raise `ProjectError` for names that the project does not hold, for stages that the project has no
+    images for, and for what can only be stored where `write` was not given; `InputError` for wrong arguments and for
+    files that are not what was expected; `MissingFileError` for files that are not there. The message says what to do.
+
     Examples
     --------
     >>> p = pickcal.open("p.zarr", write=True)  # doctest: +SKIP

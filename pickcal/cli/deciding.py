@@ -79,8 +79,7 @@ def select(
     from pickcal.errors import InputError
     from pickcal.project import Project
     from pickcal.selection import read_thresholds
-    from pickcal.stages.run import selection_counts
-    from pickcal.stages.select import automatic
+    from pickcal.stages.select import automatic, selection_counts
     from pickcal.stages.select import select as stage
 
     with session(output) as (_, show):

@@ -8,14 +8,14 @@ import sys
 import traceback
 from typing import NoReturn
 
-from cyclopts import CycloptsError, MissingArgumentError
+from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
 from pickcal.cli.app import app
 from pickcal.cli.output import INTERRUPTED, OK, REFUSED, USAGE, VERBOSE, Exit
-from pickcal.cli.suggest import missing, unknown_flags
+from pickcal.cli.suggest import missing, unknown_command, unknown_flags
 from pickcal.errors import PickcalError
 from pickcal.refusals import describe
 from pickcal.stores.credentials import redacted
@@ -74,6 +74,8 @@ def _usage(error: CycloptsError) -> str:
     """Say what is wrong with a command line, and where to look; a flag that is none before what is missing for it."""
     chain = tuple(error.command_chain or ())
     advice = f"'{' '.join(('pickcal', *chain))} --help' tells what it takes, with examples"
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:  # whose flags these are, nobody knows
+        return f"{unknown_command(app, error.unused_tokens[0], chain)}\n{advice}"
     unknown = list(unknown_flags(app, error.root_input_tokens or (), chain))
     if unknown:
         return "\n".join([*unknown, advice])

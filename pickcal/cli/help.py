@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from typing import TYPE_CHECKING
@@ -26,11 +27,13 @@ class RequiredFirst(DefaultFormatter):
 
 
 def _plain(entry: HelpEntry) -> HelpEntry:
-    """Leave out that a flag is off unless it is given, and how to turn it off; and that a list is empty."""
+    """Leave out that a flag is off unless it is given, and how to turn it off; lists are as people type them."""
     default = None if entry.default is None else str(entry.default)
     if default == "False":
         return entry.copy(default=None, negative_names=(), negative_shorts=())
-    return entry.copy(default=None) if default == "()" else entry
+    if default is not None and default.startswith("("):
+        return entry.copy(default=re.sub("[(),']", "", default) or None)
+    return entry
 
 
 def example(command: str) -> str:

@@ -53,17 +53,17 @@ def run(
         TOML file.
     """
     from pickcal.engine.executors import open_executor
-    from pickcal.stages.run import run as stage
+    from pickcal.job_run import run as run_job
 
     extra = [f"cluster.workers={workers}"] if workers else []
     with session(output) as (reporter, show):
         loaded = load_job(job, (*set_, *extra), cluster)
         with open_executor(loaded.cluster if loaded.has_tasks else SERIAL, reporter.note) as executor:
             if loaded.watch is None:
-                show(stage(loaded, executor, reporter))
+                show(run_job(loaded, executor, reporter))
                 return
             with _told_to_stop(reporter) as stop:
-                show(stage(loaded, executor, reporter, stop))
+                show(run_job(loaded, executor, reporter, stop))
 
 
 @app.command(

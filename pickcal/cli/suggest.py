@@ -47,6 +47,30 @@ def unknown_flags(app: App, tokens: Sequence[str], chain: Sequence[str]) -> Iter
         yield f"{name}: no such flag" + (f"; {hint}" if hint else "")
 
 
+def unknown_command(app: App, name: str, chain: Sequence[str]) -> str:
+    """Say that there is no command of a name, and which was probably meant.
+
+    Parameters
+    ----------
+    app
+        The root of the command line.
+    name
+        The word that is no command.
+    chain
+        Those before it, which name the command that it should belong to; none at the root.
+    """
+    groups = [f"'{' '.join(('pickcal', *found))}'" for found, _ in _commands(app) if found[-1] == name]
+    here = [known for known in _command(app, chain) if not known.startswith("-")]
+    close = difflib.get_close_matches(name, here, n=1)
+    if groups:
+        hint = f"did you mean {_listed(groups)}?"
+    elif close:
+        hint = f"did you mean '{' '.join(('pickcal', *chain, close[0]))}'?"
+    else:
+        hint = f"expected {', '.join(here)}"
+    return f"{name}: no such command; {hint}"
+
+
 def missing(app: App, argument: Argument, keyword: str | None, chain: Sequence[str]) -> str:
     """Say what a command line lacks, with a whole one to type.
 

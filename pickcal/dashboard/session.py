@@ -15,8 +15,9 @@ from pickcal.dashboard.history import Decisions, History
 from pickcal.dashboard.looking import Changes, Post
 from pickcal.dashboard.methods import method_of, thresholds_only
 from pickcal.dashboard.saved.drafts import Draft
-from pickcal.dashboard.saved.saving import Saved, load, read_thresholds_text, save, thresholds_text
+from pickcal.dashboard.saved.saving import Saved, load, save
 from pickcal.errors import InputError, PickcalError
+from pickcal.selection import read_thresholds_text, thresholds_text
 from pickcal.settings import SelectSettings
 
 EVERYTHING: Changes = frozenset(

@@ -17,12 +17,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pickcal.errors import InputError
-from pickcal.formats.delimited import EXACT, MISSING, Kind, check_file, from_arrow, missing_as_null
+from pickcal.formats.delimited import EXACT, MISSING, Kind, from_arrow, missing_as_null
 from pickcal.formats.foreign import HEAD, ROWS, Column, ForeignPicks, text_of
+from pickcal.formats.opening import check_file, open_binary
 
 BOX_COLUMNS = ("x", "y", "width", "height", "score")
 MARKS = (-3.0, -2.0, -1.0, 0.0)
+"""Kinds of boxes that EMAN1 writes into the fifth column: 0 and -3 particles, -1 and -2 the ends of filaments."""
 MOST_BOX_COLUMNS = 6
+"""More make a file something else, unless its name says that it holds boxes."""
 
 
 def is_boxes(path: Path, head: bytes) -> bool:
@@ -134,11 +137,7 @@ def read_boxes(path: Path, program: str, stem: str) -> Iterator[ForeignPicks]:
     """
     check_file(path, "a box file")
     row, names = 0, list(BOX_COLUMNS[:4])
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    with file:
+    with open_binary(path) as file:
         while lines := _filled(file):
             width = len(names) if row else len(lines[0].split())
             if width < 4:

@@ -20,9 +20,9 @@ import numpy as np
 from pickcal.errors import InputError
 from pickcal.formats.boxes import is_boxes, positions, read_boxes, score_of, side, token_columns
 from pickcal.formats.boxes_write import corners, write_files
-from pickcal.formats.delimited import check_file
 from pickcal.formats.delimited_write import delimited, sources_beside
 from pickcal.formats.foreign import ROWS, Column, ExportBlock, ForeignPicks
+from pickcal.formats.opening import check_file, open_binary
 
 X, Y, WIDTH, HEIGHT, CONFIDENCE = "CoordinateX", "CoordinateY", "Width", "Height", "Confidence"
 LABELS = (X, Y, "CoordinateZ", WIDTH, HEIGHT, "Depth", "EstWidth", "EstHeight", CONFIDENCE, "NumBoxes", "Angle")
@@ -64,11 +64,7 @@ def read_picks(path: Path) -> Iterator[ForeignPicks]:
         If the file is not there or damaged, or holds boxes in several slices of a tomogram.
     """
     check_file(path, "a .cbox file")
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    with file:
+    with open_binary(path) as file:
         labels, lines = _table(path, file)
         if labels:
             row = 0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pickcal.errors import InputError
 from pickcal.formats.cryosparc_files import CsFile, file_fraction, file_rows, is_cs, open_cs
 from pickcal.formats.cryosparc_write import write_picks
-from pickcal.formats.foreign import CTF_RANGES, EXPOSURE_COLUMNS, ROWS, Column, ForeignPicks, text_of
+from pickcal.formats.foreign import EXPOSURE_COLUMNS, EXPOSURE_RANGES, ROWS, Column, ForeignPicks, text_of
 
 __all__ = [
     "file_fraction",
@@ -53,7 +53,6 @@ OF_EXPOSURES = CTF | {
     "ice_thickness": ("ctf_stats/ice_thickness_rel",),
     "dose": ("mscope_params/total_dose_e_per_A2",),
 }
-PLAUSIBLE = {"pixel_size": (0.0, np.inf, "above 0 Å"), **CTF_RANGES}
 
 Order = NDArray[np.intp] | None
 Group = list[tuple[CsFile, Order]]
@@ -359,7 +358,7 @@ def _exposures(group: Group, name: str, start: int, columns: Mapping[str, Column
     nothing = np.full(len(names), np.nan)
     table = pd.DataFrame({"name": names} | {column: found.get(column, nothing) for column in EXPOSURE_COLUMNS})
     problem = np.full(len(names), "", dtype=object)
-    for column, (low, high, expected) in PLAUSIBLE.items():
+    for column, (low, high, expected) in EXPOSURE_RANGES.items():
         if column not in found:
             continue
         values = found[column]

@@ -133,6 +133,7 @@ class _Micrographs:
         self.hashes = np.array([int.from_bytes(digest.digest(), "little") for digest in digests], dtype=np.uint64)
 
     def number(self, name: str) -> NDArray[np.float64]:
+        """Column of the table as it is there, NaN where it is not."""
         if name not in self._numbers:
             given = name in self.table
             column = (
@@ -142,6 +143,7 @@ class _Micrographs:
         return self._numbers[name]
 
     def whole(self, name: str) -> NDArray[np.uint32]:
+        """Column of whole numbers, 0 where they are not known."""
         values = np.nan_to_num(self.number(name), nan=0.0, posinf=-1.0)
         bad = np.flatnonzero((values < 0) | (values >= 2**32) | (values != np.round(values)))
         if len(bad):
@@ -152,6 +154,7 @@ class _Micrographs:
         return values.astype(np.uint32)
 
     def centers(self, axis: str) -> NDArray[np.float64]:
+        """Place of every pick along an axis, fraction of the micrograph's size; y as `file_fraction` has it."""
         size = self.number("source_width" if axis == "x" else "source_height")
         used = np.unique(self.block.index)
         unknown = used[~(size[used] > 0)]
@@ -168,6 +171,7 @@ class _Micrographs:
         return place / size if axis == "x" else file_fraction(place, size, self.flip)
 
     def uids(self) -> NDArray[np.uint64]:
+        """Give the unique numbers: those of the table, else made of the names."""
         out = self.hashes.copy()
         if "uid" not in self.table:
             return out
@@ -187,6 +191,7 @@ class _Micrographs:
         return out
 
     def location(self) -> dict[str, Values]:
+        """Fields location/* that are of the micrograph."""
         sizes = [self.whole("source_height"), self.whole("source_width")]
         return {
             "location/micrograph_uid": self.uids(),
@@ -198,6 +203,7 @@ class _Micrographs:
         }
 
     def ctf(self) -> dict[str, Values]:
+        """Fields ctf/*, in cryoSPARC's units; {} where no defocus is known."""
         if not np.isfinite(self.number("defocus_u")).any():
             return {}
         sense = 1.0 if self.flip else -1.0

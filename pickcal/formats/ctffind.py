@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pickcal.errors import InputError, MissingFileError
-from pickcal.formats.foreign import CTF_RANGES, EXPOSURE_COLUMNS, HEAD
+from pickcal.formats.foreign import EXPOSURE_COLUMNS, EXPOSURE_RANGES, HEAD
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?|[-+]?(?:nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 INPUT = re.compile(r"^# *Input file: (.*); *Number of micrographs: *(\d{1,9})\b", re.MULTILINE | re.ASCII)
@@ -33,7 +33,6 @@ ROW = ("defocus_u", "defocus_v", "defocus_angle", "phase_shift", "cross correlat
 CURVES = "6 lines per micrograph"
 POWER_SPECTRUM = "_PS"
 MOST_SLICES = 100_000
-RANGES = {**CTF_RANGES, "pixel_size": (0.0, math.inf, "above 0 Å")}
 FITTED = frozenset({"defocus_u", "defocus_v", "defocus_angle"})
 
 
@@ -155,7 +154,7 @@ def problem_of(row: Mapping[str, Any], program: str) -> str:
     str
         Empty if nothing is.
     """
-    for name, (low, high, expected) in RANGES.items():
+    for name, (low, high, expected) in EXPOSURE_RANGES.items():
         value = row.get(name, math.nan if name in FITTED else None)
         if value is not None and not low < value < high:
             what = f"{name}: expected a number {expected}, found {value:g}"

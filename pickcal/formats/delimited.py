@@ -13,26 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from pickcal.errors import InputError, MissingFileError
+from pickcal.errors import InputError
 from pickcal.formats.foreign import ROWS, Column, categorical
+from pickcal.formats.opening import check_file
 
 MISSING = ("", "nan", "NaN", "NA", "N/A", "null", "NULL", "None", "<NA>", "<na>")
 BLOCK_BYTES = 4 << 20
+"""Bytes of a file that are read at once."""
 EXACT = 2.0**53
-
-
-def check_file(path: Path, kind: str) -> None:
-    """Refuse what is not a file.
-
-    Raises
-    ------
-    MissingFileError, InputError
-        If `path` is not there, or a folder.
-    """
-    if path.is_dir():
-        raise InputError(f"{path}: expected {kind}, found a folder")
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file; expected {kind}")
+"""Whole numbers below this are exact in float64."""
 
 
 def from_arrow(where: str, array: Any) -> Column:

@@ -54,9 +54,20 @@ def delimited(columns: Iterable[Column], separator: str, missing: str = "", quot
     columns = list(columns)
     if not missing and quote and (quick := _unquoted(columns, separator)) is not None:
         return quick
-    parts = [_strings(column, separator, missing, quote) for column in columns]
-    joined = pc.binary_join_element_wise(*parts, separator)
-    ended = pc.binary_join_element_wise(joined, "", "\n")
+    return joined_rows([_strings(column, separator, missing, quote) for column in columns], separator)
+
+
+def joined_rows(columns: Sequence[Any], separator: str) -> bytes:
+    """Join Arrow columns of text to rows, each ending in a line feed.
+
+    Parameters
+    ----------
+    columns
+        Of one length, without nulls.
+    separator
+        Between the values.
+    """
+    ended = pc.binary_join_element_wise(pc.binary_join_element_wise(*columns, separator), "", "\n")
     if not len(ended):
         return b""
     offsets = np.frombuffer(ended.buffers()[1], dtype=np.int32)

@@ -17,9 +17,9 @@ import numpy as np
 from pickcal.errors import InputError
 from pickcal.formats.boxes import BOX_COLUMNS, is_boxes, positions, read_boxes, score_of
 from pickcal.formats.boxes_write import SOURCE_BOXES, box_lines, corners, write_files
-from pickcal.formats.delimited import check_file
 from pickcal.formats.foreign import HEAD, ROWS, Column, ExportBlock, ForeignPicks, categorical
 from pickcal.formats.gautomatch import plain_stem
+from pickcal.formats.opening import check_file, head_of
 
 ENTRIES = ("x", "y", "kind", "score")
 PROGRAMS = ("cryolo", "topaz", "gautomatch")
@@ -65,8 +65,7 @@ def read_picks(path: Path) -> Iterator[ForeignPicks]:
         If the file is not there or damaged, or its boxes are ends of filaments or in a tomogram.
     """
     check_file(path, "a file of boxes")
-    with path.open("rb") as file:
-        head = file.read(HEAD)
+    head = head_of(path)
     if head.lstrip().startswith(b"{"):
         yield from _read_json(path)
         return

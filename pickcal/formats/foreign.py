@@ -54,6 +54,12 @@ CTF_RANGES = {
 }
 """Between what values those columns lie, ends excluded, and how that is said after "expected a number"."""
 
+EXPOSURE_RANGES = {**CTF_RANGES, "pixel_size": (0.0, math.inf, "above 0 Å")}
+"""The same with the size of a pixel."""
+
+WHOLE_COLUMNS = {"source_height": 0, "source_width": 0, "exposure_group": 1, "uid": 0}
+"""Columns of whole numbers, and what stands there for one that is not known."""
+
 
 @dataclass(frozen=True)
 class ForeignPicks:

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from pickcal.errors import InputError, MissingFileError
+from pickcal.errors import InputError
 from pickcal.formats import (
     cryolo,
     cryosparc,
@@ -23,7 +23,8 @@ from pickcal.formats import (
     topaz,
     warp,
 )
-from pickcal.formats.foreign import EXPOSURE_COLUMNS, HEAD, ForeignPicks
+from pickcal.formats.foreign import EXPOSURE_COLUMNS, WHOLE_COLUMNS, ForeignPicks
+from pickcal.formats.opening import head_of
 
 PICKS: tuple[ModuleType, ...] = (cryosparc, warp, gautomatch, cryolo, relion_picks, eman, topaz, tables)
 """Readers of picks; the first that recognises a file reads it, so that the particular stand before the general."""
@@ -129,7 +130,7 @@ def read_exposures(paths: Sequence[Path], *, require_ctf: bool = True) -> pd.Dat
     """
     modules = {path: _reader(path, EXPOSURES, "recognise_exposures") for path in paths}
     if set(modules.values()) == {cryosparc} and not any(b"micrograph_blob" in head_of(path) for path in paths):
-        return _complete(_from_particles(paths, require_ctf), paths[0])
+        return _complete(_from_particles(paths, require_ctf))
     kinds = set(modules.values())
     if len(kinds) > 1:
         first, other = next((a, b) for a in paths for b in paths if modules[a] is not modules[b])
@@ -143,7 +144,7 @@ def read_exposures(paths: Sequence[Path], *, require_ctf: bool = True) -> pd.Dat
         frame = relion.read_micrographs_star(paths[0], require_ctf=require_ctf).table
     else:
         frame = _from_particles(paths, require_ctf)
-    return _complete(frame, paths[0])
+    return _complete(frame)
 
 
 def is_table(path: Path) -> bool:
@@ -151,25 +152,6 @@ def is_table(path: Path) -> bool:
     if path.suffix.lower() == ".star":
         return True
     return path.is_file() and _reader(path, (*EXPOSURES, relion, relion_picks)) is not None
-
-
-def head_of(path: Path) -> bytes:
-    """Read the beginning of a file.
-
-    Raises
-    ------
-    MissingFileError, InputError
-        If it is not there, or cannot be read.
-    """
-    if not path.exists():
-        raise MissingFileError(f"{path}: no such file")
-    if path.is_dir():
-        raise InputError(f"{path}: expected a file, found a folder")
-    try:
-        with path.open("rb") as file:
-            return file.read(HEAD)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _reader(path: Path, modules: Sequence[ModuleType], function: str = "recognise") -> ModuleType | None:
@@ -253,17 +235,14 @@ def _from_particles(paths: Sequence[Path], require_ctf: bool) -> pd.DataFrame:
     return frame
 
 
-def _complete(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    twice = frame["name"][frame["name"].duplicated()]
-    if len(twice):
-        raise InputError(f"{path}: micrograph {twice.iloc[0]} is there more than once; keep one row of it")
+def _complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """Table with every column that any format knows; readers have refused names that come twice."""
     out = frame.copy()
-    whole = {"source_height": 0, "source_width": 0, "exposure_group": 1, "uid": 0}
     for name in EXPOSURE_COLUMNS:
         if name not in out:
-            out[name] = whole.get(name, float("nan"))
-        if name in whole and name != "uid":
-            out[name] = out[name].fillna(whole[name]).astype("int64")
+            out[name] = WHOLE_COLUMNS.get(name, float("nan"))
+        if name in WHOLE_COLUMNS and name != "uid":
+            out[name] = out[name].fillna(WHOLE_COLUMNS[name]).astype("int64")
     out["uid"] = out["uid"].fillna(0).astype("uint64")
     if "problem" not in out:
         out["problem"] = ""

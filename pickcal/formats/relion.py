@@ -94,9 +94,11 @@ class Columns:
         return _whole(self.where, self.table, label)
 
     def has(self, label: str) -> bool:
+        """Whether the table or its optics groups have a column."""
         return label in self.table or (self.joined is not None and label in self.joined)
 
     def get(self, label: str, default: float = np.nan) -> NDArray[np.float64]:
+        """Numbers of a column, one a row, in the file's unit; the default where neither table has it."""
         if label in self.table:
             return numbers(self.where, self.table, label)
         if self.joined is not None and label in self.joined:
@@ -104,6 +106,7 @@ class Columns:
         return np.full(len(self.table), default)
 
     def found(self) -> str:
+        """Name all columns there are, for messages."""
         optics = [] if self.joined is None else list(self.joined.columns)
         return ", ".join([*self.table.columns, *(f"{label} (optics)" for label in optics)])
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pickcal.errors import InputError, MissingFileError
+from pickcal.formats.delimited_write import joined_rows
 from pickcal.formats.foreign import ROWS, Column, categorical
 from pickcal.formats.star import TEXT_LABEL, UNWRITABLE, read_star
 
@@ -31,6 +31,7 @@ SKIP = re.compile(rb"(?:[ \t]*(?:#[^\r\n]*)?\r?\n)*")
 LOOP = re.compile(rb"[ \t]*loop_[^\r\n]*\r?\n")
 PADDED = re.compile(r"-?0\d+")
 SAMPLE = 16_384
+"""Bytes at the beginning of the rows that tell how they are to be read."""
 SMALL = 1_000_000
 """Bytes up to which a table of numbers is read without pandas."""
 MISSING = ("nan", "NaN", "-nan", "<NA>")
@@ -88,35 +89,15 @@ class Loop:
                 if numbers is not None and len(numbers[self.labels[0]]) <= count:
                     yield numbers
                     return
-            names = [*self.labels, ""]
             given: list[dict[str, Column]] = []
-            even = False  # whether all rows are known to have the same number of values
             try:
-                reader = pd.read_csv(
-                    io.BufferedReader(body, 2**20),
-                    sep=r"\s+",
-                    header=None,
-                    names=names,
-                    index_col=False,
-                    dtype=dict.fromkeys(text, "str"),
-                    comment="#",
-                    chunksize=count,
-                    keep_default_na=False,
-                    na_values=[*MISSING, ""],
-                    low_memory=False,
-                    encoding="utf-8",
-                )
-                with reader:
-                    while (frame := _next(reader)) is not None:
-                        even = even or (bool(frame[self.labels[-1]].isna().any()) and self._even())
-                        if _doubtful(frame, self.labels, text, even):
-                            raise ValueError("not plain")
-                        columns = {label: _column(frame[label]) for label in self.labels}
-                        if given:
-                            _same_kinds(self.where, given[0], columns)
-                        else:
-                            given.append({label: values[:0] for label, values in columns.items()})
-                        yield columns
+                for frame in self._frames(body, text, count):
+                    columns = {label: _column(frame[label]) for label in self.labels}
+                    if given:
+                        _same_kinds(self.where, given[0], columns)
+                    else:
+                        given.append({label: values[:0] for label, values in columns.items()})
+                    yield columns
             except (ValueError, pd.errors.ParserWarning, UnicodeDecodeError, OverflowError) as error:
                 if isinstance(error, InputError):
                     raise
@@ -124,6 +105,30 @@ class Loop:
                     self._strictly()
                     raise InputError(f"{self.where}: cannot be read ({error})") from None
                 yield self._strictly()
+
+    def _frames(self, body: _Slice, text: list[str], count: int) -> Iterator[pd.DataFrame]:
+        """Read plain rows with pandas; whatever it raises, and ValueError, say that they are not plain."""
+        reader = pd.read_csv(
+            io.BufferedReader(body, 2**20),
+            sep=r"\s+",
+            header=None,
+            names=[*self.labels, ""],
+            index_col=False,
+            dtype=dict.fromkeys(text, "str"),
+            comment="#",
+            chunksize=count,
+            keep_default_na=False,
+            na_values=[*MISSING, ""],
+            low_memory=False,
+            encoding="utf-8",
+        )
+        even = False  # whether all rows are known to have the same number of values
+        with reader:
+            while (frame := _next(reader)) is not None:
+                even = even or (bool(frame[self.labels[-1]].isna().any()) and self._even())
+                if _doubtful(frame, self.labels, text, even):
+                    raise ValueError("not plain")
+                yield frame
 
     def _even(self) -> bool:
         """Whether every row has as many values as there are labels: then a missing last one was written as `nan`."""
@@ -196,12 +201,7 @@ def star_lines(where: str, columns: Mapping[str, Column]) -> bytes:
     InputError
         If a text holds quotes, `#`, tabs or line breaks, which a STAR value cannot.
     """
-    rows = pc.binary_join_element_wise(*(_values(where, label, column) for label, column in columns.items()), " ")
-    ended = pc.binary_join_element_wise(rows, "", "\n")
-    if not len(ended):
-        return b""
-    offsets = np.frombuffer(ended.buffers()[1], dtype=np.int32)
-    return memoryview(ended.buffers()[2])[: offsets[len(ended)]].tobytes()
+    return joined_rows([_values(where, label, column) for label, column in columns.items()], " ")
 
 
 def star_head(name: str, labels: Iterable[str]) -> bytes:

@@ -12,18 +12,10 @@ import pyarrow.parquet
 
 from pickcal.errors import InputError
 from pickcal.formats.delimited import from_arrow, read_delimited
-from pickcal.formats.foreign import HEAD, ROWS, Column
+from pickcal.formats.foreign import ROWS, Column
+from pickcal.formats.opening import head_of
 
 MAGIC = b"PAR1"
-
-
-def head_of(path: Path) -> bytes:
-    """First `foreign.HEAD` bytes of a file."""
-    try:
-        with path.open("rb") as file:
-            return file.read(HEAD)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def columns_of(path: Path, head: bytes) -> list[str]:

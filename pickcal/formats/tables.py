@@ -18,10 +18,19 @@ from numpy.typing import NDArray
 from pickcal.errors import InputError
 from pickcal.formats.atomic import atomic_path
 from pickcal.formats.boxes import positions, score_of
-from pickcal.formats.delimited import check_file
 from pickcal.formats.delimited_write import TableWriter, sources_beside
-from pickcal.formats.foreign import EXPOSURE_COLUMNS, Column, ExportBlock, ForeignPicks, categorical, text_of
-from pickcal.formats.table_files import columns_of, head_of, table_blocks
+from pickcal.formats.foreign import (
+    EXPOSURE_COLUMNS,
+    EXPOSURE_RANGES,
+    WHOLE_COLUMNS,
+    Column,
+    ExportBlock,
+    ForeignPicks,
+    categorical,
+    text_of,
+)
+from pickcal.formats.opening import check_file, head_of
+from pickcal.formats.table_files import columns_of, table_blocks
 
 TableFormat = Literal["csv", "parquet"]
 
@@ -49,17 +58,6 @@ SCORES = {
     "rlnAutopickFigureOfMerit": "figure_of_merit",
 }
 PROBABILITY = "probability"
-WHOLE = {"source_height": 0, "source_width": 0, "exposure_group": 1, "uid": 0}
-RANGES = {
-    "defocus_u": (0.0, np.inf, "above 0 Å"),
-    "defocus_v": (0.0, np.inf, "above 0 Å"),
-    "voltage": (0.0, np.inf, "above 0 kV"),
-    "amplitude_contrast": (-1e-9, 1.0, "in [0, 1)"),
-    "spherical_aberration": (-1e-9, np.inf, "of 0 mm or more"),
-    "pixel_size": (0.0, np.inf, "above 0 Å"),
-    "defocus_angle": (-np.inf, np.inf, "in degrees"),
-    "phase_shift": (-np.inf, np.inf, "in degrees"),
-}
 
 
 def write_table(path: Path, frame: pd.DataFrame, format: TableFormat = "csv") -> None:
@@ -243,8 +241,8 @@ def _exposures(path: Path, columns: Mapping[str, Column]) -> pd.DataFrame:
     rows = len(columns["name"])
     out: dict[str, Any] = {"name": pd.Series(text_of(columns["name"]), dtype="str")}
     for label in EXPOSURE_COLUMNS:
-        if label in WHOLE:
-            column = columns.get(label, np.full(rows, WHOLE[label]))
+        if label in WHOLE_COLUMNS:
+            column = columns.get(label, np.full(rows, WHOLE_COLUMNS[label]))
             out[label] = _whole(path, label, column)
         elif label in columns:
             out[label] = np.asarray(score_of(path, label, columns[label], 0), dtype=np.float64)
@@ -259,7 +257,7 @@ def _whole(path: Path, label: str, column: Column) -> NDArray[np.integer]:
     if not isinstance(column, pd.Categorical) and column.dtype.kind in "iu" and not (column < low).any():
         return column.astype(kind)
     values = score_of(path, label, column, 0).astype(np.float64)
-    values = np.where(np.isnan(values), WHOLE[label], values)
+    values = np.where(np.isnan(values), WHOLE_COLUMNS[label], values)
     bad = np.flatnonzero((values != np.round(values)) | (values < low) | (np.abs(values) > 2**53))
     if len(bad):
         found = values[bad[0]]
@@ -269,7 +267,7 @@ def _whole(path: Path, label: str, column: Column) -> NDArray[np.integer]:
 
 def _problems(frame: pd.DataFrame) -> pd.Series[str]:
     problem = np.full(len(frame), "", dtype=object)
-    for name, (low, high, expected) in RANGES.items():
+    for name, (low, high, expected) in EXPOSURE_RANGES.items():
         values = frame[name].to_numpy(np.float64)
         needed = name in ("defocus_u", "defocus_v", "defocus_angle")
         bad = ~((low < values) & (values < high)) & (needed | ~np.isnan(values)) & (problem == "")

@@ -203,10 +203,3 @@ def reference_plane(mixture: xr.Dataset, lines: xr.Dataset, points: int = 160) -
     back = float(np.nanmedian(mixture["power_level"].values - shift))
     cell = (ncc[1] - ncc[0]) * (power[1] - power[0])
     return Plane(ncc, np.exp(power + back), noise_density * cell, particle_density * cell)
-
-
-def enclosing_level(density: Floats, part: float) -> float:
-    """Density whose contour encloses a part of the whole."""
-    ordered = np.sort(density.ravel())[::-1]
-    inside = np.cumsum(ordered)
-    return float(ordered[min(int(np.searchsorted(inside, part * inside[-1])), len(ordered) - 1)])

@@ -25,12 +25,14 @@ from pickcal.plots.style import (
     Floats,
     label_points,
     new_figure,
+    shared_legend,
     short_names,
     tidy,
 )
 
 SCORES = ("ncc", "power")
 LONG_TITLE = 62
+"""Letters of a panel's title that fit beside the next one's."""
 
 
 def scores_of(calibration: xr.Dataset) -> tuple[str, ...]:
@@ -70,7 +72,7 @@ def medians_figure(calibration: xr.Dataset, names: Sequence[str]) -> Figure:
                 "" if after else words.axis(score, "median").replace(" (", "\n("),
                 _headline(fit, score, after, float(calibration.attrs["confidence"])),
             )
-    _legend(panels)
+    shared_legend(figure, panels.flat, 5, last="break-even")
     _left_out(figure, calibration)
     for row, score in zip(panels, scores, strict=True):
         for axes, after in zip(row, (False, True), strict=True):
@@ -220,22 +222,6 @@ def slope_text(fit: xr.Dataset, score: str, confidence: float) -> str:
     if score == "power":
         return f"× {np.exp(slope):.3f} per µm ({100 * confidence:g} % {np.exp(low):.3f} to {np.exp(high):.3f})"
     return f"{slope:+.4f} per µm ({100 * confidence:g} % {low:+.4f} to {high:+.4f})"
-
-
-def _legend(panels: NDArray[Any]) -> None:
-    found: dict[str, Any] = {}
-    for axes in panels.flat:
-        handles, labels = axes.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    order = sorted(found, key=lambda label: "break-even" in label)
-    panels.flat[0].figure.legend(
-        [found[label] for label in order],
-        order,
-        loc="outside upper center",
-        ncols=5,
-        fontsize=9,
-        frameon=False,
-    )
 
 
 def _left_out(figure: Figure, calibration: xr.Dataset) -> None:

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from pickcal.calibration import calibrated_scores
 from pickcal.calibration.mixture import probabilities
+from pickcal.calibration.trends import mean_defocus
 from pickcal.plots.style import ORANGE, SKY, UM, Floats, new_figure, nothing_figure, short_names
 from pickcal.project import Project
 from pickcal.schema import Status
@@ -21,8 +22,10 @@ from pickcal.selection import ACCEPTED, REASONS, rejection_reasons, settings_of
 from pickcal.settings import SelectSettings
 
 SMOOTHING = 1.5
+"""Standard deviation of the Gaussian that images are smoothed by, working pixels."""
 BY_SCORE = ("low score", "probability", "false discovery rate")
 NM = 0.1
+"""nm in an Å."""
 
 
 def micrographs_figure(
@@ -58,6 +61,7 @@ def micrographs_figure(
     if not len(chosen):
         return nothing_figure("no finished micrograph")
     table = project.micrographs().drop_vars("image").isel(micrograph=chosen).load()
+    defocus = mean_defocus(table)
     aspect = float((table["height"] / table["width"]).max())
     figure = new_figure(4.6 * len(chosen), 4.6 * aspect + 0.6)
     part = picks.isel(micrograph=chosen).load()
@@ -69,17 +73,16 @@ def micrographs_figure(
         pixel = float(table["pixel_size"].values[k])
         _draw_image(axes, project.image(int(index)), pixel)
         rejected = _draw_picks(axes, picks.isel(micrograph=int(index)), reasons[k], diameter)
-        defocus = 0.5 * float(table["defocus_u"].values[k] + table["defocus_v"].values[k]) * UM
         count = int((reasons[k] == ACCEPTED).sum())
-        title = f"{labels[index]}\n{defocus:.2f} µm, {count} {'accepted' if settings else 'best'}"
+        title = f"{labels[index]}\n{defocus[k] * UM:.2f} µm, {count} {'accepted' if settings else 'best'}"
         axes.set_title(title + (f", {rejected} rejected by place or power" if rejected else ""), fontsize=10)
     return figure
 
 
 def low_middle_high(project: Project, picks: xr.Dataset, calibration: xr.Dataset | None) -> NDArray[np.intp]:
     """Find the finished, preferably not outlying micrographs of lowest, middle and highest defocus."""
-    defocus = 0.5 * (project.read("micrographs", "defocus_u") + project.read("micrographs", "defocus_v"))
-    order = ordinary_by_defocus(picks["status"].values == Status.DONE, defocus, calibration)
+    finished = picks["status"].values == Status.DONE
+    order = ordinary_by_defocus(finished, mean_defocus(project.table()), calibration)
     return order if len(order) <= 3 else np.asarray(order[[0, len(order) // 2, -1]])
 
 

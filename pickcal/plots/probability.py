@@ -15,7 +15,7 @@ from pickcal.calibration.mixture import Model
 from pickcal.calibration.mixture.observations import valid_places
 from pickcal.calibration.trends import mean_defocus
 from pickcal.calibration.verdicts import ScoreWords, heading, ranked_outliers
-from pickcal.plots.densities import Expected, Plane, enclosing_level, expected_numbers, means_at, reference_plane
+from pickcal.plots.densities import Expected, Plane, expected_numbers, means_at, reference_plane
 from pickcal.plots.scores import plain_log_ticks
 from pickcal.plots.style import (
     BLUE,
@@ -26,19 +26,24 @@ from pickcal.plots.style import (
     UM,
     YELLOW,
     Floats,
+    enclosing_level,
     label_points,
     new_figure,
     note_beyond,
     nothing_figure,
     robust_limits,
+    shared_legend,
     short_names,
     tidy,
 )
 from pickcal.schema import Status
 
 MOST_DOTS = 20_000
+"""Picks in the score plane."""
 BINS = 70
+"""Bins of the main score, about."""
 POOLED_SHARE, MOST_POOLED = 0.25, 100
+"""Part of the micrographs that one panel pools, and how many at most."""
 
 
 def components_figure(
@@ -78,7 +83,7 @@ def components_figure(
     panels[0].set_yscale("symlog", linthresh=1)
     panels[0].set_ylim(bottom=0)
     panels[0].yaxis.set_major_formatter("{x:g}")
-    _legend(figure, panels)
+    shared_legend(figure, panels, 4)
     return figure
 
 
@@ -280,11 +285,3 @@ def _slope_headline(model: Model, label: str, confidence: float) -> str:
         low, high = slope["interval"]
         text += f" ({100 * confidence:g} % {low:+.4f} to {high:+.4f})"
     return text
-
-
-def _legend(figure: Figure, panels: NDArray[Any]) -> None:
-    found: dict[str, Any] = {}
-    for axes in panels.flat:
-        handles, labels = axes.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=4, fontsize=9, frameon=False)

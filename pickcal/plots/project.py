@@ -20,8 +20,10 @@ from pickcal.project import Project
 from pickcal.stages.select import thresholds_of
 
 MOST_SCORES = 5_000_000
+"""Places for picks that the plots of scores are drawn from; of more, every n-th micrograph is taken."""
 COLUMNS = ("ncc", "power", "decoy_ncc", "decoy_power", "count", "decoy_count", "status")
 MOST_PROBABILITIES = 2_000_000
+"""The same for the plots of the mixture."""
 PLACED = ("x", "y", "background_variance", "template", "decoy_x", "decoy_y")
 MIXTURE_FIGURES = {
     "components": "What the mixture expects at low, middle and high defocus, component by component.",

@@ -19,14 +19,17 @@ from pickcal.plots.style import (
     ORANGE,
     UM,
     Floats,
+    enclosing_level,
     new_figure,
     note_beyond,
     robust_limits,
+    shared_legend,
     tidy,
 )
 from pickcal.schema import Status
 
 MOST_POINTS = 500_000
+"""Picks, and decoys, that are drawn."""
 
 
 def scores_figure(picks: xr.Dataset, calibration: xr.Dataset) -> Figure:
@@ -63,10 +66,8 @@ def scores_figure(picks: xr.Dataset, calibration: xr.Dataset) -> Figure:
         tidy(panels[1, column], label, "" if column else words.axis("power"))
         if drawn is not None:
             figure.colorbar(drawn, ax=panels[1, column], label="picks per cell" if column else "")
-    found = [axes.get_legend_handles_labels() for axes in panels[:, 0]]
-    handles, labels = ([item for pair in found for item in pair[part]] for part in (0, 1))
-    if len(handles) > 1:
-        figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    if len(raw["decoy_ncc"]):
+        shared_legend(figure, panels[:, 0], 3)
     return figure
 
 
@@ -165,9 +166,7 @@ def _draw_decoys(axes: Any, values: dict[str, Floats], limits: tuple[tuple[float
     x, y = np.linspace(*limits[0], 81), np.linspace(float(bottom), float(top), 61)
     density, _, _ = np.histogram2d(values["decoy_ncc"][good], np.log10(values["decoy_power"][good]), bins=(x, y))
     density = ndimage.gaussian_filter(density, 1.5)
-    ordered = np.sort(density.ravel())[::-1]
-    inside = np.cumsum(ordered)
-    levels = np.unique([ordered[np.searchsorted(inside, part * inside[-1])] for part in (0.9, 0.5)])
+    levels = np.unique([enclosing_level(density, part) for part in (0.9, 0.5)])
     middles = 0.5 * (x[1:] + x[:-1]), 10 ** (0.5 * (y[1:] + y[:-1]))
     axes.contour(*middles, density.T, levels=levels, colors=ORANGE, linewidths=1.3)
     axes.plot([], [], color=ORANGE, label="half and nine tenths of the decoys")

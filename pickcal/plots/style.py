@@ -6,7 +6,7 @@ Colours: Okabe & Ito (2008), Color Universal Design, told apart with every commo
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,9 +23,12 @@ BLUE, SKY, ORANGE, GREEN, YELLOW = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "
 GREY, DARK_GREEN = "#666666", "#00513B"
 SERIES = (BLUE, ORANGE, GREEN, YELLOW, "#CC79A7", SKY)
 UM = 1e-4
+"""µm in an Å."""
 LONGEST_NAME = 22
+"""Letters of a name in a plot."""
 MOST_LABELS = 6
 TAILS = 0.01
+"""Part of the values that may lie outside of what is drawn, see `robust_limits`."""
 
 
 class NotebookFigure(Figure):
@@ -62,6 +65,34 @@ def tidy(axes: Any, xlabel: str, ylabel: str, title: str = "") -> None:
     axes.set_title(title, fontsize=10, loc="left")
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def shared_legend(figure: Figure, panels: Iterable[Any], columns: int, last: str = "") -> None:
+    """Put one legend of all panels above them; labels that several panels have stand there once.
+
+    Parameters
+    ----------
+    figure, panels
+        The figure and its axes.
+    columns
+        Columns of the legend.
+    last
+        Labels with this text in them stand at the end; default: as they come.
+    """
+    found: dict[str, Any] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    order = sorted(found, key=lambda label: bool(last) and last in label)
+    handles = [found[label] for label in order]
+    figure.legend(handles, order, loc="outside upper center", ncols=columns, fontsize=9, frameon=False)
+
+
+def enclosing_level(density: Floats, part: float) -> float:
+    """Density whose contour encloses a part of the whole."""
+    ordered = np.sort(density.ravel())[::-1]
+    inside = np.cumsum(ordered)
+    return float(ordered[min(int(np.searchsorted(inside, part * inside[-1])), len(ordered) - 1)])
 
 
 def robust_limits(values: Floats) -> tuple[float, float]:

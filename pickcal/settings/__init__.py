@@ -4,14 +4,14 @@ A wrong value is refused before any work.
 Lengths are Å, angles degrees, voltage kV, Cs mm, unless a name says otherwise.
 """
 
-from pickcal.settings.base import NAME_PATTERN, Length, Name, Settings
+from pickcal.settings.base import NAME_PATTERN, Name, PixelCount, Settings
 from pickcal.settings.calibration import CalibrateSettings, Covariate
 from pickcal.settings.checking import read_toml, validated
 from pickcal.settings.cluster import ClusterSettings, cluster_kinds
 from pickcal.settings.evaluation import ControlSettings, EvaluateSettings
 from pickcal.settings.exporting import ExportSettings
 from pickcal.settings.importing import ImportPicksSettings, ImportSettings
-from pickcal.settings.picking import BlobSettings, FilterSettings, PickSettings, TemplateSettings
+from pickcal.settings.picking import BlobSettings, FilterSettings, PickSettings, SearchSettings, TemplateSettings
 from pickcal.settings.scoring import ScoreSettings
 from pickcal.settings.selection import HandPick, SelectSettings
 from pickcal.settings.simulation import SimulateSettings
@@ -30,10 +30,11 @@ __all__ = [
     "HandPick",
     "ImportPicksSettings",
     "ImportSettings",
-    "Length",
     "Name",
     "PickSettings",
+    "PixelCount",
     "ScoreSettings",
+    "SearchSettings",
     "SelectSettings",
     "Settings",
     "SimulateSettings",

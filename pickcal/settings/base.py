@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
-Length = Annotated[int, Field(ge=1)]
+PixelCount = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pickcal.settings.base import Length, Settings
+from pickcal.settings.base import PixelCount, Settings
 from pickcal.stores.places import PlaceField
 
 
@@ -27,7 +27,7 @@ class ImportSettings(Settings):
     tables_only: bool = Field(
         False, description="Read the table of micrographs without its images: for picks that other programs made."
     )
-    size: tuple[Length, Length] | None = Field(
+    size: tuple[PixelCount, PixelCount] | None = Field(
         None, description="With --tables-only: rows and columns of the micrographs in pixels, if the table lacks them."
     )
 

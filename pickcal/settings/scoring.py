@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from pickcal.settings.base import Settings
-from pickcal.settings.picking import BlobSettings, PickSettings, TemplateSettings
+from pickcal.settings.picking import (
+    BlobSettings,
+    FilterSettings,
+    PickSettings,
+    ProjectionStep,
+    RotationStep,
+    Shapes,
+    TemplatePixelSize,
+    TemplateSettings,
+)
 from pickcal.stores.places import PlaceField
 
 
-class ScoreSettings(Settings):
+class ScoreSettings(FilterSettings):
     """Scoring at given coordinates: with templates, or without with a disc and a ring of the particle's diameter."""
 
     diameter: float = Field(ge=20, le=5000, description="Particle diameter, Å; sets mask, power disc and blobs.")
@@ -26,21 +34,13 @@ class ScoreSettings(Settings):
         description="How far from its coordinates a pick may be refined, Å; 0 scores exactly there; "
         "default: 0.1 diameters.",
     )
-    shapes: tuple[Literal["disc", "ring", "ellipse"], ...] = Field(
-        ("disc", "ring"), min_length=1, description="Without templates: shapes to score with."
-    )
-    template_pixel_size: float | None = Field(
-        None, gt=0, description="Pixel size of the templates, Å; default: header."
-    )
-    rotation_step: float = Field(5.0, ge=0.5, le=90, description="In-plane rotation step of the templates, degrees.")
-    projection_step: float = Field(20.0, ge=3, le=90, description="Angle between projections of a 3D map, degrees.")
+    shapes: Shapes = Field(("disc", "ring"), description="Without templates: shapes to score with.")
+    template_pixel_size: TemplatePixelSize = None
+    rotation_step: RotationStep = 5.0
+    projection_step: ProjectionStep = 20.0
     ctf: bool | None = Field(
         None, description="Give templates or blobs the micrograph's CTF; default: templates yes, blobs no."
     )
-    low_pass: float = Field(20.0, ge=5, le=200, description="Low-pass filter, Å.")
-    high_pass: float | None = Field(None, gt=0, description="High-pass filter, Å; default: three particle diameters.")
-    whiten: bool = Field(True, description="Divide by the noise spectrum of the data set.")
-    contrast: Literal["dark", "light"] = Field("dark", description="Particles are darker or lighter than the ice.")
 
     @model_validator(mode="after")
     def _fits(self) -> ScoreSettings:
@@ -60,13 +60,9 @@ class ScoreSettings(Settings):
 
     def as_pick(self) -> PickSettings:
         """Give the settings of the search whose maps hold the scores."""
-        shared: dict[str, Any] = {
-            "low_pass": self.low_pass,
-            "high_pass": self.high_pass,
-            "whiten": self.whiten,
-            "contrast": self.contrast,
-            **({} if self.ctf is None else {"ctf": self.ctf}),
-        }
+        shared: dict[str, Any] = {name: getattr(self, name) for name in FilterSettings.model_fields}
+        if self.ctf is not None:
+            shared["ctf"] = self.ctf
         if self.templates is None:
             return BlobSettings(diameter_min=self.diameter, diameter_max=self.diameter, shapes=self.shapes, **shared)
         return TemplateSettings(

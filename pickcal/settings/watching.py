@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pickcal.errors import InputError
 from pickcal.settings.base import Name, Settings
-from pickcal.settings.picking import BlobSettings, PickSettings, TemplateSettings
+from pickcal.settings.picking import BlobSettings, PickSettings, RotationStep, TemplatePixelSize, TemplateSettings
 from pickcal.stores.places import PlaceField
 
 
@@ -45,10 +45,8 @@ class WatchPickSettings(Settings):
         None,
         description="Stack of 2D templates (.mrcs), or a 3D map (.mrc) to project; default: blobs of the diameter.",
     )
-    template_pixel_size: float | None = Field(
-        None, gt=0, description="Pixel size of the templates, Å; default: header."
-    )
-    rotation_step: float = Field(5.0, ge=0.5, le=90, description="In-plane rotation step of the templates, degrees.")
+    template_pixel_size: TemplatePixelSize = None
+    rotation_step: RotationStep = 5.0
 
     def as_pick(self) -> PickSettings | None:
         """Give the settings of the picking; None where no diameter is given.

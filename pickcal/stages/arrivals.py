@@ -135,7 +135,7 @@ class Arrivals:
 
             file: object = objects.stat(place)  # an object is there as a whole or not at all
             if file is None:
-                return last and bool(row["problem"])
+                return False
         else:
             try:
                 found = place.stat()

@@ -29,10 +29,14 @@ SCORES = (
 WORDS = ("score_label", "power_label", "program")
 """What the scores are called, for people: attributes that the fit takes over from the picks."""
 BLOCK_PLACES = 500_000
+"""Places for picks that are in memory at once."""
 LINE_SAMPLE = 20_000
+"""Most micrographs that lines are fitted on."""
 MIXTURE_PICKS = 200_000
+"""Picks that the mixture is fitted on, about; of at least and at most so many micrographs:"""
 LEAST_MIXTURE, MOST_MIXTURE = 100, 2000
 MOST_OUTLYING = 10
+"""Outlying micrographs that a summary names."""
 
 
 def calibrate(project: Project, picks: str, settings: CalibrateSettings, swap: bool = False) -> xr.Dataset:

@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pickcal.calibration.mixture import NEEDED, probabilities
+from pickcal.calibration.mixture import PICK_VARIABLES, probabilities
 from pickcal.calibration.trends import mean_defocus
 from pickcal.engine.executors import Executor, explain
 from pickcal.engine.progress import Reporter
@@ -40,7 +40,7 @@ from pickcal.stages.control_result import COUNTS, summary
 from pickcal.stages.search import Search, image_of, load_bank, search_micrograph, stored_search
 from pickcal.stages.select import automatic, stored_selection, thresholds_of
 
-PER_PICK = tuple(name for name in NEEDED if name not in {"count", "status"})
+PER_PICK = tuple(name for name in PICK_VARIABLES if name not in {"count", "status"})
 PATCH = 0.25
 """Reach of a patch around an outlying pixel, in diameters."""
 

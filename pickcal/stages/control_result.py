@@ -84,22 +84,25 @@ def summary(project: Project, picks: str) -> dict[str, Any]:
     out["control_least"] = int(accepted.min()) if len(done) else None
     out["control_most"] = int(accepted.max()) if len(done) else None
     out["share"] = out["control_accepted"] / out["real_accepted"] if out["real_accepted"] else None
-    known = done[np.isfinite(defocus[done])]
-    out["terciles"] = [
+    out["terciles"] = _terciles(stored, done[np.isfinite(defocus[done])], defocus)
+    out["verdict"], out["warning"] = _words(out)
+    out["per_micrograph"] = [
+        {"micrograph": names[i], **{name: int(stored[name].values[i]) for name in COUNTS}} for i in done
+    ]
+    return {**out, **reasons}
+
+
+def _terciles(stored: xr.Dataset, rows: NDArray[np.intp], defocus: NDArray[np.floating]) -> list[dict[str, Any]]:
+    """Means at low, middle and high defocus of micrographs in order of it; none for fewer than three."""
+    return [
         {
             "defocus_low": float(defocus[part[0]]),
             "defocus_high": float(defocus[part[-1]]),
             "micrographs": len(part),
             **_means(stored, part),
         }
-        for part in np.array_split(known, 3)
-        if len(known) >= 3
+        for part in (np.array_split(rows, 3) if len(rows) >= 3 else ())
     ]
-    out["verdict"], out["warning"] = _words(out)
-    out["per_micrograph"] = [
-        {"micrograph": names[i], **{name: int(stored[name].values[i]) for name in COUNTS}} for i in done
-    ]
-    return {**out, **reasons}
 
 
 def _means(stored: xr.Dataset, rows: NDArray[np.intp]) -> dict[str, float | None]:

@@ -18,13 +18,17 @@ from pickcal.settings import ImportPicksSettings
 TOLERANCE = 1.0
 """Pixels that a pick may lie beyond the border: programs count from the centre or the corner of the first pixel."""
 
-SCALES = (0.125, 0.25, 1 / 3, 0.5, 2.0, 3.0, 4.0, 8.0)
+SCALES = (0.125, 0.25, 1 / 3, 0.5)
+"""Factors that coordinates beyond the border may lack: they were taken of larger micrographs."""
 FITS = 0.995
 """Share of picks inside with which a remedy counts as fitting."""
 
 HALF = 0.55
+"""Picks of binned micrographs reach no further than this part of the columns and rows."""
 LEAST_PICKS, LEAST_MICROGRAPHS = 200, 3
+"""Fewer may all lie in one corner by chance."""
 PIXEL_TOLERANCE = 0.01
+"""Relative difference up to which two pixel sizes are one."""
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.integer]
@@ -176,7 +180,7 @@ def _remedies(x: Floats, y: Floats, index: Index, frame: Frame, settings: Import
     """Name what would bring nearly all picks inside."""
     factor = settings.scale or 1.0
     height, width = frame.height[index], frame.width[index]
-    trials = {f"--scale {scale * factor:.4g}": (x * scale, y * scale) for scale in SCALES if scale < 1}
+    trials = {f"--scale {scale * factor:.4g}": (x * scale, y * scale) for scale in SCALES}
     swap = "leave out --swap-xy" if settings.swap_xy else "--swap-xy (rows first)"
     trials[swap] = (y, x)
     trials["y counted downwards from 0, upside down (-y)"] = (x, -y)

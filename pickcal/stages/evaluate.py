@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.calibration import calibrated_scores
-from pickcal.calibration.mixture import NEEDED
+from pickcal.calibration.mixture import PICK_VARIABLES
+from pickcal.calibration.trends import mean_defocus
 from pickcal.errors import InputError
 from pickcal.evaluation import Labelled, false_discovery, label_picks, reliability, summarise
 from pickcal.formats.relion import read_coordinates_star, read_truth_micrographs
@@ -90,14 +91,20 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
         counted; precision, recall, f1, threshold and average_precision on calibrated
         scores, `raw` with the same on raw scores and, where there is a mixture, `probability` on probabilities;
         per_micrograph_best_f1, transfer_loss, rho_defocus; `false_discovery` and `reliability` of the probabilities.
+
+    Raises
+    ------
+    ProjectError, MissingFileError, InputError
+        If there are no such picks, the truth cannot be read, or it tells of no micrograph with finished picks.
     """
     project.require("picks", picks)
     known = read_truth(project, truth)
     labels, order = labels_of(project, picks, known, settings)
-    dataset = project.picks(picks)[list(NEEDED)].load()
+    dataset = project.picks(picks)[list(PICK_VARIABLES)].load()
     calibrated = calibrated_scores(dataset, project.calibration(picks))["ncc"].values
-    likelihood = likelihoods(project, picks, dataset, project.table())
-    defocus = _defocus(project)[order]
+    micrographs = project.table()
+    likelihood = likelihoods(project, picks, dataset, micrographs)
+    defocus = mean_defocus(micrographs)[order]
     raw = summarise(labels, _scores(dataset["ncc"].values, labels, order), defocus)
     ours = summarise(labels, _scores(calibrated, labels, order), defocus)
     keys = ("precision", "recall", "f1", "threshold", "average_precision")
@@ -165,7 +172,13 @@ def evaluate_selection(project: Project, selection: str, truth: Path, settings: 
 def labels_of(
     project: Project, picks: str, truth: Truth, settings: EvaluateSettings
 ) -> tuple[list[Labelled], NDArray[np.intp]]:
-    """Match picks with truth: one entry, and its row in the project, for each micrograph that has both."""
+    """Match picks with truth: one entry, and its row in the project, for each micrograph that has both.
+
+    Raises
+    ------
+    InputError
+        If no micrograph has both.
+    """
     dataset = project.picks(picks)
     diameter = float(dataset.attrs["diameter"])
     small = dataset[["x", "y", "ncc", "count", "status"]].load()
@@ -202,9 +215,3 @@ def _near_border(truth: Truth, labels: list[Labelled], order: NDArray[np.intp]) 
 
 def _scores(scores: Floats, labels: list[Labelled], order: NDArray[np.intp]) -> list[Floats]:
     return [scores[i, entry.counted] for entry, i in zip(labels, order, strict=True)]
-
-
-def _defocus(project: Project) -> Floats:
-    return np.asarray(
-        0.5 * (project.read("micrographs", "defocus_u") + project.read("micrographs", "defocus_v")), dtype=np.float64
-    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.calibration.mixture import NEEDED, probabilities
+from pickcal.calibration.mixture import PICK_VARIABLES, probabilities
 from pickcal.calibration.mixture.observations import valid_places
 from pickcal.project import Project
 from pickcal.stages.calibrate import blocks_of
@@ -83,7 +83,7 @@ def sorted_probabilities(project: Project, picks: str) -> SortedProbabilities | 
     mixture = project.mixture(picks)
     if mixture is None:
         return None
-    table = project.picks(picks)[list(NEEDED)]
+    table = project.picks(picks)[list(PICK_VARIABLES)]
     micrographs = project.table()
     counts, parts = [np.zeros(1, dtype=np.int64)], []
     for first, last in blocks_of(project.count, int(table.sizes["pick"])):

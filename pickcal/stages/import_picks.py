@@ -40,7 +40,11 @@ PROGRAMS = {
 }
 OUR_SCORES = ("ncc", "power")
 BLOCK = 500_000
+"""Places for picks that are written at once."""
 NEIGHBOURS = 20_000
+"""Picks that the usual distance of neighbours is taken from."""
+LONE_DIAMETER, LEAST_DIAMETER = 100.0, 20.0
+"""Å: diameter where no micrograph has two picks, and the least that is taken from the distance of neighbours."""
 SOURCE_ROW = Variable(
     ("micrograph", "pick"), np.int64, "", "row of the source, over all files in order; -1 for none", -1
 )
@@ -74,7 +78,8 @@ def import_picks(
     Returns
     -------
     dict
-        `picks`, `imported`, `micrographs` (with picks), `program`, `score`, `diameter` (Å), `files`, `dropped`.
+        `picks`, `imported`, `micrographs` (with picks), `program`, `score`, `diameter` (Å), `files`, picks left out as
+        `dropped_outside` and `dropped_unknown`, `seconds`.
 
     Raises
     ------
@@ -97,9 +102,7 @@ def import_picks(
     values = {key: _joined(parts) for key, parts in gathered.values.items()}
     _check_uids(values.get("uid"), index, frame, what)
     main = gathered.scores[0] if gathered.scores else ""
-    ranking = np.zeros(len(x)) if not main else -np.nan_to_num(values[main], nan=-np.inf)
-    order = np.lexsort((ranking, index))
-    order = order[keep[order]]
+    order = _best_first(index, values.get(main), keep)
     diameter = settings.diameter or _usual_distance(x, y, index, frame)
     identity, attributes = _identity(paths, settings, gathered, main, diameter, (index, x, y, values.get(main)))
     out = {
@@ -117,6 +120,13 @@ def import_picks(
         _write(project, name, identity, attributes, gathered, values, (index, x, y), order)
     _note(project, reporter, out, settings, index)
     return {**out, "seconds": round(time.monotonic() - began, 2)}
+
+
+def _best_first(index: NDArray[np.int32], scores: Any, keep: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Order rows by micrograph and falling score, those without one last; without scores as they came in."""
+    ranking = np.zeros(len(index)) if scores is None else -np.nan_to_num(scores, nan=-np.inf)
+    order = np.lexsort((ranking, index))
+    return np.asarray(order[keep[order]])
 
 
 def _note(
@@ -163,8 +173,8 @@ def _usual_distance(x: NDArray[np.float64], y: NDArray[np.float64], index: NDArr
         if sum(len(part) for part in found) > NEIGHBOURS:
             break
     if not found:
-        return 100.0
-    return float(max(np.percentile(np.concatenate(found), 5), 20.0))
+        return LONE_DIAMETER
+    return float(max(np.percentile(np.concatenate(found), 5), LEAST_DIAMETER))
 
 
 def _identity(
@@ -224,7 +234,7 @@ def _write(
     places: tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]],
     order: NDArray[np.intp],
 ) -> None:
-    index, x, y = places
+    index = places[0]
     counts = np.bincount(index[order], minlength=project.count)
     extra = {key: score_variable(LABELS.get(key, key)) for key in gathered.scores if key not in OUR_SCORES}
     project.remove(f"calibration/{name}")  # a fit of picks that are about to go
@@ -237,16 +247,7 @@ def _write(
     for first in range(0, project.count, step):
         last = min(first + step, project.count)
         rows = order[starts[first] : starts[last]]
-        block = {
-            "x": (x[rows] * pixel[index[rows]], np.float32, np.nan),
-            "y": (y[rows] * pixel[index[rows]], np.float32, np.nan),
-            "source_row": (rows, np.int64, -1),
-        }
-        for key, kind, fill in (("template", np.int32, -1), ("angle", np.float32, np.nan)):
-            if values.get(key) is not None:
-                block[key] = (values[key][rows], kind, fill)
-        for key in gathered.scores:
-            block[key] = (values[key][rows], np.float32 if key in OUR_SCORES else np.float64, np.nan)
+        block = _stored_columns(rows, places, pixel, values, gathered.scores)
         inside = index[rows] - first
         at = np.arange(len(rows)) - (starts[first:last] - starts[first])[inside]
         padded = {key: _padded((last - first, most), inside, at, *column) for key, column in block.items()}
@@ -257,6 +258,29 @@ def _write(
         project.write_blocks(f"picks/{name}", first, last, padded)
     project.write_columns(name, _ordered(gathered, order))
     project.finish(f"picks/{name}", identity)
+
+
+def _stored_columns(
+    rows: NDArray[np.intp],
+    places: tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]],
+    pixel: NDArray[np.float64],
+    values: dict[str, Any],
+    scores: Sequence[str],
+) -> dict[str, tuple[NDArray[Any], Any, Any]]:
+    """Values of some rows as the store takes them: by name, with its type and what stands where there is no pick."""
+    index, x, y = places
+    size = pixel[index[rows]]
+    out: dict[str, tuple[NDArray[Any], Any, Any]] = {
+        "x": (x[rows] * size, np.float32, np.nan),
+        "y": (y[rows] * size, np.float32, np.nan),
+        "source_row": (rows, np.int64, -1),
+    }
+    for key, kind, fill in (("template", np.int32, -1), ("angle", np.float32, np.nan)):
+        if values.get(key) is not None:
+            out[key] = (values[key][rows], kind, fill)
+    for key in scores:
+        out[key] = (values[key][rows], np.float32 if key in OUR_SCORES else np.float64, np.nan)
+    return out
 
 
 def _padded(

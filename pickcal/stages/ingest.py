@@ -104,6 +104,21 @@ def working_shape(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, flo
     return *plan.shape, source * plan.numerator / plan.denominator
 
 
+def too_large(shape: tuple[int, int, float], room: tuple[float, ...]) -> str:
+    """Why a working image does not fit into a project that was made for smaller ones; "" if it does.
+
+    Parameters
+    ----------
+    shape
+        From `working_shape`.
+    room
+        Rows and columns of the project's images.
+    """
+    if shape[0] <= room[0] and shape[1] <= room[1]:
+        return ""
+    return f"working image {shape[:2]} does not fit the project's {room}; import anew"
+
+
 def _source_shapes(table: pd.DataFrame) -> list[tuple[int, int, float]]:
     """Shapes where there are no images: positions are relative to the source micrographs themselves."""
     columns = ("source_height", "source_width", "source_pixel_size")
@@ -192,8 +207,7 @@ def _resume(path: Place, table: pd.DataFrame, shapes: list[tuple[int, int, float
     status = project.done("micrographs")
     room = project.micrographs()["image"].shape[1:] if project.has_images else (np.inf, np.inf)
     for i in np.flatnonzero((status == Status.FAILED) & (table["problem"] == "").to_numpy()):
-        if shapes[i][0] > room[0] or shapes[i][1] > room[1]:
-            table.loc[i, "problem"] = f"working image {shapes[i][:2]} does not fit the project's {room}; import anew"
+        table.loc[i, "problem"] = too_large(shapes[i], room)
     columns = columns_of(table, shapes, project.has_images)
     again = status == Status.FAILED
     if again.any():
@@ -323,7 +337,7 @@ def working_image(
     Raises
     ------
     InputError
-        If the file cannot be used.
+        If nothing but one grey value is left of the image.
     """
     _clip(image, found, clip)
     plan = plan_crop((image.shape[0], image.shape[1]), source_pixel_size, pixel_size)

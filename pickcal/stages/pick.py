@@ -35,6 +35,7 @@ from pickcal.stages.search import NEEDED, Search, image_of, load_bank, search_mi
 from pickcal.stores.fetching import fetched
 
 NOISE_SAMPLE = 24
+"""Most micrographs that the noise spectrum of the data set is estimated from."""
 
 
 @dataclass(frozen=True)
@@ -137,24 +138,8 @@ def stored_bank(
     InputError
         If diameter, low-pass, templates or CTF do not suit the micrographs, or none is imported.
     """
-    micrographs = project.micrographs()
-    usable = micrographs["status"].values == Status.DONE
-    if not usable.any():
-        raise InputError(f"{project.path}: no micrograph is imported yet; finish 'pickcal import' first")
-    pixel_size = float(np.median(micrographs["pixel_size"].values[usable]))
-    extent = micrographs["pixel_size"].values * np.minimum(micrographs["height"].values, micrographs["width"].values)
-    if settings.diameter_max >= np.max(extent[usable]):
-        raise InputError(
-            f"diameter: expected less than the micrographs' side of {np.max(extent[usable]):.0f} Å, "
-            f"got {settings.diameter_max:g} Å"
-        )
-    if settings.low_pass < 2 * pixel_size:
-        raise InputError(
-            f"low_pass: expected at least twice the working pixel of {pixel_size:.3g} Å, got {settings.low_pass:g} Å; "
-            "import with a smaller --pixel-size"
-        )
-    if settings.ctf and not np.isfinite(micrographs["defocus_u"].values[usable]).any():
-        raise InputError(f"{project.path}: no micrograph has a defocus; leave it out with --no-ctf")
+    micrographs = project.table()
+    pixel_size = _suited_pixel(project, micrographs, settings)
     reporter.note(f"preparing the {settings.method} bank")
     bank = make_bank(settings, pixel_size, _ctf_reach(micrographs, settings))
     if bank.energy < ENERGY:
@@ -185,6 +170,27 @@ def stored_bank(
         "whitening_step": 0.0 if whitening is None else whitening.step,
         "diameter": settings.diameter,
     }
+
+
+def _suited_pixel(project: Project, micrographs: xr.Dataset, settings: PickSettings) -> float:
+    """Give the working pixel of the imported micrographs, Å, once it is sure that the settings suit them."""
+    usable = micrographs.isel(micrograph=micrographs["status"].values == Status.DONE)
+    if not usable.sizes["micrograph"]:
+        raise InputError(f"{project.path}: no micrograph is imported yet; finish 'pickcal import' first")
+    pixel_size = float(np.median(usable["pixel_size"].values))
+    side = np.max(usable["pixel_size"].values * np.minimum(usable["height"].values, usable["width"].values))
+    if settings.diameter_max >= side:
+        raise InputError(
+            f"diameter: expected less than the micrographs' side of {side:.0f} Å, got {settings.diameter_max:g} Å"
+        )
+    if settings.low_pass < 2 * pixel_size:
+        raise InputError(
+            f"low_pass: expected at least twice the working pixel of {pixel_size:.3g} Å, got {settings.low_pass:g} Å; "
+            "import with a smaller --pixel-size"
+        )
+    if settings.ctf and not np.isfinite(usable["defocus_u"].values).any():
+        raise InputError(f"{project.path}: no micrograph has a defocus; leave it out with --no-ctf")
+    return pixel_size
 
 
 def _whitening(project: Project, settings: PickSettings, pixel_size: float) -> RadialFilter | None:
@@ -253,6 +259,11 @@ def load_templates(settings: TemplateSettings) -> tuple[NDArray[np.float32], flo
     -------
     images, pixel_size
         float32 `(n, y, x)`, and Å per pixel.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If the file is not there or cannot be read, no pixel size is known, or all templates are constant.
     """
     path = settings.templates
     with fetched(path) as file:
@@ -267,8 +278,7 @@ def load_templates(settings: TemplateSettings) -> tuple[NDArray[np.float32], flo
         model = Volume(images.astype(np.float32), pixel_size)
         box = images.shape[0] + images.shape[0] % 2
         images = np.stack([project_volume(model, angles, box, pixel_size) for angles in even_angles(count)])
-    constant = [i for i, image in enumerate(images) if np.ptp(image) == 0]
-    if len(constant) == len(images):
+    if all(np.ptp(image) == 0 for image in images):
         raise InputError(f"{path}: every template is constant")
     return np.asarray(images, dtype=np.float32), float(pixel_size)
 

@@ -100,8 +100,7 @@ def score(
     project.require("picks", picks)
     if name == picks:
         raise InputError(f"--name: expected another name than that of the picks to score, got {name!r}")
-    if not project.has_images:
-        raise InputError(f"{project.path}: score needs the images: import the micrographs instead of tables only")
+    project.require_images("score")
     with held(project.path, f"picks/{name}"):
         return _score(project, picks, name, settings, executor, reporter, overwrite)
 

@@ -69,16 +69,22 @@ def stored_search(project: Project, name: str) -> Search:
         If there are no such picks, or another program made them.
     """
     project.require("picks", name)
-    values, where = project.settings(f"picks/{name}"), f"picks {name}"
-    if values.get("method") not in ("template", "blob"):
+    settings = stored_picking(project, name)
+    if settings is None:
         raise ProjectError(
             f"{project.path}: picks {name!r} were not found by a search of pickcal, which could be repeated on noise; "
             "use picks of 'pickcal pick'"
         )
+    return search_of(project, name, settings)
+
+
+def stored_picking(project: Project, name: str) -> PickSettings | None:
+    """Give the settings with which some picks were searched; None for picks that were taken in or scored."""
+    values, where = project.settings(f"picks/{name}"), f"picks {name}"
     values.pop("templates_sha256", None)
     if values.get("method") == "template":
-        return search_of(project, name, validated(TemplateSettings, values, where))
-    return search_of(project, name, validated(BlobSettings, values, where))
+        return validated(TemplateSettings, values, where)
+    return validated(BlobSettings, values, where) if values.get("method") == "blob" else None
 
 
 def search_of(project: Project, name: str, settings: PickSettings) -> Search:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pickcal.calibration.mixture import NEEDED, power_limit, probabilities
+from pickcal.calibration.mixture import PICK_VARIABLES, power_limit, probabilities
 from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
 from pickcal.selection import (
@@ -179,7 +180,7 @@ class Judge:
             Variables of the picks to read beside those that judging takes.
         """
         rows = slice(start, stop)
-        picks = self._picks[list(dict.fromkeys((*NEEDED, *columns)))].isel(micrograph=rows).load()
+        picks = self._picks[list(dict.fromkeys((*PICK_VARIABLES, *columns)))].isel(micrograph=rows).load()
         micrographs = self.micrographs.isel(micrograph=rows)
         calibration = None if self.calibration is None else self.calibration.isel(micrograph=rows)
         likelihood = None
@@ -246,6 +247,36 @@ def expected_false(project: Project, name: str) -> dict[str, object]:
     accepted = int(counts["counts"].sel(reason=REASONS[ACCEPTED]).sum()) if "counts" in counts else 0
     total = sum(expected.values())
     return {**expected, "expected_false_rate": total / accepted if accepted else 0.0}
+
+
+def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[str, Any]:
+    """Give what a stored selection leaves, as plain values: thresholds, totals per reason, false picks to expect.
+
+    Parameters
+    ----------
+    project, name
+        Where it is stored, and its name.
+    counts
+        As `select` returned it.
+    """
+    totals = counts["counts"].values.sum(axis=1)
+    reasons = [str(reason) for reason in counts["reason"].values]
+    thresholds = {
+        key: value
+        for key, value in thresholds_of(project, name).stored().items()
+        if value is not None and value not in ([], False)
+    }
+    for key in ("accept", "reject"):
+        if key in thresholds:
+            thresholds[key] = f"{len(thresholds[key])} by hand"
+    return {
+        "selection": name,
+        "picks": counts.attrs["picks"],
+        "calibrated": bool(counts.attrs["calibrated"]),
+        "thresholds": thresholds,
+        **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
+        **expected_false(project, name),
+    }
 
 
 def is_stale(project: Project, name: str) -> bool:

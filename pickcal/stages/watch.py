@@ -22,20 +22,18 @@ from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project, differing
 from pickcal.schema import Status
 from pickcal.settings import (
-    BlobSettings,
     CalibrateSettings,
     ImportSettings,
     PickSettings,
     SelectSettings,
-    TemplateSettings,
     WatchSettings,
-    validated,
 )
 from pickcal.stages.arrivals import Arrivals
 from pickcal.stages.batches import batches_left, run_batches
 from pickcal.stages.calibrate import calibrate, lay_on_more
-from pickcal.stages.ingest import IngestTask, columns_of, create, ingest_batch, working_shape
+from pickcal.stages.ingest import IngestTask, columns_of, create, ingest_batch, too_large, working_shape
 from pickcal.stages.pick import pick
+from pickcal.stages.search import stored_picking
 from pickcal.stages.select import automatic, select
 from pickcal.stores.homes import home_of
 from pickcal.stores.places import Place, place
@@ -173,22 +171,15 @@ def _opened(session: Session) -> Project | None:
 
 def _stored_picking(project: Project, name: str | None) -> tuple[str, PickSettings]:
     """Name and settings of the picks that a project holds."""
-    ours = {}
-    for known in project.names("picks"):
-        values = project.settings(f"picks/{known}")
-        values.pop("templates_sha256", None)
-        if values.get("method") in ("template", "blob") and name in (None, known):
-            model = TemplateSettings if values["method"] == "template" else BlobSettings
-            ours[known] = validated(model, values, f"picks {known}")
+    wanted = [known for known in project.names("picks") if name in (None, known)]
+    ours = {known: found for known in wanted if (found := stored_picking(project, known)) is not None}
     if len(ours) != 1:
         have = ", ".join(ours) or "none"
         raise InputError(
             f"{project.path}: expected one set of picks to go on with, found {have}; give --name, or --diameter to "
             "pick anew"
         )
-    found, settings = next(iter(ours.items()))
-    assert isinstance(settings, (TemplateSettings, BlobSettings))
-    return found, settings
+    return next(iter(ours.items()))
 
 
 def _in_work(project: Project, session: Session) -> bool:
@@ -216,8 +207,8 @@ def _taken_in(project: Project | None, found: pd.DataFrame, session: Session) ->
     else:
         room = project.micrographs()["image"].shape[1:]
         for i, shape in enumerate(shapes):
-            if not found.loc[i, "problem"] and (shape[0] > room[0] or shape[1] > room[1]):
-                found.loc[i, "problem"] = f"working image {shape[:2]} does not fit the project's {room}; import anew"
+            if not found.loc[i, "problem"]:
+                found.loc[i, "problem"] = too_large(shape, room)
         project.extend(columns_of(found, shapes))
     _round(project, session)
     return project

@@ -32,15 +32,13 @@ from pickcal.dashboard.saved.saving import (
     export_selection,
     load,
     packed,
-    read_thresholds_text,
     save,
     suggested,
-    thresholds_text,
-    zipped,
 )
+from pickcal.dashboard.saved.zipping import zipped
 from pickcal.errors import InputError, MissingFileError, PickcalError, ProjectError
 from pickcal.project import UNLISTED, Project
-from pickcal.selection import read_thresholds, write_thresholds
+from pickcal.selection import read_thresholds, read_thresholds_text, thresholds_text, write_thresholds
 from pickcal.settings import CalibrateSettings, ExportSettings, HandPick, SelectSettings
 from pickcal.stages.select import judge
 from pickcal.stages.select import select as stage

@@ -13,9 +13,10 @@ from browsing import eventually, needs_chromium, serving, watched
 from pickcal.dashboard.binned.cube import Plane
 from pickcal.dashboard.controller import Inspector
 from pickcal.dashboard.session import Session
+from pickcal.dashboard.views.curve import CurveView
 from pickcal.dashboard.views.dragging import ordered
 from pickcal.dashboard.views.look import Look
-from pickcal.dashboard.views.plane import LEVELS, OF_PLANE, SHARES, CurveView, PlaneView, _Picture, colours, ticks
+from pickcal.dashboard.views.plane import LEVELS, OF_PLANE, SHARES, PlaneView, _Picture, colours, ticks
 from pickcal.settings import SelectSettings
 
 # the figure of a name, a place in it in pixels of the page, and lines by what they show

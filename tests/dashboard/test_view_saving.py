@@ -10,7 +10,9 @@ from browsing import Opened, eventually, needs_chromium, page_of, serving, watch
 from pickcal.dashboard.controller import Inspector
 from pickcal.dashboard.saved.saving import load
 from pickcal.dashboard.session import Session
-from pickcal.dashboard.views.saving import SavingView, another_name, beside, listing
+from pickcal.dashboard.views.exporting import listing
+from pickcal.dashboard.views.forms import beside
+from pickcal.dashboard.views.saving import SavingView, another_name
 from pickcal.project import Project
 from pickcal.settings import SelectSettings
 from pickcal.stages.select import select

@@ -1,10 +1,12 @@
-"""The messages that docs/errors.md explains are messages of the code, word for word."""
+"""What the docs quote is what the program says, word for word: messages of docs/errors.md, keys of docs/inspect.md."""
 
 import ast
 import re
 from pathlib import Path
 
 import pytest
+
+from pickcal.dashboard.views.frame import KEYS
 
 ROOT = Path(__file__).parents[2]
 MESSAGES = re.findall(r"^### `(.*)`$", (ROOT / "docs/errors.md").read_text(encoding="utf-8"), re.MULTILINE)
@@ -33,3 +35,10 @@ def test_there_are_messages():
 def test_message_is_one_of_the_code(message, texts):
     pattern = re.compile(".*".join(re.escape(part) for part in message.split("…")), re.DOTALL)
     assert any(pattern.match(text) for text in texts)
+
+
+def test_keys_are_those_of_the_page():
+    rows = re.findall(r"^\| (.*?) \| (.*) \|$", (ROOT / "docs/inspect.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(KEYS) <= set(rows)
+    start = rows.index(KEYS[0])
+    assert tuple(rows[start : start + len(KEYS)]) == KEYS

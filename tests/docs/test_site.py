@@ -207,7 +207,7 @@ def commands(parent, path=("pickcal",)):
 
 
 def test_every_setting_is_there(site):
-    rows = set(re.findall(r"<tr>\s*<td><code>([a-z_]+)</code></td>", text_of(site, "reference/settings.html")))
+    rows = set(re.findall(r"<tr>\s*<td><code>([a-z_]+)</code><br", text_of(site, "reference/settings.html")))
     sections = {"cluster", "simulate", "import", "watch", "import_picks", "pick", "score", "calibrate", "select"}
     sections |= {"export", "evaluate"}
     known = {name.rstrip("_") for model in (*all_of(Settings), ServeSettings) for name in model.model_fields}

@@ -1,5 +1,9 @@
 """Progress goes to standard error and never into a pipe of results."""
 
+import os
+import pty
+import sys
+
 from pickcal.engine.progress import TerminalReporter
 
 
@@ -32,3 +36,22 @@ def test_quiet_says_nothing(capsys):
         reporter.advance(1)
         reporter.finish()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_sees_a_bar_that_goes_away(monkeypatch):
+    """Steps and pace on the way; a note stands above it, and no line is left for the stage."""
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with TerminalReporter() as reporter:
+            reporter.start("pick", 12)
+            reporter.advance(4)
+            reporter.note("four are done")
+            reporter.finish()
+            reporter.start("calibrate", 1)
+        terminal.flush()
+        said = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "4/12" in said and "four are done" in said and "calibrate" in said
+    assert "12 in" not in said and said.rstrip().endswith("\x1b[?25h")  # the cursor is shown again

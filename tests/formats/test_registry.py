@@ -83,3 +83,65 @@ def test_what_nobody_knows(tmp_path):
     path.unlink()
     with pytest.raises(InputError, match="holds picks of several kinds"):
         pick_files([tmp_path])
+
+
+MICROGRAPHS = "data_\n\nloop_\n_rlnMicrographName #1\n_rlnDefocusU #2\n_rlnVoltage #3\n_rlnSphericalAberration #4\n"
+MICROGRAPHS += "_rlnAmplitudeContrast #5\n_rlnMicrographPixelSize #6\n"
+PARTICLES = "data_\n\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\nm1.mrc 10 20\n"
+CSV = "name,defocus_u,voltage,cs,amplitude_contrast\n"
+ROW = "15000 300 2.7 0.1 2.0\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"a.star": MICROGRAPHS + f"m1.mrc {ROW}", "b.csv": CSV + "m2.mrc,15000,300,2.7,0.1\n"},
+            r"b\.csv: .*same kind as .*a\.star",
+        ),
+        ({"a.star": MICROGRAPHS + f"m1.mrc {ROW}", "b.star": MICROGRAPHS + f"m2.mrc {ROW}"}, r"b\.star: .*got 2; join"),
+        ({"a.star": PARTICLES}, r"a\.star: .*found picks without; give micrographs_ctf\.star"),
+        ({"a.txt": "nothing of the kind\n"}, r"a\.txt: expected a table of micrographs and their CTF, found"),
+    ],
+)
+def test_tables_of_micrographs_that_cannot_be_taken_say_why(tmp_path, files, said):
+    """What is wrong stands behind the file that it is wrong with."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_exposures([tmp_path / name for name in files])
+
+
+def test_a_folder_or_nothing_in_the_place_of_a_table(tmp_path):
+    with pytest.raises(InputError, match="expected a file, found a folder"):
+        read_exposures([tmp_path])
+    with pytest.raises(MissingFileError, match=r"none\.star: no such file"):
+        read_exposures([tmp_path / "none.star"])
+
+
+INDEX = "data_coordinate_files\n\nloop_\n_rlnMicrographName #1\n_rlnMicrographCoordinates #2\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "said"),
+    [
+        (
+            "coords_suffix_autopick.star",
+            "CtfFind/job003/micrographs_ctf.star\n",
+            MissingFileError,
+            r"files \*_autopick\.star below .*found none",
+        ),
+        (
+            "autopick.star",
+            INDEX + "m1.mrc AutoPick/job9/m1_autopick.star\n",
+            MissingFileError,
+            r"m1_autopick\.star is not there; looked in ",
+        ),
+        ("autopick.star", INDEX + f"m1.mrc {'x' * 300}\n", InputError, "row 1: no name of a file"),
+        ("autopick.star", INDEX, InputError, "expected a table with rlnMicrographName and rlnMicrographCoordinates"),
+    ],
+)
+def test_an_index_that_leads_nowhere_says_where_it_looked(tmp_path, name, text, error, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(error, match=said):
+        pick_files([tmp_path / name])

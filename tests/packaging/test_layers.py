@@ -16,7 +16,7 @@ FORBIDDEN = {
     "engine": {*ON_TOP, "calibration", "formats", "picking", "plots", "project", "stages"},
     "project": {*ON_TOP, "calibration", "engine", "picking", "plots", "stages"},
     "simulation": {*ON_TOP, "plots", "project", "stages"},
-    "stages": {"api", "cli", "dashboard"},
+    "stages": {*ON_TOP, "plots", "job_file", "job_run"},
     "plots": ON_TOP,
     "dashboard": {"api", "cli", "report"},
 }

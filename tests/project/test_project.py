@@ -1,15 +1,17 @@
 """The project store: created whole or not at all, opened only when it is one, written in whole batches."""
 
+import errno
 import json
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.storage import LocalStore
 
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.names import matching_names
-from pickcal.project import Project, differing
+from pickcal.project import Project, backing, differing
 from pickcal.schema import BANK, MICROGRAPHS, PICKS, Status
 
 
@@ -185,3 +187,31 @@ def test_stem_of_two_micrographs_is_refused():
     """Both are named."""
     with pytest.raises(InputError, match=r"truth\.star: 'm1\.tif' fits 2 .*'a/m1\.mrc', 'b/m1\.mrc'"):
         matching_names(["m1.tif"], ["a/m1.mrc", "b/m1.mrc"], "truth.star")
+
+
+@pytest.mark.parametrize(
+    ("failure", "times", "read"), [("ESTALE", 2, True), ("EIO", 100, False), ("ENOSPC", 1, False), ("EACCES", 1, False)]
+)
+def test_a_file_system_that_falters_is_asked_again(tmp_path, monkeypatch, failure, times, read):
+    """An error that may be gone a moment later is waited for, a few times; others, as a full disk, are told at once.
+
+    The file system is a mock: none that falters can be had on one machine without rights.
+    """
+    create(tmp_path / "p.zarr")
+    asked, get = [], LocalStore.get
+
+    async def faltering(*given, **options):
+        asked.append(given)
+        if len(asked) <= times:
+            raise OSError(getattr(errno, failure), failure)
+        return await get(*given, **options)
+
+    monkeypatch.setattr(LocalStore, "get", faltering)
+    monkeypatch.setattr(backing, "FIRST_PAUSE", 0.001)
+    if read:
+        assert len(Project.open(tmp_path / "p.zarr").read("micrographs", "name")) > 0
+        assert len(asked) > times
+        return
+    with pytest.raises(OSError, match=failure):
+        Project.open(tmp_path / "p.zarr")
+    assert len(asked) == (backing.FOLDER_ATTEMPTS if times > 1 else 1)

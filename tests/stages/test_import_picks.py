@@ -1,5 +1,6 @@
 """Picks of other programs in, calibrated, and out again: no column and no digit lost, no mismatch guessed."""
 
+import json
 import re
 import shlex
 
@@ -391,6 +392,48 @@ def test_two_files_of_one_micrograph_are_refused(tmp_path):
     csv.write_text("micrograph,x_px,y_px,score\nm1,1,2,3\n,1,2,3\n")
     with pytest.raises(InputError):
         take(project, csv)
+
+
+def test_files_of_several_kinds_are_refused(tmp_path):
+    """One set of picks has one program, one set of scores and one table of optics groups."""
+    project = tables(tmp_path / "p.zarr", ["m1.mrc", "m2.mrc"], size=(1000, 1000))
+    ours = autopick(tmp_path, "m1", [(100, 100, 1.0)])
+    topaz = tmp_path / "topaz.txt"
+    topaz.write_text("image_name\tx_coord\ty_coord\tscore\nm2\t10\t20\t1.5\n")
+    with pytest.raises(InputError, match=r"topaz\.txt: expected picks of relion as in the files before, found topaz"):
+        take(project, ours, topaz)
+    bare = tmp_path / "m2_autopick.star"
+    bare.write_text("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n10 20\n")
+    with pytest.raises(InputError, match=r"expected the scores figure_of_merit as in the files before, found none"):
+        take(project, ours, bare)
+    bare.write_text(PICKS)
+    with pytest.raises(InputError, match=r"m2_autopick\.star: expected picks, found none in 1 files"):
+        take(project, bare)
+    parts = []
+    for name, pixel in (("m1.mrc", 2.0), ("m2.mrc", 2.2)):
+        parts.append(tmp_path / f"{name}.star")
+        parts[-1].write_text(
+            "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnOpticsGroupName #2\n_rlnMicrographPixelSize #3\n"
+            f"1 og1 {pixel}\n\ndata_particles\n\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n"
+            f"_rlnOpticsGroup #4\n{name} 10 20 1\n"
+        )
+    with pytest.raises(InputError, match=r"m2\.mrc\.star: its optics groups differ.*relion_star_handler --combine"):
+        take(project, *parts)
+
+
+def test_what_is_missing_is_said_and_estimated(tmp_path, in_process):
+    """Without a diameter it is the distance that neighbours keep; where no scores are, what gives some is named."""
+    project = tables(tmp_path / "p.zarr", ["m1.mrc", "m2.mrc"], size=(1000, 1000))
+    rows = [(100 + 60 * i, 100 + 60 * j, 1.0) for i in range(10) for j in range(10)]  # 60 pixels of 2 Å apart
+    files = [autopick(tmp_path, "m1", rows)]
+    code, out, err = in_process("import-picks", project.path, *files, "--name", "scored", "--json")
+    assert code == 0 and json.loads(out)["imported"] == 100
+    assert "no diameter given: took 120 Å" in err
+    assert "1 of 2 micrographs have no picks in the files, the first being m2.mrc" in err
+    bare = tmp_path / "m2_autopick.star"
+    bare.write_text("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n10 20\n")
+    code, _, err = in_process("import-picks", project.path, bare, "--name", "bare", "--diameter", "150")
+    assert code == 0 and "these picks have no score, and nothing can be calibrated; 'pickcal score'" in err
 
 
 def test_pixel_sizes_at_odds(tmp_path):

@@ -296,7 +296,7 @@ def test_a_project_without_images_is_refused(small_set, tmp_path):
     settings = ImportSettings(tables_only=True, size=(512, 512))
     ingest([small_set.micrographs], tmp_path / "p.zarr", settings, SerialExecutor(), Silent())
     add_picks(tmp_path / "p.zarr", [(np.ones(3), np.ones(3))] * 6)
-    with pytest.raises(InputError, match="score needs the images: import the micrographs instead of tables only"):
+    with pytest.raises(ProjectError, match="score needs the images, and this project holds tables only"):
         run(tmp_path / "p.zarr", BLOBS)
     assert Project.open(tmp_path / "p.zarr").names("picks") == ["topaz"]
 

@@ -323,6 +323,29 @@ def test_a_folder_with_a_table_of_its_ctf(microscope, follow):
     assert len(set(defocus)) == 3 and np.isfinite(defocus).all()
 
 
+def test_a_bucket_is_followed_as_a_folder_is(microscope, follow, s3):
+    """Images and their table as objects, found by a pattern or by the table; what is not there yet is waited for."""
+    session = s3.bucket() / "session"
+    table = session / "micrographs_ctf.star"
+    for number in (0, 1, 2):
+        microscope.image(number)
+    microscope.rewrite(0, 1)
+    s3.send(microscope.folder, session)
+    folder = (session / microscope.names[0]).parent
+    assert follow(source=folder / "*.mrc", ctf_table=table)["micrographs"] == 2
+    microscope.rewrite(2)
+    s3.send(microscope.folder, session)
+    assert follow(source=folder, ctf_table=table, picking=None)["micrographs"] == 3
+    microscope.rewrite(3)  # it has a row and no image
+    s3.send(microscope.folder, session)
+    other = follow.path.with_name("by_table.zarr")
+    found = follow(source=table, path=other)
+    assert (found["micrographs"], found["waiting"]) == (3, 1)
+    states, defocus = (Project.open(other).read("micrographs", name) for name in ("status", "defocus_u"))
+    assert states.tolist() == [Status.DONE] * 3
+    np.testing.assert_array_equal(defocus[:3], Project.open(follow.path).read("micrographs", "defocus_u"))
+
+
 def test_what_does_not_fit_the_project_fails_alone(microscope, follow):
     """A larger micrograph than the first ones has no room in the stack of images."""
     from handmade import noise, write_mrc

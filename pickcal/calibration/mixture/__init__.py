@@ -3,6 +3,6 @@
 from pickcal.calibration.mixture.apply import mixture_columns, power_limit, probabilities
 from pickcal.calibration.mixture.fit import NotFitted, fit_mixture
 from pickcal.calibration.mixture.model import Model
-from pickcal.calibration.mixture.observations import NEEDED
+from pickcal.calibration.mixture.observations import PICK_VARIABLES
 
-__all__ = ["NEEDED", "Model", "NotFitted", "fit_mixture", "mixture_columns", "power_limit", "probabilities"]
+__all__ = ["PICK_VARIABLES", "Model", "NotFitted", "fit_mixture", "mixture_columns", "power_limit", "probabilities"]

@@ -31,7 +31,7 @@ def mixture_columns(picks: xr.Dataset, micrographs: xr.Dataset, model: Model) ->
     Parameters
     ----------
     picks
-        Padded table of the block: `observations.NEEDED`, decoys if the model is from decoys; `template` only if it has
+        Padded table of the block: `PICK_VARIABLES`, decoys if the model is from decoys; `template` only if it has
         template offsets.
     micrographs
         Their rows of the table of micrographs.
@@ -65,7 +65,7 @@ def probabilities(picks: xr.Dataset, micrographs: xr.Dataset, stored: xr.Dataset
     Parameters
     ----------
     picks
-        Padded table of `observations.NEEDED`; `template` only if the model has template offsets.
+        Padded table of `PICK_VARIABLES`; `template` only if the model has template offsets.
     micrographs
         Their rows of the table of micrographs.
     stored

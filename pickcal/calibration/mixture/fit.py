@@ -117,7 +117,7 @@ def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, set
     Parameters
     ----------
     picks
-        Padded table of the micrographs to fit: `observations.NEEDED`, and decoys if there are any; `template` only if
+        Padded table of the micrographs to fit: `PICK_VARIABLES`, and decoys if there are any; `template` only if
         it is among the covariates.
     micrographs
         Their rows of the table of micrographs.

@@ -23,7 +23,7 @@ LEAK, LOUD = 0.4, 1.2
 that variance must be for it. Noise beside ice has 0.05 to 0.5 of the variance around it, the median is 0.15."""
 VAGUE = 0.5
 """Standard deviation of what reaches a pick from around it, as a share of that."""
-NEEDED = ("x", "y", "ncc", "power", "background_variance", "count", "status", "template")
+PICK_VARIABLES = ("x", "y", "ncc", "power", "background_variance", "count", "status", "template")
 """Variables of the picks that probabilities are computed from."""
 LEAST_DECOYS = 50
 LEAST_AWAY = 40
@@ -69,7 +69,7 @@ class Observations:
     def plain(self) -> Mask:
         """Whose power is known and its own."""
         assert self.power is not None
-        return np.isfinite(self.power) & (self.leak == 0)
+        return np.asarray(np.isfinite(self.power) & (self.leak == 0))
 
     @property
     def cell(self) -> Indices:

@@ -6,11 +6,12 @@ passes none; an unknown power passes both limits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pickcal.dashboard.binned.flat import FlatColumns
 from pickcal.dashboard.binned.grids import Grid
 from pickcal.dashboard.binned.reading import Values
 from pickcal.dashboard.methods import MAIN, Method
@@ -18,7 +19,6 @@ from pickcal.errors import InputError
 from pickcal.settings import SelectSettings
 
 Floats = NDArray[np.floating]
-Indices = NDArray[np.intp]
 Steps = tuple[tuple[int, float], ...]
 """Bins from which on is accepted, with weights: one, or two between which a threshold lies."""
 
@@ -27,7 +27,7 @@ KNOWN: Steps = ((1, 1.0),)
 
 
 @dataclass(frozen=True)
-class Cells:
+class Cells(FlatColumns):
     """Bin numbers of picks, shape `(n,)`; see `Values` for the others."""
 
     row: NDArray[np.int32]
@@ -42,15 +42,6 @@ class Cells:
     junk: Floats
     counted: NDArray[np.bool_]
     true: NDArray[np.bool_]
-
-    def at(self, chosen: Indices | NDArray[np.bool_]) -> Cells:
-        """Take some of the picks."""
-        return Cells(*(getattr(self, column.name)[chosen] for column in fields(self)))
-
-    @classmethod
-    def joined(cls, parts: list[Cells]) -> Cells:
-        """Join several blocks, at least one."""
-        return cls(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls)))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pickcal.dashboard.binned.reservoirs import Kept, Reservoir
 from pickcal.dashboard.binned.tables import Sums, Tables
 
 PER_BIN = 24
+"""Random picks that are kept of every bin of the main value."""
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pickcal.calibration.mixture import NEEDED, probabilities
+from pickcal.calibration.mixture import PICK_VARIABLES, probabilities
 from pickcal.calibration.trends import mean_defocus
+from pickcal.dashboard.binned.flat import FlatColumns
 from pickcal.dashboard.methods import Method, fixed_of
 from pickcal.dashboard.truth import TrueRow
 from pickcal.plots.style import UM
@@ -30,7 +31,7 @@ MOST_READ = 2_000_000
 
 
 @dataclass(frozen=True)
-class Values:
+class Values(FlatColumns):
     """Picks in flat columns, one entry per pick, shape `(n,)`.
 
     Attributes
@@ -63,17 +64,13 @@ class Values:
     counted: NDArray[np.bool_]
     true: NDArray[np.bool_]
 
-    def at(self, chosen: Indices | NDArray[np.bool_] | slice) -> Values:
-        """Take some of the picks."""
-        return Values(*(getattr(self, column.name)[chosen] for column in fields(self)))
-
     @classmethod
-    def joined(cls, parts: list[Values]) -> Values:
+    def joined(cls, parts: Sequence[Values]) -> Values:
         """Join several blocks; no picks for none."""
-        if not parts:
-            integers, scores = (np.zeros(0, np.int32),) * 2, (np.zeros(0),) * 4
-            return cls(*integers, *scores, np.zeros(0, np.int8), *scores[:2], *(np.zeros(0, bool),) * 2)
-        return cls(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls)))
+        if parts:
+            return super().joined(parts)
+        integers, scores = (np.zeros(0, np.int32),) * 2, (np.zeros(0),) * 4
+        return cls(*integers, *scores, np.zeros(0, np.int8), *scores[:2], *(np.zeros(0, bool),) * 2)
 
 
 class Reader:
@@ -161,7 +158,7 @@ class Reader:
         # a range reads faster than a list, which pays only where much would be read in vain
         near = stop - start <= 4 * len(rows)
         chosen = slice(start, stop) if near else rows
-        piece = self._picks[list(NEEDED)].isel(micrograph=chosen).load()
+        piece = self._picks[list(PICK_VARIABLES)].isel(micrograph=chosen).load()
         places = rows - start if near else np.arange(len(rows))
         step = max(1, PLACES // max(self.places, 1))
         for first in range(0, len(rows), step):

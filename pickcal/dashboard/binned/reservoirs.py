@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.dashboard.binned.cells import Limits, reaches
-
-Floats = NDArray[np.floating]
-Ints = NDArray[np.integer]
+from pickcal.dashboard.binned.flat import FlatColumns
 
 
 @dataclass(frozen=True)
-class Kept:
+class Kept(FlatColumns):
     """Picks that were kept, shape `(n,)`.
 
     Attributes
@@ -44,10 +42,6 @@ class Kept:
         integers = (np.zeros(0, np.int32),) * 2 + (np.zeros(0, np.int16),) * 3
         return cls(*integers, np.zeros(0), np.zeros(0, np.float32))
 
-    def at(self, chosen: Ints | NDArray[np.bool_]) -> Kept:
-        """Take some of the picks."""
-        return Kept(*(getattr(self, column.name)[chosen] for column in fields(self)))
-
     def passing(self, limits: Limits) -> NDArray[np.bool_]:
         """Which picks pass border and power."""
         unknown = self.power == 0
@@ -64,12 +58,6 @@ class Kept:
     def places(self) -> list[tuple[int, int]]:
         """Micrograph and place of each."""
         return [(int(row), int(place)) for row, place in zip(self.row, self.place, strict=True)]
-
-    def with_these(self, more: Kept) -> Kept:
-        """Join with others."""
-        return Kept(
-            *(np.concatenate([getattr(self, column.name), getattr(more, column.name)]) for column in fields(self))
-        )
 
 
 class Reservoir:
@@ -91,7 +79,7 @@ class Reservoir:
         near = picks.at(picks.key < self._highest[picks.main])
         if not len(near.key):
             return
-        both = self.kept.with_these(near)
+        both = Kept.joined([self.kept, near])
         bins = both.main
         order = np.lexsort((both.key, bins))
         ordered = bins[order]

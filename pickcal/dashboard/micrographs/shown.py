@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.calibration import calibrated_scores
-from pickcal.calibration.mixture import NEEDED, probabilities
+from pickcal.calibration.mixture import PICK_VARIABLES, probabilities
 from pickcal.dashboard.micrographs.images import Recent
 from pickcal.errors import InputError
 from pickcal.project import Project
@@ -56,7 +56,7 @@ class PickRows:
         pixel = self.micrographs["pixel_size"].values
         self.width = self.micrographs["width"].values
         self.last = np.stack([(self.micrographs[side].values - 1) * pixel for side in ("width", "height")])
-        self._picks = project.picks(picks)[list(NEEDED)]
+        self._picks = project.picks(picks)[list(PICK_VARIABLES)]
         self.attributes = dict(self._picks.attrs)
         self._recent: Recent[dict[str, Any]] = Recent(most, _bytes)
 

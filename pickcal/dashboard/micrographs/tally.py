@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pickcal.calibration.trends import mean_defocus
 from pickcal.dashboard.micrographs.shown import CALIBRATED, Shared
 from pickcal.errors import InputError
+from pickcal.plots.style import UM
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED, REASONS, reason_counts
@@ -24,7 +25,6 @@ Rows = NDArray[np.intp]
 UNKNOWN = -1
 BLOCK_PLACES = 40_000
 """Places for picks per step: some 50 ms with probabilities."""
-UM = 1e-4
 
 
 class Tally:

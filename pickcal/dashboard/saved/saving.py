@@ -9,11 +9,9 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pickcal.dashboard.saved.zipping import zipped as zipped
+from pickcal.dashboard.saved.zipping import zipped
 from pickcal.errors import InputError, PickcalError, ProjectError
 from pickcal.project import Project, check_name
-from pickcal.selection import read_thresholds_text as read_thresholds_text
-from pickcal.selection import thresholds_text as thresholds_text
 from pickcal.settings import ExportSettings, SelectSettings, validated
 from pickcal.stages.export import export
 from pickcal.stages.select import is_stale, select

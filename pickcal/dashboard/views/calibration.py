@@ -19,7 +19,7 @@ from pickcal.dashboard.views.medians import (
     ALL_GROUPS,
     BEFORE,
     MARKERS,
-    Facts,
+    FitFacts,
     MediansPlot,
     group_names,
     padded_range,
@@ -103,7 +103,7 @@ class CalibrationView:
             return
         names = session.inspector.micrographs
         groups = session.inspector.project.read("micrographs", "exposure_group")
-        self._facts = Facts(fit, session.inspector.words(session.picks), names, short_names(names), groups)
+        self._facts = FitFacts(fit, session.inspector.words(session.picks), names, short_names(names), groups)
         self.layout[:] = [
             self._switches(),
             self._plot_part(),

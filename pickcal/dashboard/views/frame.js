@@ -1,7 +1,7 @@
 /**
  * The frame of the page: title, picks, progress, notes, theme, help; keyboard shortcuts and the address bar.
  *
- * Messages in: {facts}, {notes: [..]}, {address: "?.."}, {follow: ".."}, {copy: ".."}.
+ * Messages in: {facts}, {notes: [..]}, {address: "?.."}.
  * Messages out: {picks}, {key}, {dismiss}.
  */
 

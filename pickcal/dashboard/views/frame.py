@@ -15,7 +15,7 @@ from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.look import FILL, HERE, Look
 
 KEYS: tuple[tuple[str, str], ...] = (
-    ("[ and ]", "least strict, stricter: the main threshold by one step ({ and } by ten)"),
+    ("[ and ]", "less strict, stricter: the main threshold by one step ({ and } by ten)"),
     ("n and p", "next and previous micrograph of the list"),
     (". and ,", "next and previous pick of that micrograph, from the threshold outwards"),
     ("a", "accept or reject that pick by hand, or leave it to the thresholds again"),

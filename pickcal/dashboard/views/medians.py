@@ -43,7 +43,7 @@ click.data = { x: [cb_obj.x], y: [cb_obj.y], across: [across], down: [down], cou
 
 
 @dataclass(frozen=True)
-class Facts:
+class FitFacts:
     """What the plots of both scores share.
 
     Attributes
@@ -149,7 +149,7 @@ class MediansPlot:
         Values that are drawn, before and after.
     """
 
-    def __init__(self, facts: Facts, score: str, source: ColumnDataSource, x_range: Range1d, look: Look) -> None:
+    def __init__(self, facts: FitFacts, score: str, source: ColumnDataSource, x_range: Range1d, look: Look) -> None:
         self._facts, self._score, self._source, self._look = facts, score, source, look
         self._state, self._group = BEFORE, ALL_GROUPS
         self.medians = facts.of(score, "median")
@@ -288,6 +288,11 @@ class MediansPlot:
             line_width=3,
         )
         self._by_state += [(made.glyph, {"y": f"{self._score}_{{}}"}) for made in (self._rings, ring)]
+        self._make_names()
+
+    def _make_names(self) -> None:
+        """Make room for the names of outlying micrographs; `_label` puts them there."""
+        look = self._look
         self._names = ColumnDataSource({key: [] for key in ("x", "y", "text", "dx", "dy", "align")})
         self.figure.text(
             "x",

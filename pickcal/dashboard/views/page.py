@@ -26,7 +26,6 @@ from pickcal.dashboard.views.thresholds import ThresholdsView
 from pickcal.errors import PickcalError
 from pickcal.stores.places import Url
 
-TITLE = "pickcal: inspect picks"
 POLL = 2000
 PLOTS = 405
 """Height of the plots, px, which is kept free until they are there."""

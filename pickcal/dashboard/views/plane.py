@@ -14,7 +14,6 @@ from pickcal.calibration.verdicts import heading
 from pickcal.dashboard.binned.cube import Cube, Plane
 from pickcal.dashboard.methods import Method
 from pickcal.dashboard.session import Session
-from pickcal.dashboard.views.curve import CurveView
 from pickcal.dashboard.views.dragging import (
     Dragging,
     Lines,
@@ -27,8 +26,6 @@ from pickcal.dashboard.views.dragging import (
     within,
 )
 from pickcal.dashboard.views.look import FILL, Look
-
-__all__ = ["CurveView", "PlaneView"]
 
 Floats = NDArray[np.floating]
 

@@ -13,9 +13,7 @@ from pickcal.dashboard.saved.saving import Conflict
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.component import Component
 from pickcal.dashboard.views.exporting import FIRST, ExportForm
-from pickcal.dashboard.views.exporting import listing as listing
 from pickcal.dashboard.views.forms import Form, fill, tell
-from pickcal.dashboard.views.forms import beside as beside
 from pickcal.dashboard.views.look import FILL, HERE, Look
 from pickcal.errors import PickcalError
 

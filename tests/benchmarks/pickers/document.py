@@ -15,7 +15,8 @@ WIDTH = 118
 HEAD = """# Benchmarks: cost and accuracy of picking
 
 `make bench` measures in minutes what does not take long, `make bench BENCH=--full` all of it, on micrographs that it
-simulates first; `BENCH="--set FOLDER"` takes others. RELION is installed where that is allowed (`make system`), Topaz
+simulates first; `BENCH="--set FOLDER"` takes others, as the set of `make_set.py` below, which is not part of
+pickcal. RELION is installed where that is allowed (`make system`), Topaz
 is compared where it is on the PATH. This page is written from the saved results:
 `python -m tests.benchmarks.pickers --saved bench/*.json --docs docs/benchmarks.md`.
 

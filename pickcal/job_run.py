@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pickcal.engine.executors import Executor
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError
-from pickcal.job_file import Job, SelectJob
+from pickcal.job_file import EvaluateJob, Job, SelectJob
 from pickcal.project import Project
 from pickcal.report import write_report
 from pickcal.selection import read_thresholds
@@ -22,7 +23,7 @@ from pickcal.stages.import_picks import import_picks
 from pickcal.stages.ingest import ingest
 from pickcal.stages.pick import pick
 from pickcal.stages.score import score
-from pickcal.stages.select import automatic, expected_false, select, thresholds_of
+from pickcal.stages.select import automatic, select, selection_counts
 from pickcal.stages.watch import Session, watch
 from pickcal.stores.places import Url
 
@@ -43,9 +44,14 @@ def run(job: Job, executor: Executor, reporter: Reporter, stop: Callable[[], boo
     -------
     dict
         What each section gave, as its command prints with `--json`.
+
+    Raises
+    ------
+    InputError, MissingFileError, ProjectError
+        As the stages; what earlier sections have made stays.
     """
     out: dict[str, Any] = {"project": str(job.project)}
-    if job.simulate is not None and job.import_ is not None:
+    if job.simulate is not None:
         out["simulate"] = _simulate(job, executor, reporter)
     if job.watch is not None:
         out["watch"] = _watch(job, executor, reporter, stop)
@@ -60,24 +66,26 @@ def run(job: Job, executor: Executor, reporter: Reporter, stop: Callable[[], boo
     if job.score is not None:
         out["score"] = score(project, picks, job.scored_name, job.score, executor, reporter).as_json()
         picks = job.scored_name
-    later: list[tuple[str, bool, Callable[[], Any]]] = [
-        (
-            "calibrate",
-            job.calibrate is not None and job.watch is None,
-            lambda: _calibrate(project, picks, _given(job.calibrate)),
-        ),
-        ("select", job.select is not None, lambda: _select(project, picks, _given(job.select))),
-        ("export", job.export is not None, lambda: _export(project, job)),
-        ("evaluate", job.evaluate is not None, lambda: _evaluate(project, job)),
-        ("report", job.report is not None, lambda: _report(project, job)),
-    ]
-    for title, wanted, function in later:
-        if wanted:
-            reporter.start(title, 1)
-            out[title] = function()
-            reporter.advance(1)
-            reporter.finish()
+    for title, function in _later(project, job, picks):
+        reporter.start(title, 1)
+        out[title] = function()
+        reporter.advance(1)
+        reporter.finish()
     return out
+
+
+def _later(project: Project, job: Job, picks: str) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Yield the sections that follow once there are picks, by name, in the order in which they run."""
+    if job.calibrate is not None and job.watch is None:  # a watch calibrates as it goes
+        yield "calibrate", partial(_calibrate, project, picks, job.calibrate)
+    if job.select is not None:
+        yield "select", partial(_select, project, picks, job.select)
+        if job.export is not None:
+            yield "export", partial(export, project, job.select.name, job.export, job.export.path)
+    if job.evaluate is not None:
+        yield "evaluate", partial(_evaluate, project, job, job.evaluate)
+    if job.report is not None:
+        yield "report", partial(_report, project, job.report)
 
 
 def _watch(job: Job, executor: Executor, reporter: Reporter, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -103,11 +111,6 @@ def _watch(job: Job, executor: Executor, reporter: Reporter, stop: Callable[[], 
     return found
 
 
-def _given(section: Any) -> Any:
-    assert section is not None
-    return section
-
-
 def _simulate(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
     """Simulate into the folder of the import's STAR file, unless it is there already."""
     assert job.simulate is not None and job.import_ is not None
@@ -128,9 +131,6 @@ def _calibrate(project: Project, picks: str, settings: CalibrateSettings) -> dic
 
 def _select(project: Project, picks: str, section: SelectJob) -> dict[str, Any]:
     if section.thresholds is not None:
-        given = section.model_fields_set - {"name", "thresholds"}
-        if given:
-            raise InputError(f"select: give thresholds = FILE or values, not both; found {', '.join(sorted(given))}")
         settings = read_thresholds(section.thresholds)
     else:
         settings = SelectSettings(**section.model_dump(exclude={"name", "thresholds", "auto"}))
@@ -139,44 +139,12 @@ def _select(project: Project, picks: str, section: SelectJob) -> dict[str, Any]:
     return selection_counts(project, select(project, picks, section.name, settings, overwrite=True), section.name)
 
 
-def selection_counts(project: Project, counts: Any, name: str) -> dict[str, Any]:
-    """Totals per reason of a selection, as plain values."""
-    totals = counts["counts"].values.sum(axis=1)
-    reasons = [str(reason) for reason in counts["reason"].values]
-    thresholds = {
-        key: value
-        for key, value in thresholds_of(project, name).stored().items()
-        if value is not None and value not in ([], False)
-    }
-    for key in ("accept", "reject"):
-        if key in thresholds:
-            thresholds[key] = f"{len(thresholds[key])} by hand"
-    return {
-        "selection": name,
-        "picks": counts.attrs["picks"],
-        "calibrated": bool(counts.attrs["calibrated"]),
-        "thresholds": thresholds,
-        **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
-        **expected_false(project, name),
-    }
-
-
-def _export(project: Project, job: Job) -> dict[str, Any]:
-    assert job.export is not None
-    if job.select is None:
-        raise InputError("export: a job that exports needs a [select] section")
-    return export(project, job.select.name, job.export, job.export.path)
-
-
-def _evaluate(project: Project, job: Job) -> dict[str, Any]:
-    assert job.evaluate is not None
+def _evaluate(project: Project, job: Job, section: EvaluateJob) -> dict[str, Any]:
     if job.select is not None:
-        return evaluate_selection(project, job.select.name, job.evaluate.truth, job.evaluate)
-    return evaluate_picks(project, job.scored_name, job.evaluate.truth, job.evaluate)
+        return evaluate_selection(project, job.select.name, section.truth, section)
+    return evaluate_picks(project, job.scored_name, section.truth, section)
 
 
-def _report(project: Project, job: Job) -> dict[str, Any]:
-    assert job.report is not None
-    folder = Path(job.report).parent / "plots"
-    report, *plots = write_report(project, job.report, folder)
+def _report(project: Project, path: Path) -> dict[str, Any]:
+    report, *plots = write_report(project, path, path.parent / "plots")
     return {"report": str(report), "plots": [str(plot) for plot in plots]}
