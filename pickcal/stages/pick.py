@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
 from pickcal.engine.laps import begin
-from pickcal.engine.lease import held
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, MissingFileError
 from pickcal.formats.images import is_volume, read_stack, read_volume
@@ -79,7 +79,7 @@ def pick(
         If templates or diameter do not fit, or the name holds picks with other settings.
     """
     check_name("picks", name)
-    with held(project.path, f"picks/{name}"):
+    with only_job(project.path, f"picks/{name}"):
         return _pick(project, name, settings, executor, reporter, overwrite, again)
 
 
@@ -197,7 +197,7 @@ def _whitening(project: Project, settings: PickSettings, pixel_size: float) -> R
     """Estimate the noise of the data set from micrographs spread evenly over the defocus range."""
     if not settings.whiten:
         return None
-    micrographs = project.table()
+    micrographs = project.micrographs()[["status", "defocus_u", "height", "width"]].load()
     usable = np.flatnonzero(micrographs["status"].values == Status.DONE)
     usable = usable[np.argsort(micrographs["defocus_u"].values[usable], kind="stable")]
     sample = usable[np.unique(np.linspace(0, len(usable) - 1, NOISE_SAMPLE).round().astype(int))]

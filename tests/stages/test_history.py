@@ -4,15 +4,16 @@ import json
 import shutil
 import threading
 
+import numpy as np
 import pytest
 from handmade import noise, write_set
 
 from pickcal.engine.executors import Outcome, SerialExecutor
 from pickcal.engine.journal import Journal, runs
-from pickcal.engine.lease import held
-from pickcal.engine.place import place_beside
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Silent
 from pickcal.errors import ProjectError
+from pickcal.present import render
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.settings import BlobSettings, ImportSettings
@@ -21,6 +22,7 @@ from pickcal.stages.ingest import ingest
 from pickcal.stages.memory import import_memory, search_memory
 from pickcal.stages.pick import pick
 from pickcal.stages.status import status
+from pickcal.stores.small_objects import beside
 
 BLOBS = BlobSettings(diameter_min=140.0, diameter_max=140.0, shapes=("disc",))
 
@@ -81,14 +83,31 @@ def test_running_stages_are_shown_with_time_left(copied):
     journal = Journal(copied.path, "pick blob", "picks/blob", copied.group_mark("picks/blob"))
     journal.begin(micrographs=6, batches=3)
     for record in records(copied)[0][1:2]:
-        place_beside(copied.path).append(f"{journal.run}.0001.jsonl", json.dumps(record).encode() + b"\n")
-    with held(copied.path, "picks/blob"):
+        beside(copied.path).append(f"{journal.run}.0001.jsonl", json.dumps(record).encode() + b"\n")
+    with only_job(copied.path, "picks/blob"):
         found = status(copied)["runs"]["picks/blob"]
     assert found["running"] is True and "process" in found["by"]
     # two of six took as long as the only batch recorded; four are left
     seconds = records(copied)[-1][1]["ended"] - records(copied)[-1][1]["began"]
     assert found["seconds_left"] == pytest.approx(2 * seconds, abs=1)
-    assert status(copied)["runs"]["picks/blob"]["running"] is False
+    assert f"pick blob: running for {found['running_for']} s, " in (text := render({"runs": {"picks/blob": found}}))
+    assert f" s left; {found['by']}" in text
+    whole = status(copied)["runs"]["picks/blob"]
+    assert whole["running"] is False and whole["micrographs_left"] == 0  # what is there counts, not what was recorded
+    assert "pick blob: finished" in render({"runs": {"picks/blob": whole}})
+
+
+def test_a_run_that_was_stopped_is_told_from_one_that_finished(copied):
+    """Four of six are left, and no job is at work."""
+    records_of = beside(copied.path)
+    (name,) = (name for name in records_of.names() if "-picks.blob-" in name)
+    records_of.remove(name)
+    journal = Journal(copied.path, "pick blob", "picks/blob", copied.group_mark("picks/blob"))
+    journal.begin(micrographs=6, batches=3)
+    copied._array("picks/blob", "status")[2:] = np.int8(Status.PENDING)
+    stopped = status(copied)["runs"]["picks/blob"]
+    assert stopped["running"] is False and stopped["micrographs_left"] == 4
+    assert "pick blob: stopped with 4 micrographs left" in render({"runs": {"picks/blob": stopped}})
 
 
 def test_failures_are_counted_by_reason(copied, tmp_path):
@@ -104,6 +123,8 @@ def test_failures_are_counted_by_reason(copied, tmp_path):
     pick(project, "blob", BLOBS, Losing(), Silent())
     found = status(project)["runs"]["picks/blob"]
     assert found["failures_by_reason"] == {"the node went away": 2}
+    text = render(status(project))
+    assert "failed: 2 for: the node went away" in text and "(picks/blob): the node went away" in text
     pick(project, "blob", BLOBS, SerialExecutor(), Silent())
     found = status(project)["runs"]["picks/blob"]
     assert found["runs"] == 2 and found["failures_by_reason"] == {}
@@ -146,8 +167,8 @@ def test_sums_are_those_of_the_columns_with_and_without_records(copied):
 
 
 def test_half_a_line_of_a_killed_driver_is_passed_over(copied):
-    name = next(name for name in place_beside(copied.path).names() if "picks.blob" in name)
-    place_beside(copied.path).append(name, b'{"event": "ba')
+    name = next(name for name in beside(copied.path).names() if "picks.blob" in name)
+    beside(copied.path).append(name, b'{"event": "ba')
     assert history(copied, "picks/blob").batches == 3
 
 
@@ -157,15 +178,15 @@ def test_a_journal_that_cannot_be_written_stops_nothing(copied, monkeypatch):
     def full(self, name, content):
         raise OSError(28, "No space left on device", name)
 
-    monkeypatch.setattr("pickcal.engine.place.FolderPlace.append", full)
+    monkeypatch.setattr("pickcal.stores.folder_objects.FolderObjects.append", full)
     copied.remove("picks/blob")
     assert pick(copied, "blob", BLOBS, SerialExecutor(), Silent()).done == 5
 
 
 def test_a_finished_stage_writes_no_records(copied):
-    before = place_beside(copied.path).names()
+    before = beside(copied.path).names()
     assert pick(copied, "blob", BLOBS, SerialExecutor(), Silent()).ran == 0
-    assert place_beside(copied.path).names() == before
+    assert beside(copied.path).names() == before
 
 
 def test_the_same_stage_is_not_begun_twice(copied):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from alike import assert_identical
 from object_store import KEY, SECRET
 
 from pickcal.dashboard.controller import Inspector, close_shared, shared_inspector
@@ -25,7 +26,6 @@ from pickcal.stages.pick import pick
 from pickcal.stages.select import select
 from pickcal.stages.status import status
 from pickcal.stores import bucket as buckets
-from pickcal.stores import lease as leases
 from pickcal.stores import objects
 
 FIT = CalibrateSettings(bootstrap=0)
@@ -122,8 +122,8 @@ def test_a_whole_job_gives_what_it_gives_on_the_local_disk(small_set, store, job
                 str(s).replace(str(folder), str(where)) for s in one["source"].values
             ]
             one, other = one.drop_vars("source"), other.drop_vars("source")
-        xr.testing.assert_identical(one.drop_attrs(deep=False), other.drop_attrs(deep=False))
-    xr.testing.assert_identical(here.mixture("template"), away.mixture("template"))
+        assert_identical(one.drop_attrs(deep=False), other.drop_attrs(deep=False))
+    assert_identical(here.mixture("template"), away.mixture("template"))
     assert here.dataset("selection/first")["counts"].equals(away.dataset("selection/first")["counts"])
     exported = store.content(where / "out")
     files = {file.relative_to(folder / "out").as_posix(): file for file in (folder / "out").rglob("*.star")}
@@ -157,8 +157,8 @@ def test_a_project_is_there_as_a_whole_or_not_at_all(there, monkeypatch, s3):
     objects.write(there / "micrographs/zarr.json", b"{}")
     with pytest.raises(ProjectError, match=r"found objects that are no project's, such as 'micrographs/"):
         small_project(there)
-    objects.write(there / buckets.LOCK, b"0 0 host 1")
-    monkeypatch.setattr(leases, "LEASE", 0.5)
+    objects.write(there / buckets.LOCK, b'{"owner": "x", "machine": "another", "host": "node7", "pid": 1}')
+    monkeypatch.setattr(buckets, "LEASE_SECONDS", 0.5)
     assert small_project(there).count == 4
     with pytest.raises(ProjectError, match="exists already"):
         small_project(there)
@@ -292,7 +292,7 @@ def test_requests_that_fail_or_hang_change_nothing(there, small_set, small_setti
     s3.faults(0)
     objects._client.cache_clear()
     assert (result.done, result.failed) == (6, 0) and faults > 10, result.errors
-    xr.testing.assert_identical(
+    assert_identical(
         Project.open(there).picks("template").load().drop_attrs(deep=False),
         Project.open(picked).picks("template").load().drop_attrs(deep=False),
     )
