@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from pickcal.engine.logs import log
-from pickcal.engine.place import Place, place_beside
 from pickcal.errors import PickcalError
 from pickcal.stores.credentials import redacted
 from pickcal.stores.places import Url
+from pickcal.stores.small_objects import SmallObjects, beside
 
 RECORDS_PER_OBJECT = 1000
 SUFFIX = ".jsonl"
@@ -79,7 +79,7 @@ class Journal:
     """
 
     def __init__(self, project: Path | Url | str, stage: str, group: str, mark: str) -> None:
-        self._place: Place = place_beside(project)
+        self._kept: SmallObjects = beside(project)
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%f")
         self.run = f"{stamp}-{group.replace('/', '.')}-{uuid.uuid4().hex[:6]}"
         self._head = {"run": self.run, "stage": stage, "group": group, "mark": mark}
@@ -103,9 +103,9 @@ class Journal:
         self._count += 1
         log(f"stage.{record['event']}", run=self.run, **{k: v for k, v in record.items() if k not in ("event", "run")})
         try:
-            self._place.append(name, redacted(json.dumps(record)).encode() + b"\n")
+            self._kept.append(name, redacted(json.dumps(record)).encode() + b"\n")
             if record["event"] != "batch":
-                self._place.flush()
+                self._kept.flush()
         except (OSError, PickcalError) as error:
             if not self._failed:
                 log("journal", level="warning", text=f"events are not kept: {error}")
@@ -127,21 +127,21 @@ def runs(project: Path | Url | str, group: str, mark: str) -> Iterator[list[dict
     list of dict
         Records of one run as they were written, the first with `event` "begin".
     """
-    place = place_beside(project)
+    kept = beside(project)
     objects: dict[str, list[str]] = {}
-    for name in place.names():
+    for name in kept.names():
         if name.endswith(SUFFIX):
             objects.setdefault(name.rsplit(".", 2)[0], []).append(name)
     for run, names in sorted(objects.items()):
         if f"-{group.replace('/', '.')}-" not in run:
             continue
-        records = [record for name in sorted(names) for record in _records(place, name)]
+        records = [record for name in sorted(names) for record in _records(kept, name)]
         if records and records[0].get("event") == "begin" and records[0].get("mark") == mark:
             yield records
 
 
-def _records(place: Place, name: str) -> Iterator[dict[str, Any]]:
-    found = place.read(name)
+def _records(kept: SmallObjects, name: str) -> Iterator[dict[str, Any]]:
+    found = kept.read(name)
     for line in found[0].splitlines() if found is not None else ():
         try:
             record = json.loads(line)

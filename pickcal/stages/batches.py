@@ -16,11 +16,12 @@ import pickcal
 from pickcal.engine.executors import Executor, Outcome
 from pickcal.engine.journal import BatchRecord, Journal
 from pickcal.engine.laps import laps
-from pickcal.engine.lease import Lease, held
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter
 from pickcal.errors import ProjectError
 from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
+from pickcal.stores.lease import Lease
 
 
 class BatchTask(Protocol):
@@ -126,7 +127,7 @@ def run_batches(
         If a worker has too little memory, or the cluster goes away.
     """
     began = time.monotonic()
-    with held(project.path, group) as lease:
+    with only_job(project.path, group) as lease:
         before = project.done(group)
         if tasks:
             _run(project, group, stage, function, tasks, executor, reporter, memory, lease)

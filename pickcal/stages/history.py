@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.engine.journal import runs
-from pickcal.engine.lease import holder
+from pickcal.engine.one_job import job_at_work
 from pickcal.project import Project
 from pickcal.schema import Status
 
@@ -127,7 +127,7 @@ def history(project: Project, group: str) -> History | None:
 
 def words(project: Project, group: str, found: History) -> dict[str, Any]:
     """Give plain values of a history for `pickcal status` and the report."""
-    now = holder(project.path, group)
+    now = job_at_work(project.path, group)
     out: dict[str, Any] = {
         "stage": found.stage,
         "running": now is not None,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
 from pickcal.engine.laps import begin
-from pickcal.engine.lease import held
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
 from pickcal.formats.images import image_info, read_measured
@@ -65,7 +65,7 @@ def ingest(
     InputError, MissingFileError, ProjectError
         If the sources are unusable as a whole, the project holds something else, or the disk is too small.
     """
-    with held(place(path), "micrographs"):
+    with only_job(place(path), "micrographs"):
         return _ingest(sources, place(path).absolute(), settings, executor, reporter)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
 from pickcal.engine.laps import begin
-from pickcal.engine.lease import held
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, MissingFileError
 from pickcal.formats.images import is_volume, read_stack, read_volume
@@ -79,7 +79,7 @@ def pick(
         If templates or diameter do not fit, or the name holds picks with other settings.
     """
     check_name("picks", name)
-    with held(project.path, f"picks/{name}"):
+    with only_job(project.path, f"picks/{name}"):
         return _pick(project, name, settings, executor, reporter, overwrite, again)
 
 

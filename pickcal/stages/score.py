@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
 from pickcal.engine.laps import begin
-from pickcal.engine.lease import held
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError
 from pickcal.picking.bank import Bank
@@ -101,7 +101,7 @@ def score(
     if name == picks:
         raise InputError(f"--name: expected another name than that of the picks to score, got {name!r}")
     project.require_images("score")
-    with held(project.path, f"picks/{name}"):
+    with only_job(project.path, f"picks/{name}"):
         return _score(project, picks, name, settings, executor, reporter, overwrite)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pickcal.engine.executors import Executor
-from pickcal.engine.lease import held
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project, differing
@@ -95,7 +95,7 @@ def watch(session: Session) -> dict[str, Any]:
         session into it.
     """
     session.source, session.path = place(session.source).absolute(), place(session.path).absolute()
-    with held(session.path, "watch"):
+    with only_job(session.path, "watch"):
         return _watch(session)
 
 

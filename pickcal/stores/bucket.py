@@ -3,30 +3,30 @@
 - A project is there once its root's metadata are; they are written last, under the lock.
 - A group that is replaced keeps its arrays in a version of its own, within the group; the group's metadata name the
   version, and are exchanged by one conditional write.
-- The lock is an object that only one can write, see `stores.lease`.
+- The lock is a lease, see `stores.lease`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from pickcal.errors import InputError, PickcalError, ProjectError
 from pickcal.stores import objects
+from pickcal.stores.bucket_objects import BucketObjects
 from pickcal.stores.homes import META, UNLISTED, VERSION
-from pickcal.stores.lease import Lease
+from pickcal.stores.lease import Lease, held
 from pickcal.stores.objects import Changed, Client
 from pickcal.stores.places import Url
 
 LONGEST_WAIT = 30.0
 """Seconds to wait for another process that saves; longer than a lease, so that a dead one is waited for."""
+LEASE_SECONDS = 20.0
+"""Seconds after which the lock of a process that shows no sign of life is over."""
 LOCK = f"{UNLISTED}/lock"
-
-_held = threading.local()
 
 
 class Bucket:
@@ -108,25 +108,13 @@ class Bucket:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """See `Home.locked`; the lock of a process that died counts for nothing after `lease.LEASE` seconds."""
+        """See `Home.locked`; the lock of a process that died counts for nothing after `LEASE_SECONDS`."""
         with self._lease():
             yield
 
-    @contextmanager
-    def _lease(self) -> Iterator[Lease]:
-        held: dict[str, Lease] = _held.__dict__.setdefault("leases", {})
-        name = str(self.place)
-        if name in held:
-            yield held[name]
-            return
-        lease = Lease(self.place / LOCK, name)
-        lease.acquire(LONGEST_WAIT)
-        held[name] = lease
-        try:
-            yield lease
-        finally:
-            del held[name]
-            lease.release()
+    def _lease(self) -> AbstractContextManager[Lease]:
+        folder, _, name = LOCK.rpartition("/")
+        return held(BucketObjects(self.place / folder), name, str(self.place), LEASE_SECONDS, LONGEST_WAIT)
 
     @contextmanager
     def replaced(self, kind: str, name: str) -> Iterator[Client]:

@@ -9,8 +9,7 @@ from handmade import noise, write_set
 
 from pickcal.engine.executors import Outcome, SerialExecutor
 from pickcal.engine.journal import Journal, runs
-from pickcal.engine.lease import held
-from pickcal.engine.place import place_beside
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Silent
 from pickcal.errors import ProjectError
 from pickcal.project import Project
@@ -21,6 +20,7 @@ from pickcal.stages.ingest import ingest
 from pickcal.stages.memory import import_memory, search_memory
 from pickcal.stages.pick import pick
 from pickcal.stages.status import status
+from pickcal.stores.small_objects import beside
 
 BLOBS = BlobSettings(diameter_min=140.0, diameter_max=140.0, shapes=("disc",))
 
@@ -81,8 +81,8 @@ def test_running_stages_are_shown_with_time_left(copied):
     journal = Journal(copied.path, "pick blob", "picks/blob", copied.group_mark("picks/blob"))
     journal.begin(micrographs=6, batches=3)
     for record in records(copied)[0][1:2]:
-        place_beside(copied.path).append(f"{journal.run}.0001.jsonl", json.dumps(record).encode() + b"\n")
-    with held(copied.path, "picks/blob"):
+        beside(copied.path).append(f"{journal.run}.0001.jsonl", json.dumps(record).encode() + b"\n")
+    with only_job(copied.path, "picks/blob"):
         found = status(copied)["runs"]["picks/blob"]
     assert found["running"] is True and "process" in found["by"]
     # two of six took as long as the only batch recorded; four are left
@@ -146,8 +146,8 @@ def test_sums_are_those_of_the_columns_with_and_without_records(copied):
 
 
 def test_half_a_line_of_a_killed_driver_is_passed_over(copied):
-    name = next(name for name in place_beside(copied.path).names() if "picks.blob" in name)
-    place_beside(copied.path).append(name, b'{"event": "ba')
+    name = next(name for name in beside(copied.path).names() if "picks.blob" in name)
+    beside(copied.path).append(name, b'{"event": "ba')
     assert history(copied, "picks/blob").batches == 3
 
 
@@ -157,15 +157,15 @@ def test_a_journal_that_cannot_be_written_stops_nothing(copied, monkeypatch):
     def full(self, name, content):
         raise OSError(28, "No space left on device", name)
 
-    monkeypatch.setattr("pickcal.engine.place.FolderPlace.append", full)
+    monkeypatch.setattr("pickcal.stores.folder_objects.FolderObjects.append", full)
     copied.remove("picks/blob")
     assert pick(copied, "blob", BLOBS, SerialExecutor(), Silent()).done == 5
 
 
 def test_a_finished_stage_writes_no_records(copied):
-    before = place_beside(copied.path).names()
+    before = beside(copied.path).names()
     assert pick(copied, "blob", BLOBS, SerialExecutor(), Silent()).ran == 0
-    assert place_beside(copied.path).names() == before
+    assert beside(copied.path).names() == before
 
 
 def test_the_same_stage_is_not_begun_twice(copied):

@@ -25,7 +25,6 @@ from pickcal.stages.pick import pick
 from pickcal.stages.select import select
 from pickcal.stages.status import status
 from pickcal.stores import bucket as buckets
-from pickcal.stores import lease as leases
 from pickcal.stores import objects
 
 FIT = CalibrateSettings(bootstrap=0)
@@ -157,8 +156,8 @@ def test_a_project_is_there_as_a_whole_or_not_at_all(there, monkeypatch, s3):
     objects.write(there / "micrographs/zarr.json", b"{}")
     with pytest.raises(ProjectError, match=r"found objects that are no project's, such as 'micrographs/"):
         small_project(there)
-    objects.write(there / buckets.LOCK, b"0 0 host 1")
-    monkeypatch.setattr(leases, "LEASE", 0.5)
+    objects.write(there / buckets.LOCK, b'{"owner": "x", "machine": "another", "host": "node7", "pid": 1}')
+    monkeypatch.setattr(buckets, "LEASE_SECONDS", 0.5)
     assert small_project(there).count == 4
     with pytest.raises(ProjectError, match="exists already"):
         small_project(there)

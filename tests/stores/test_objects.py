@@ -13,10 +13,10 @@ from handmade import noise, write_mrc
 
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.formats.images import image_info, read_image
-from pickcal.stores import lease as leases
-from pickcal.stores import objects
+from pickcal.stores import lease, objects
+from pickcal.stores.bucket_objects import BucketObjects
 from pickcal.stores.fetching import HEAD, fetched, fetched_image
-from pickcal.stores.lease import Lease
+from pickcal.stores.lease import held
 from pickcal.stores.objects import Changed
 from pickcal.stores.places import place
 
@@ -201,12 +201,10 @@ def test_only_one_holds_a_lease(store):
 
     def add():
         for _ in range(3):
-            lease = Lease(bucket / "lock", "project")
-            lease.acquire(60)
-            value = int(objects.read(number))
-            time.sleep(0.002)
-            objects.write(number, str(value + 1).encode())
-            lease.release()
+            with held(BucketObjects(bucket), "lock", "project", seconds=20, wait=60):
+                value = int(objects.read(number))
+                time.sleep(0.002)
+                objects.write(number, str(value + 1).encode())
 
     threads = [threading.Thread(target=add) for _ in range(8)]
     for thread in threads:
@@ -218,26 +216,23 @@ def test_only_one_holds_a_lease(store):
 
 
 def test_the_lease_of_the_dead_is_taken_over_and_they_learn_of_it(bucket, monkeypatch):
-    """A holder that stops writing is dead to the others; if it wakes up, it is told."""
-    monkeypatch.setattr(leases, "LEASE", 0.6)
-    monkeypatch.setattr(leases, "BEAT", 0.1)
-    alive, waits = Lease(bucket / "lock", "p"), Lease(bucket / "lock", "p")
-    alive.acquire(5)
-    with pytest.raises(ProjectError, match=r"another process has been writing .* \(process \d+ on "):
-        waits.acquire(1.5)  # longer than a lease: the holder shows signs of life
-    alive._ended.set()
-    alive._thread.join()
-    waits.acquire(10)
-    alive._ended.clear()
-    thread = threading.Thread(target=alive._beat)
-    thread.start()
-    thread.join(10)
-    with pytest.raises(ProjectError, match="another one took over"):
-        alive.check()
-    waits.check()
-    alive.release()
-    assert objects.stat(bucket / "lock") is not None  # it is not its own any more
-    waits.release()
+    """A holder elsewhere that stops renewing is dead to the others; if it wakes up, it is told."""
+    among = BucketObjects(bucket)
+    with monkeypatch.context() as patched:
+        patched.setattr(lease, "_machine", lambda: "another")
+        asleep = lease.Lease(among, "lock", "p", seconds=0.6)
+        asleep.take()
+    with pytest.raises(ProjectError, match=r"p: another job works on it.* process \d+, since .*, waited for 1.5 s"):
+        lease.Lease(among, "lock", "p", seconds=0.6).take(wait=1.5)  # longer than a lease: it is seen to be renewed
+    asleep._over.set()
+    asleep._thread.join()
+    with held(among, "lock", "p", seconds=0.6, wait=10) as mine:
+        asleep._renew()
+        with pytest.raises(ProjectError, match="another may have taken over"):
+            asleep.check()
+        mine.check()
+        asleep.release()
+        assert objects.stat(bucket / "lock") is not None  # it is not its own any more
     assert objects.stat(bucket / "lock") is None
 
 

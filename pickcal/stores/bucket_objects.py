@@ -1,4 +1,4 @@
-"""A place in an object store, where nothing can be appended to: what is added is kept, and written anew as a whole."""
+"""Small objects in an object store, where nothing can be appended to: what is added is kept, and written anew."""
 
 from __future__ import annotations
 
@@ -13,61 +13,59 @@ FLUSH_SECONDS = 5.0
 """Seconds between two writings of an object that is added to; a process that is killed loses no more than these."""
 
 
-class ObjectPlace:
-    """A place under a prefix of an object store.
+class BucketObjects:
+    """`SmallObjects` under a prefix of an object store.
 
     Parameters
     ----------
-    url
+    where
         The prefix.
     """
 
-    def __init__(self, url: Url) -> None:
-        self.url = url
+    def __init__(self, where: Url) -> None:
+        self.where: Url = where
         self._open, self._content = "", b""
         self._flushed = 0.0
 
     def names(self) -> list[str]:
-        """See `Place.names`."""
-        return sorted(name for name in objects.listed(self.url) if "/" not in name)
+        """See `SmallObjects.names`."""
+        return sorted(name for name in objects.listed(self.where) if "/" not in name)
 
     def read(self, name: str) -> tuple[bytes, str] | None:
-        """See `Place.read`."""
-        found = objects.stat(self.url / name)
+        """See `SmallObjects.read`."""
+        found = objects.stat(self.where / name)
         if found is None:
             return None
         try:
-            return objects.read(self.url / name), _tag(found)
+            return objects.read(self.where / name), _tag(found)
         except MissingFileError:
             return None
 
-    def create(self, name: str, content: bytes) -> bool:
-        """See `Place.create`."""
+    def create(self, name: str, content: bytes) -> str | None:
+        """See `SmallObjects.create`."""
         try:
-            objects.write(self.url / name, content, "none")
+            return _tag(objects.write(self.where / name, content, "none"))
         except Changed:
-            return False
-        return True
+            return None
 
-    def replace(self, name: str, content: bytes, tag: str) -> bool:
-        """See `Place.replace`."""
+    def replace(self, name: str, content: bytes, tag: str) -> str | None:
+        """See `SmallObjects.replace`."""
         mark, _, version = tag.partition("\n")
         try:
-            objects.write(self.url / name, content, Stat(0, mark, version or None, 0.0))
+            return _tag(objects.write(self.where / name, content, Stat(0, mark, version or None, 0.0)))
         except Changed:
-            return False
-        return True
+            return None
 
     def remove(self, name: str, tag: str | None = None) -> bool:
-        """See `Place.remove`; between the look and the removal somebody might come, who then begins anew."""
-        found = objects.stat(self.url / name)
+        """See `SmallObjects.remove`; between the look and the removal somebody might come, who then begins anew."""
+        found = objects.stat(self.where / name)
         if found is None or (tag is not None and _tag(found) != tag):
             return False
-        objects.remove(self.url / name)
+        objects.remove(self.where / name)
         return True
 
     def append(self, name: str, content: bytes) -> None:
-        """See `Place.append`; seen by others after `FLUSH_SECONDS` or `flush`."""
+        """See `SmallObjects.append`; seen by others after `FLUSH_SECONDS` or `flush`."""
         if name != self._open:
             self.flush()
             self._open, self._content = name, b""
@@ -76,9 +74,9 @@ class ObjectPlace:
             self.flush()
 
     def flush(self) -> None:
-        """See `Place.flush`."""
+        """See `SmallObjects.flush`."""
         if self._open and self._content:
-            objects.write(self.url / self._open, self._content)
+            objects.write(self.where / self._open, self._content)
             self._flushed = time.monotonic()
 
 

@@ -4,18 +4,19 @@ import threading
 
 import pytest
 
-from pickcal.engine.place import FolderPlace, place_beside
+from pickcal.stores.folder_objects import FolderObjects
+from pickcal.stores.small_objects import beside
 
 
 @pytest.fixture
 def place(tmp_path):
-    return place_beside(tmp_path / "p.zarr")
+    return beside(tmp_path / "p.zarr")
 
 
 def test_the_place_is_beside_the_project(place, tmp_path):
     """A folder of the project's name with an ending; nothing is made before it is needed."""
-    assert isinstance(place, FolderPlace)
-    assert place.folder == tmp_path / "p.zarr.events"
+    assert isinstance(place, FolderObjects)
+    assert place.where == tmp_path / "p.zarr.events"
     assert place.names() == [] and place.read("a") is None
     assert list(tmp_path.iterdir()) == []
 
@@ -43,7 +44,7 @@ def test_only_who_knows_the_object_removes_it(place):
     assert not place.remove("a", "another tag")
     assert place.remove("a", place.read("a")[1])
     assert not place.remove("a")
-    assert not place.folder.exists()
+    assert not place.where.exists()
 
 
 def test_appending_makes_the_object(place):
@@ -55,12 +56,12 @@ def test_appending_makes_the_object(place):
 def test_of_many_at_once_one_creates_and_one_replaces(tmp_path):
     """Also while the folder comes and goes."""
     for _ in range(20):
-        place, won = place_beside(tmp_path / "p.zarr"), []
+        place, won = beside(tmp_path / "p.zarr"), []
         barrier = threading.Barrier(8)
 
         def create(n, barrier=barrier, won=won):
             barrier.wait()
-            if place_beside(tmp_path / "p.zarr").create("a", str(n).encode()):
+            if beside(tmp_path / "p.zarr").create("a", str(n).encode()):
                 won.append(n)
 
         threads = [threading.Thread(target=create, args=(n,)) for n in range(8)]
