@@ -26,6 +26,7 @@ from pickcal.settings import (
     read_toml,
     validated,
 )
+from pickcal.settings.cluster import UNUSED
 from pickcal.stores.places import PlaceField
 
 KEPT = ("wait", "batch_limit")
@@ -157,7 +158,7 @@ def load_job(path: Path, overrides: tuple[str, ...] = (), cluster: str | None = 
         `section.key=value` strings that replace values of the file; the value is read as TOML, else as text.
     cluster
         Kind of cluster instead of the file's. Of another kind's cluster `KEPT` is kept, and `workers` unless work comes
-        to this machine; the rest is left out.
+        to this machine, but nothing by 'serial', which has no use for them; the rest is left out.
 
     Raises
     ------
@@ -183,8 +184,8 @@ def _move(values: dict[str, Any], kind: str) -> None:
     stored = str(found.get("kind", found.get("cluster", "local")))
     before, after = ("address" if "://" in name else name for name in (stored, kind))
     if before != after:
-        kept = KEPT if after in ("local", "serial") else (*KEPT, "workers")
-        found = {name: value for name, value in found.items() if name in kept}
+        kept = KEPT if after == "local" else (*KEPT, "workers")
+        found = {name: value for name, value in found.items() if name in kept and name not in UNUSED.get(after, {})}
     dropped = {"cluster", "address"} if "://" in kind else {"cluster"}
     values["cluster"] = {name: value for name, value in found.items() if name not in dropped} | {"kind": kind}
 

@@ -21,8 +21,8 @@ from pickcal.stores.places import PlaceField
 
 ANOTHER_CLUSTER = (
     "In place of kind in the job's [cluster]. From the [cluster] of another kind only "
-    f"{' and '.join(KEPT)} are taken over, and workers except by 'local' and 'serial'; workers_min, memory, listen, "
-    "tls_ca, tls_cert, tls_key and options are left out: --set cluster.memory='4 GB' and the like give them."
+    f"{' and '.join(KEPT)} are taken over, and workers except by 'local', nothing by 'serial'; workers_min, memory, "
+    "listen, tls_ca, tls_cert, tls_key and options are left out: --set cluster.memory='4 GB' and the like give them."
 )
 
 

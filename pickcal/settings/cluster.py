@@ -10,6 +10,27 @@ from pydantic import Field, model_validator
 
 from pickcal.settings.base import Settings, ordered
 
+TLS = ("tls_ca", "tls_cert", "tls_key")
+_CLOUD = {
+    "memory": "memory comes with the type of machine in cluster.options",
+    "listen": "its scheduler is a machine of the cloud",
+    **dict.fromkeys(TLS, "its scheduler makes its own certificates"),
+}
+_THERE = "the workers of a running scheduler are what they are"
+UNUSED = {
+    "serial": dict.fromkeys(
+        ("workers", "workers_min", "memory", "wait", "batch_limit", "listen", *TLS, "options"),
+        "all work is done in this process, without workers",
+    ),
+    "local": {"options": "workers are processes of this machine, of which workers, memory and listen say all"},
+    "address": dict.fromkeys(("workers_min", "memory", "listen", "options"), _THERE),
+    "kubernetes": dict.fromkeys(("listen", *TLS), "its scheduler is a service within Kubernetes"),
+    "aws": _CLOUD,
+    "gcp": _CLOUD,
+    "azure": _CLOUD,
+}
+"""Settings that a kind of cluster has no use for, and why; they are refused, since who gives them expects something."""
+
 
 class ClusterSettings(Settings):
     """Where tasks run."""
@@ -22,7 +43,8 @@ class ClusterSettings(Settings):
     workers: int | None = Field(
         None,
         ge=1,
-        description="Worker processes; the most of them with --workers-min. Default: all cores, elsewhere 1.",
+        description="Worker processes; the most of them with --workers-min, or that may come to a running scheduler. "
+        "Default: all cores, elsewhere 1.",
     )
     workers_min: int | None = Field(
         None, ge=0, description="Scale between this number of workers and --workers with the work that is left."
@@ -72,14 +94,27 @@ class ClusterSettings(Settings):
                 f"cluster: expected 'local', 'serial' or an address such as tcp://host:8786, or one of "
                 f"{', '.join(kind for kind in cluster_kinds() if kind not in ('local', 'serial'))}, got {self.kind!r}"
             )
+        self._refuse_unused()
         if self.workers_min is not None and self.workers is None:
             raise ValueError("workers_min: expected workers, the largest number, as well")
         if self.workers_min is not None and self.workers is not None:
             ordered(self, "workers_min", "workers")
-        given = [name for name in ("tls_ca", "tls_cert", "tls_key") if getattr(self, name) is not None]
+        given = [name for name in TLS if getattr(self, name) is not None]
         if given and len(given) < 3:
             raise ValueError(f"tls: expected tls_ca, tls_cert and tls_key together, got only {', '.join(given)}")
         return self
+
+    def _refuse_unused(self) -> None:
+        kind = "address" if "://" in self.kind else self.kind
+        fields = type(self).model_fields
+        for name, why in UNUSED.get(kind, {}).items():
+            if getattr(self, name) == fields[name].get_default(call_default_factory=True):
+                continue
+            others = [other for other in (*cluster_kinds(), "address") if name not in UNUSED.get(other, {})]
+            raise ValueError(
+                f"{name}: expected none for cluster {self.kind!r}: {why}; leave it out, or choose a kind that uses it: "
+                f"{', '.join(others)}"
+            )
 
 
 def cluster_kinds() -> tuple[str, ...]:

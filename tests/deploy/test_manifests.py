@@ -129,6 +129,7 @@ def test_a_job_moves_to_another_cluster():
     assert load_job(file, cluster="local").cluster == ClusterSettings()
     assert load_job(file, cluster="slurm").cluster == load_job(file).cluster
     assert load_job(file, cluster="tls://h:1").cluster == ClusterSettings(kind="tls://h:1", workers=64)
+    assert load_job(file, cluster="serial").cluster == ClusterSettings(kind="serial")
     set_too = load_job(file, ("cluster.workers=3", "cluster.memory=2 GB"), "local").cluster
     assert set_too == ClusterSettings(workers=3, memory="2 GB")
     # the help of `pickcal run --cluster` names each setting that is kept or left out

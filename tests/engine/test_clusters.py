@@ -54,9 +54,33 @@ def test_wrong_settings_are_refused(values, said):
     assert said in str(error.value)
 
 
-def test_options_belong_to_kinds_that_take_them():
-    assert "expected none for 'local', got queue" in refusal(ClusterSettings(options={"queue": "long"}))
-    assert "memory: expected none with the address" in refusal(ClusterSettings(kind="tcp://h:1", memory="4 GB"))
+GIVEN = {
+    "workers": 2, "workers_min": 1, "memory": "4 GB", "wait": 60.0, "batch_limit": 60.0, "listen": "lo",
+    "tls_ca": "ca.pem", "tls_cert": "c.pem", "tls_key": "k.pem", "options": {"image": "r/p:1"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "used"),
+    [
+        ("serial", ""),
+        ("local", "workers workers_min memory wait batch_limit listen tls_ca tls_cert tls_key"),
+        ("tls://host:1", "workers wait batch_limit tls_ca tls_cert tls_key"),
+        ("slurm", " ".join(GIVEN)),
+        ("pbs", " ".join(GIVEN)),
+        ("lsf", " ".join(GIVEN)),
+        ("kubernetes", "workers workers_min memory wait batch_limit options"),
+        ("aws", "workers workers_min wait batch_limit options"),
+        ("gcp", "workers workers_min wait batch_limit options"),
+        ("azure", "workers workers_min wait batch_limit options"),
+    ],
+)
+def test_settings_belong_to_kinds_that_use_them(kind, used):
+    """All that a kind uses together; each of the others is refused by name, with what to do."""
+    ClusterSettings(kind=kind, **{name: GIVEN[name] for name in used.split()})
+    for name in set(GIVEN).difference(used.split()):
+        with pytest.raises(InputError, match=rf"{name}: expected none for cluster '{kind}': .*; leave it out, or"):
+            validated(ClusterSettings, {"kind": kind, name: GIVEN[name]}, "job.toml")
 
 
 def test_missing_certificates_are_named(tmp_path):

@@ -46,11 +46,6 @@ def opened(
         raise InputError(
             f"cluster.options.{image}: expected the container image with this pickcal in it (deploy/Dockerfile)"
         )
-    if settings.memory is not None or settings.listen is not None or settings.tls_ca is not None:
-        raise InputError(
-            f"cluster: memory, listen and tls_ca are not for {settings.kind!r}: memory comes with the type of "
-            "machine in cluster.options, and the scheduler makes its own certificates"
-        )
     with running(settings, note, lambda: kind(**arguments(settings), **options)) as executor:
         yield executor
 

@@ -284,12 +284,6 @@ def optional(module: str, extra: str, kind: str) -> Any:
         ) from None
 
 
-def refuse_options(settings: ClusterSettings) -> None:
-    """Raise an `InputError` if options are given to a kind that takes none."""
-    if settings.options:
-        raise InputError(f"cluster.options: expected none for {settings.kind!r}, got {', '.join(settings.options)}")
-
-
 def known_options(settings: ClusterSettings, classes: tuple[type, ...], ours: tuple[str, ...]) -> dict[str, Any]:
     """Options that go to a cluster class as they are.
 

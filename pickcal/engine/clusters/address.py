@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from pickcal.engine.calls import explain
-from pickcal.engine.clusters._dask import client_of, executor_of, refuse_options, security
+from pickcal.engine.clusters._dask import client_of, executor_of, security
 from pickcal.engine.executors import Executor
 from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings
@@ -33,13 +33,9 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
     Raises
     ------
     InputError
-        If the scheduler's address does not answer within `ANSWER_SECONDS`, certificates are missing or refused, it
-        speaks with TLS and the address is without or the reverse, or settings of another kind are given.
+        If the scheduler's address does not answer within `ANSWER_SECONDS`, certificates are missing or refused, or
+        it speaks with TLS and the address is without or the reverse.
     """
-    refuse_options(settings)
-    for name in ("workers_min", "memory", "listen"):
-        if getattr(settings, name) is not None:
-            raise InputError(f"{name}: expected none with the address of a running scheduler, whose workers are there")
     _check_tls(settings)
     with executor_of(settings.kind, settings, note, lambda: _client(settings)) as executor:
         yield executor

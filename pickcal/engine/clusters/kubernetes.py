@@ -29,8 +29,7 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
     Raises
     ------
     InputError
-        If dask-kubernetes is missing, an option is unknown, no image is given, or listening and TLS are asked for,
-        which the operator arranges.
+        If dask-kubernetes is missing, an option is unknown, or no image is given.
     """
     operator = optional("dask_kubernetes.operator", "kubernetes", settings.kind)
     options = known_options(settings, (operator.KubeCluster,), OURS)
@@ -38,8 +37,6 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
         raise InputError(
             "cluster.options.image: expected the container image that has this version of pickcal (deploy/Dockerfile)"
         )
-    if settings.listen is not None or settings.tls_ca is not None:
-        raise InputError("cluster: listen and tls_ca are not for 'kubernetes': the scheduler is a service of its own")
     with running(settings, note, lambda: operator.KubeCluster(**arguments(settings), **options)) as executor:
         yield executor
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pickcal.engine.clusters._dask import PRELOAD, WORKER_THREADS, configured, executor_of, refuse_options, security
+from pickcal.engine.clusters._dask import PRELOAD, WORKER_THREADS, configured, executor_of, security
 from pickcal.engine.executors import Executor
 from pickcal.settings import ClusterSettings
 
@@ -17,7 +17,6 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
     from dask.system import CPU_COUNT
     from distributed import LocalCluster
 
-    refuse_options(settings)
     workers = settings.workers or CPU_COUNT
     with (
         configured(),

@@ -11,5 +11,5 @@ from pickcal.settings import ClusterSettings
 
 @contextmanager
 def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[Executor]:
-    """Open a `SerialExecutor`; nothing of the settings matters."""
+    """Open a `SerialExecutor`; there is nothing to set."""
     yield SerialExecutor()
