@@ -6,10 +6,9 @@ The writers live in `relion_write` and are offered here as well.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from pickcal.formats.foreign import CTF_RANGES
 from pickcal.formats.images import split_stack_name
 from pickcal.formats.relion_write import pipeline_stem, write_micrographs_star
 from pickcal.formats.star import read_star
+from pickcal.formats.star_rows import read_large_star
 
 __all__ = [
     "MicrographTable",
@@ -34,6 +34,8 @@ __all__ = [
 NAME = "rlnMicrographName"
 GROUP = "rlnOpticsGroup"
 SAMPLED_NAMES = 50
+LARGE = 1_000_000
+"""Bytes of a table of micrographs above which it is read in parts."""
 CTF_ADVICE = "run CTF estimation first, or import with --without-ctf"
 
 
@@ -146,7 +148,7 @@ def read_micrographs_star(path: Path, *, require_ctf: bool = True) -> Micrograph
         Naming file, block, column and row, if the table is missing, empty, lacks columns, names a micrograph twice or
         an optics group that does not exist. A senseless value in a row is told in its `problem` instead.
     """
-    blocks = read_star(path)
+    blocks = read_large_star(path) if path.is_file() and path.stat().st_size > LARGE else read_star(path)
     block = _micrographs_block(path, blocks)
     table = blocks[block]
     _check_names(f"{path}: block data_{block}", table)
@@ -170,11 +172,11 @@ def read_micrographs_star(path: Path, *, require_ctf: bool = True) -> Micrograph
             "ice_thickness": columns.get("rlnCtfIceRingDensity"),
         }
     )
-    frame["problem"] = pd.Series([_problem(row, require_ctf) for row in frame.to_dict("records")], dtype="str")
+    frame["problem"] = _problems(frame, require_ctf)
     return MicrographTable(frame, path)
 
 
-def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Path) -> tuple[Path, list[str]]:
+def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Path) -> Path:
     """Find the folder that RELION's names are relative to.
 
     Parameters
@@ -190,9 +192,8 @@ def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Pat
 
     Returns
     -------
-    folder, missing
-        The first folder that holds all of up to 50 evenly sampled names, else the first that holds any of them; and
-        the names, out of all, that are not there.
+    Path
+        The first folder that holds all of up to 50 evenly sampled names, else the first that holds any of them.
 
     Raises
     ------
@@ -200,11 +201,10 @@ def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Pat
         If no folder holds any, with the folders tried.
     """
     folders = [root] if root else list(dict.fromkeys([cwd.absolute(), *star_path.absolute().parents]))
-    files = [split_stack_name(name)[1] for name in names]
     # absolute names are found from everywhere and say nothing about the folder
-    telling = [file for file in files if not file.is_absolute()] or files
+    telling = [name for name in names if not split_stack_name(name)[1].is_absolute()] or names
     step = max(1.0, len(telling) / SAMPLED_NAMES)
-    sample = [telling[int(i * step)] for i in range(min(len(telling), SAMPLED_NAMES))]
+    sample = [split_stack_name(telling[int(i * step)])[1] for i in range(min(len(telling), SAMPLED_NAMES))]
     hits = [sum((folder / file).is_file() for file in sample) for folder in folders]
     if not any(hits):
         looked = ", ".join(str(folder) for folder in folders)
@@ -214,8 +214,7 @@ def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Pat
             "relative to RELION's project folder: give it with --root"
         )
     best = hits.index(len(sample)) if len(sample) in hits else next(i for i, hit in enumerate(hits) if hit)
-    folder = folders[best]
-    return folder, [name for name, file in zip(names, files, strict=True) if not (folder / file).is_file()]
+    return folders[best]
 
 
 def read_coordinates_star(path: Path, micrograph: str | None = None) -> pd.DataFrame:
@@ -309,13 +308,12 @@ def _micrographs_block(path: Path, blocks: dict[str, pd.DataFrame]) -> str:
 def _check_names(where: str, table: pd.DataFrame) -> None:
     if table.empty:
         raise InputError(f"{where}: expected at least one micrograph, found none")
-    seen: dict[str, int] = {}
-    for row, name in enumerate(table[NAME], start=1):
-        if not name:
-            raise InputError(f"{where}: column {NAME}: row {row}: expected a name, found none")
-        if name in seen:
-            raise InputError(f"{where}: column {NAME}: {name} is in row {seen[name]} and again in row {row}")
-        seen[name] = row
+    names = table[NAME].reset_index(drop=True)
+    for row in np.flatnonzero(names == ""):
+        raise InputError(f"{where}: column {NAME}: row {row + 1}: expected a name, found none")
+    for row in np.flatnonzero(names.duplicated()):
+        first = int(np.flatnonzero(names == names[row])[0])
+        raise InputError(f"{where}: column {NAME}: {names[row]} is in row {first + 1} and again in row {row + 1}")
 
 
 def _check_ctf(columns: Columns) -> None:
@@ -343,12 +341,15 @@ def _pixel_size(columns: Columns) -> NDArray[np.float64]:
     return size
 
 
-def _problem(row: Mapping[Hashable, Any], require_ctf: bool) -> str:
+def _problems(frame: pd.DataFrame, require_ctf: bool) -> pd.Series[str]:
+    """Say what is wrong with each row: the first of its values that makes no sense."""
+    problems = np.full(len(frame), "", dtype=object)
     for name, (low, high, expected) in CTF_RANGES.items():
-        value = float(row[name])
-        if not (low < value < high) and (require_ctf or not np.isnan(value)):
-            return f"{name}: expected a number {expected}, found {value:g}"
-    return ""
+        values = frame[name].to_numpy(dtype=np.float64)
+        bad = ~((low < values) & (values < high)) & (require_ctf | ~np.isnan(values))
+        for row in np.flatnonzero(bad & (problems == "")):
+            problems[row] = f"{name}: expected a number {expected}, found {values[row]:g}"
+    return pd.Series(problems, dtype="str")
 
 
 def _lacks(label: str, table: pd.DataFrame) -> str:

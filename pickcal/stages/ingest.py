@@ -31,6 +31,9 @@ from pickcal.stores.places import Place, place
 
 TABLE_BATCH = 256
 """Micrographs per chunk where there are no images: everything is small then, and few large files are quicker."""
+Shape = tuple[int, int, float]
+"""Height, width and pixel size, Å, of an image."""
+UNREADABLE: Shape = (0, 0, float("nan"))
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,7 @@ def ingest(
 def _ingest(
     sources: Sequence[Place], path: Place, settings: ImportSettings, executor: Executor, reporter: Reporter
 ) -> StageResult:
-    sources = [place(source) for source in sources]
-    table, root = read_sources(sources, settings)
-    if root is not None:
-        reporter.note(f"names in {sources[0]} are relative to {root}")
-    if settings.tables_only:
-        shapes = _source_shapes(table)
-    else:
-        shapes = [working_shape(row, settings.pixel_size) for _, row in table.iterrows()]
-    stored = {**settings.stored(), "sources": [str(source.absolute()) for source in sources]}
-    new = not home_of(path).exists()
-    project = create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)
+    project, new = _project_of(sources, path, settings, reporter)
     if settings.tables_only:
         reporter.note(f"{project.count} micrographs from tables, without their images")
         result = run_batches(project, "micrographs", "import", ingest_batch, (), executor, Silent())
@@ -95,22 +88,47 @@ def _ingest(
     return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter, memory)
 
 
-def working_shape(row: pd.Series[Any], pixel_size: float) -> tuple[int, int, float]:
-    """Height, width and pixel size of the working image of one micrograph; zeros where it cannot be read."""
-    if row["problem"]:
-        return 0, 0, float("nan")
-    source = float(row["source_pixel_size"])
-    plan = plan_crop((int(row["source_height"]), int(row["source_width"])), source, pixel_size)
-    return *plan.shape, source * plan.numerator / plan.denominator
+def _project_of(
+    sources: Sequence[Place], path: Place, settings: ImportSettings, reporter: Reporter
+) -> tuple[Project, bool]:
+    """Project for the sources, and whether it is new; their table, which is large, is not kept while work goes on."""
+    sources = [place(source) for source in sources]
+    table, root = read_sources(sources, settings)
+    if root is not None:
+        reporter.note(f"names in {sources[0]} are relative to {root}")
+    shapes = _source_shapes(table) if settings.tables_only else working_shapes(table, settings.pixel_size)
+    stored = {**settings.stored(), "sources": [str(source.absolute()) for source in sources]}
+    new = not home_of(path).exists()
+    return (create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)), new
 
 
-def too_large(shape: tuple[int, int, float], room: tuple[float, ...]) -> str:
+def working_shapes(table: pd.DataFrame, pixel_size: float) -> list[Shape]:
+    """Shapes of the working images of a table of sources, pixel size in Å; zeros and NaN where one cannot be read.
+
+    Micrographs of one kind share one tuple.
+    """
+    made: dict[Shape, Shape] = {}
+    out = []
+    columns = ("problem", "source_height", "source_width", "source_pixel_size")
+    for problem, height, width, source in zip(*(table[name] for name in columns), strict=True):
+        if problem:
+            out.append(UNREADABLE)
+            continue
+        key = (int(height), int(width), float(source))
+        if key not in made:
+            plan = plan_crop(key[:2], key[2], pixel_size)
+            made[key] = (*plan.shape, key[2] * plan.numerator / plan.denominator)
+        out.append(made[key])
+    return out
+
+
+def too_large(shape: Shape, room: tuple[float, ...]) -> str:
     """Why a working image does not fit into a project that was made for smaller ones; "" if it does.
 
     Parameters
     ----------
     shape
-        From `working_shape`.
+        From `working_shapes`.
     room
         Rows and columns of the project's images.
     """
@@ -119,15 +137,13 @@ def too_large(shape: tuple[int, int, float], room: tuple[float, ...]) -> str:
     return f"working image {shape[:2]} does not fit the project's {room}; import anew"
 
 
-def _source_shapes(table: pd.DataFrame) -> list[tuple[int, int, float]]:
+def _source_shapes(table: pd.DataFrame) -> list[Shape]:
     """Shapes where there are no images: positions are relative to the source micrographs themselves."""
     columns = ("source_height", "source_width", "source_pixel_size")
     return [(int(h), int(w), float(p)) for h, w, p in zip(*(table[name] for name in columns), strict=True)]
 
 
-def columns_of(
-    table: pd.DataFrame, shapes: list[tuple[int, int, float]], images: bool = True
-) -> dict[str, NDArray[Any]]:
+def columns_of(table: pd.DataFrame, shapes: list[Shape], images: bool = True) -> dict[str, NDArray[Any]]:
     """Columns of `schema.MICROGRAPHS` for a table of sources, with the shapes of the working images."""
     failed = (table["problem"] != "").to_numpy()
     height, width, pixel = zip(*shapes, strict=True)
@@ -145,7 +161,7 @@ def columns_of(
 def create(
     path: Place,
     table: pd.DataFrame,
-    shapes: list[tuple[int, int, float]],
+    shapes: list[Shape],
     stored: dict[str, Any],
     settings: ImportSettings,
     growing: bool = False,
@@ -190,7 +206,7 @@ def create(
     )
 
 
-def _resume(path: Place, table: pd.DataFrame, shapes: list[tuple[int, int, float]], stored: dict[str, Any]) -> Project:
+def _resume(path: Place, table: pd.DataFrame, shapes: list[Shape], stored: dict[str, Any]) -> Project:
     """Open a project begun earlier; what failed for its source file is looked at again."""
     project = Project.open(path, mode="r+")
     if stored["batch"] is None:

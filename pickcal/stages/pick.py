@@ -197,7 +197,7 @@ def _whitening(project: Project, settings: PickSettings, pixel_size: float) -> R
     """Estimate the noise of the data set from micrographs spread evenly over the defocus range."""
     if not settings.whiten:
         return None
-    micrographs = project.table()
+    micrographs = project.micrographs()[["status", "defocus_u", "height", "width"]].load()
     usable = np.flatnonzero(micrographs["status"].values == Status.DONE)
     usable = usable[np.argsort(micrographs["defocus_u"].values[usable], kind="stable")]
     sample = usable[np.unique(np.linspace(0, len(usable) - 1, NOISE_SAMPLE).round().astype(int))]

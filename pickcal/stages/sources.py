@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ CTF_COLUMNS = (
 PIXEL_TOLERANCE = 0.01
 AT_ONCE = 16
 """Headers that are read at once."""
+ROWS = 4096
+"""Micrographs that are held as Python objects at once: those take far more memory than columns."""
 
 
 def read_sources(sources: Sequence[Place], settings: ImportSettings) -> tuple[pd.DataFrame, Place | None]:
@@ -92,7 +95,8 @@ def exposures(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFram
     with ExitStack() as stack:
         paths = [stack.enter_context(fetched(source)) for source in sources]
         table = read_exposures(paths, require_ctf=not settings.without_ctf)
-    table["name"] = [redacted(name) if "://" in name else name for name in table["name"]]
+    addresses = table["name"].str.contains("://", regex=False)
+    table.loc[addresses, "name"] = table.loc[addresses, "name"].map(redacted)
     return table
 
 
@@ -120,13 +124,16 @@ def with_headers(table: pd.DataFrame, root: Place, settings: ImportSettings) -> 
     DataFrame
         Columns as of `read_sources`.
     """
+    parts = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(pool.map(lambda name: _info(root, name), table["name"]))
-    rows = []
-    for (_, row), (info, source, problem) in zip(table.iterrows(), found, strict=True):
-        rows.append(_row(info, source, str(row["problem"]) or problem, float(row["pixel_size"]), settings))
+        for start in range(0, len(table), ROWS):
+            part = table.iloc[start : start + ROWS]
+            found = pool.map(partial(_info, root), part["name"])
+            told = zip(found, part["problem"], part["pixel_size"], strict=True)
+            rows = [_row(info, source, known or new, pixel, settings) for (info, source, new), known, pixel in told]
+            parts.append(pd.DataFrame(rows))
     table = table.drop(columns=["problem", "pixel_size", "source_height", "source_width"])
-    return pd.concat([table.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
+    return pd.concat([table.reset_index(drop=True), pd.concat(parts, ignore_index=True)], axis=1)
 
 
 def root_of(names: Sequence[str], source: Place, root: Place | None) -> Place:
@@ -148,7 +155,7 @@ def root_of(names: Sequence[str], source: Place, root: Place | None) -> Place:
     """
     if isinstance(root, Path) or (root is None and isinstance(source, Path)):
         star = source if isinstance(source, Path) else Path(source.name)
-        found, _ = find_root(list(names), star, root, Path.cwd())
+        found = find_root(names, star, root, Path.cwd())
         return found.absolute()  # workers may stand in another folder
     folders = [root] if root is not None else source.parents
     return _remote_root(names, source, [folder for folder in folders if isinstance(folder, Url)])

@@ -31,7 +31,7 @@ from pickcal.settings import (
 from pickcal.stages.arrivals import Arrivals
 from pickcal.stages.batches import batches_left, run_batches
 from pickcal.stages.calibrate import calibrate, lay_on_more
-from pickcal.stages.ingest import IngestTask, columns_of, create, ingest_batch, too_large, working_shape
+from pickcal.stages.ingest import IngestTask, columns_of, create, ingest_batch, too_large, working_shapes
 from pickcal.stages.pick import pick
 from pickcal.stages.search import stored_picking
 from pickcal.stages.select import automatic, select
@@ -199,7 +199,7 @@ def _name(session: Session) -> str:
 
 def _taken_in(project: Project | None, found: pd.DataFrame, session: Session) -> Project:
     """Take micrographs into the project and work on them."""
-    shapes = [working_shape(row, session.importing.pixel_size) for _, row in found.iterrows()]
+    shapes = working_shapes(found, session.importing.pixel_size)
     if project is None:
         settings = session.importing.model_copy(update={"batch": session.importing.batch or BATCH})
         create(session.path, found, shapes, _stored(session), settings, growing=True)

@@ -205,7 +205,7 @@ def test_real_tables(data):
 def test_real_root_and_positions(data, tmp_path):
     apoferritin = data / "apoferritin_10146"
     table = read_micrographs_star(apoferritin / "micrographs_ctf.star")
-    assert find_root(list(table.table["name"]), table.path, None, tmp_path) == (apoferritin, [])
+    assert find_root(list(table.table["name"]), table.path, None, tmp_path) == apoferritin
     truth = read_coordinates_star(apoferritin / "truth_particles.star")
     assert len(truth) == 1125 and truth["micrograph"].nunique() == 7
     assert truth.columns.tolist() == ["micrograph", "x_px", "y_px", "rlnOpticsGroup"]
@@ -229,11 +229,11 @@ def test_find_root(tmp_path):
     for name in [*names[:-1], "m/s.mrcs"]:
         (project / name).touch()
     star_path = job / "micrographs_ctf.star"
-    assert find_root(names, star_path, None, elsewhere) == (project, [])
-    assert find_root(names, star_path, None, project) == (project, [])
-    assert find_root(names, star_path, project, elsewhere) == (project, [])
+    assert find_root(names, star_path, None, elsewhere) == project
+    assert find_root(names, star_path, None, project) == project
+    assert find_root(names, star_path, project, elsewhere) == project
     (project / names[7]).unlink()
-    assert find_root(names, star_path, None, elsewhere) == (project, [names[7]])
+    assert find_root(names, star_path, None, elsewhere) == project
     with pytest.raises(MissingFileError, match=rf"first being m/0\.mrc; looked in {elsewhere}\. .*--root"):
         find_root(names, star_path, elsewhere, project)
     with pytest.raises(MissingFileError, match=rf"{elsewhere}, {job}, .*{project}.*--root"):
@@ -244,12 +244,9 @@ def test_find_root_prefers_the_folder_that_has_all(tmp_path):
     (tmp_path / "some").mkdir()
     for name in ("some/a.mrc", "a.mrc", "b.mrc"):
         (tmp_path / name).touch()
-    assert find_root(["a.mrc", "b.mrc"], tmp_path / "x.star", None, tmp_path / "some") == (tmp_path, [])
+    assert find_root(["a.mrc", "b.mrc"], tmp_path / "x.star", None, tmp_path / "some") == tmp_path
     (tmp_path / "b.mrc").unlink()
-    assert find_root(["a.mrc", "b.mrc"], tmp_path / "x.star", None, tmp_path / "some") == (
-        tmp_path / "some",
-        ["b.mrc"],
-    )
+    assert find_root(["a.mrc", "b.mrc"], tmp_path / "x.star", None, tmp_path / "some") == tmp_path / "some"
 
 
 def test_find_root_with_absolute_names(tmp_path):
@@ -258,10 +255,10 @@ def test_find_root_with_absolute_names(tmp_path):
         (tmp_path / name).touch()
     absolute = str(tmp_path / "a.mrc")
     cwd = tmp_path / "cwd"
-    assert find_root([absolute], tmp_path / "x.star", None, cwd) == (cwd, [])
-    assert find_root([absolute, "b.mrc"], tmp_path / "deep/x.star", None, cwd) == (tmp_path / "deep", [])
+    assert find_root([absolute], tmp_path / "x.star", None, cwd) == cwd
+    assert find_root([absolute, "b.mrc"], tmp_path / "deep/x.star", None, cwd) == tmp_path / "deep"
     names = [absolute, "b.mrc", "gone.mrc"]
-    assert find_root(names, tmp_path / "deep/x.star", None, cwd) == (tmp_path / "deep", ["gone.mrc"])
+    assert find_root(names, tmp_path / "deep/x.star", None, cwd) == tmp_path / "deep"
 
 
 def test_truth_micrographs(tmp_path):
