@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pickcal.engine.pace import rate_text, seconds_text
+
 Result = dict[str, Any]
 
 FIGURES = (
@@ -174,11 +176,14 @@ def _lines(result: Result, indent: str = "") -> str:
     for key, value in result.items():
         label = f"{indent}{LABELS.get(key, str(key).replace('_', ' '))}"
         if isinstance(value, dict):
-            inner = _lines(value, indent + "  ")
+            inner = _run(value, indent + "  ") if "micrographs_per_minute" in value else _lines(value, indent + "  ")
             lines.append(f"{label}:\n{inner}" if inner else f"{label}: none")
         elif isinstance(value, list) and value and all(isinstance(item, dict) and "why" in item for item in value):
             lines.append(f"{label}:")
             lines += [f"{indent}  {item['name']}: {item['why']}" for item in value]
+        elif isinstance(value, list) and value and all(isinstance(item, dict) and "error" in item for item in value):
+            lines.append(f"{label}:")
+            lines += [f"{indent}  {item['micrograph']} ({item['stage']}): {item['error']}" for item in value]
         elif isinstance(value, (list, tuple)) and len(value) > MOST_NAMED and key in FILES:
             lines.append(f"{label}: {len(value)}, the last {value[-1]}")
         elif key.endswith("interval") and value and not isinstance(value[0], list):
@@ -188,6 +193,35 @@ def _lines(result: Result, indent: str = "") -> str:
         else:
             lines.append(f"{label}: {_word(value)}")
     return "\n".join(lines)
+
+
+def _run(run: Result, indent: str) -> str:
+    """Say of a stage whether it runs, how long yet, how fast it is, what is slow and what failed."""
+    state = "finished"
+    if run["micrographs_left"]:
+        state = f"stopped with {run['micrographs_left']} micrographs left; the same command goes on"
+    if run["running"]:
+        left = run.get("seconds_left")
+        known = "time left not known yet" if left is None else f"{seconds_text(left)} left"
+        state = f"running for {seconds_text(run['running_for'])}, {known}; {run['by']}"
+    speed = [_counted(run["batches"], "batch", "batches"), _counted(run["workers"], "worker", "workers")]
+    if run["micrographs_per_minute"]:
+        speed.append(f"{rate_text(run['micrographs_per_minute'] / 60)} altogether")
+    if run["seconds_per_micrograph"] is not None:
+        speed.append(f"{run['seconds_per_micrograph']:.2g} s for one on a worker")
+    if run["peak_memory_mb"]:
+        speed.append(f"at most {run['peak_memory_mb']} MB of memory")
+    lines = [f"{run['stage']}: {state}", ", ".join(speed)]
+    if run["slowest"]:
+        lines.append(
+            "slowest: " + ", ".join(f"{item['micrograph']} {item['seconds']:.2g} s" for item in run["slowest"])
+        )
+    lines += [f"failed: {count} for: {reason}" for reason, count in run["failures_by_reason"].items()]
+    return "\n".join(indent + line for line in lines)
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _word(value: Any) -> str:

@@ -133,6 +133,7 @@ def words(project: Project, group: str, found: History) -> dict[str, Any]:
         "running": now is not None,
         "runs": found.runs,
         "batches": found.batches,
+        "micrographs_left": max(0, found.left),
         "micrographs_per_minute": round(60 * found.rate, 1),
         "seconds_per_micrograph": round(found.busy / found.micrographs, 3) if found.micrographs else None,
         "wall_seconds": round(found.wall, 1),

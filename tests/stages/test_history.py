@@ -12,6 +12,7 @@ from pickcal.engine.journal import Journal, runs
 from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Silent
 from pickcal.errors import ProjectError
+from pickcal.present import render
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.settings import BlobSettings, ImportSettings
@@ -88,7 +89,11 @@ def test_running_stages_are_shown_with_time_left(copied):
     # two of six took as long as the only batch recorded; four are left
     seconds = records(copied)[-1][1]["ended"] - records(copied)[-1][1]["began"]
     assert found["seconds_left"] == pytest.approx(2 * seconds, abs=1)
-    assert status(copied)["runs"]["picks/blob"]["running"] is False
+    assert f"pick blob: running for {found['running_for']} s, " in (text := render({"runs": {"picks/blob": found}}))
+    assert f" s left; {found['by']}" in text
+    stopped = status(copied)["runs"]["picks/blob"]
+    assert stopped["running"] is False and stopped["micrographs_left"] == 4
+    assert "pick blob: stopped with 4 micrographs left" in render({"runs": {"picks/blob": stopped}})
 
 
 def test_failures_are_counted_by_reason(copied, tmp_path):
@@ -104,6 +109,8 @@ def test_failures_are_counted_by_reason(copied, tmp_path):
     pick(project, "blob", BLOBS, Losing(), Silent())
     found = status(project)["runs"]["picks/blob"]
     assert found["failures_by_reason"] == {"the node went away": 2}
+    text = render(status(project))
+    assert "failed: 2 for: the node went away" in text and "(picks/blob): the node went away" in text
     pick(project, "blob", BLOBS, SerialExecutor(), Silent())
     found = status(project)["runs"]["picks/blob"]
     assert found["runs"] == 2 and found["failures_by_reason"] == {}
