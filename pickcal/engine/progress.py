@@ -115,7 +115,7 @@ class TerminalReporter:
         """See `Reporter.finish`."""
         shown = self._bar is not None
         self._close()
-        if not shown and self._title:
+        if not shown and self._title and self._pace.total:
             done, total, seconds = self._pace.done, self._pace.total, self._pace.elapsed
             self.console.print(f"{self._title}: {done} of {total} in {seconds:.1f} s", markup=False)
         self._title = ""

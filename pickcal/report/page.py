@@ -30,7 +30,7 @@ from pickcal.report.probability import (
 )
 from pickcal.schema import Status
 from pickcal.selection import REASONS
-from pickcal.stages.history import history, words
+from pickcal.stages.history import history, statuses, words
 from pickcal.stages.import_picks import PROGRAMS
 from pickcal.stages.select import selections_of
 
@@ -170,7 +170,7 @@ def _runs(project: Project) -> list[dict[str, Any]]:
         past = history(project, group)
         if past is None:
             continue
-        said = words(project, group, past)
+        said = words(project, group, past, statuses(project, group, past))
         each = said["seconds_per_micrograph"]
         rows.append(
             {

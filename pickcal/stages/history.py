@@ -125,15 +125,23 @@ def history(project: Project, group: str) -> History | None:
     return found if found.runs else None
 
 
-def words(project: Project, group: str, found: History) -> dict[str, Any]:
-    """Give plain values of a history for `pickcal status` and the report."""
+def words(project: Project, group: str, found: History, status: NDArray[np.int8]) -> dict[str, Any]:
+    """Give plain values of a history for `pickcal status` and the report.
+
+    Parameters
+    ----------
+    project, group, found
+        Whose.
+    status
+        Of every micrograph in the group, from `statuses`: what a job wrote just before it was killed is not recorded.
+    """
     now = job_at_work(project.path, group)
     out: dict[str, Any] = {
         "stage": found.stage,
         "running": now is not None,
         "runs": found.runs,
         "batches": found.batches,
-        "micrographs_left": max(0, found.left),
+        "micrographs_left": min(max(0, found.left), int((status == Status.PENDING).sum())),
         "micrographs_per_minute": round(60 * found.rate, 1),
         "seconds_per_micrograph": round(found.busy / found.micrographs, 3) if found.micrographs else None,
         "wall_seconds": round(found.wall, 1),

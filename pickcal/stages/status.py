@@ -22,8 +22,9 @@ def status(project: Project) -> dict[str, Any]:
     `runs` says of every stage that ran in batches how fast it was, which micrographs were slowest, why some failed,
     and, while it runs, how long it will take.
     """
-    past: dict[str, History | None] = {"micrographs": history(project, "micrographs")}
-    imported = statuses(project, "micrographs", past["micrographs"])
+    first = history(project, "micrographs")
+    imported = statuses(project, "micrographs", first)
+    past = {"micrographs": (first, imported)}
     out: dict[str, Any] = {
         "project": str(project.path),
         "micrographs": {"total": project.count, **stage_counts(imported)},
@@ -38,16 +39,19 @@ def status(project: Project) -> dict[str, Any]:
     if (imported == Status.PENDING).any():
         out["left"].append(f"import: {int((imported == Status.PENDING).sum())} micrographs")
     for name in project.names("picks"):
-        past[f"picks/{name}"] = history(project, f"picks/{name}")
-        _picks(project, name, imported, past[f"picks/{name}"], out)
+        ran = history(project, f"picks/{name}")
+        past[f"picks/{name}"] = (ran, _picks(project, name, imported, ran, out))
     _selections(project, out)
-    for group, found in past.items():
+    for group, (found, done) in past.items():
         if found is not None:
-            out["runs"][group] = words(project, group, found)
+            out["runs"][group] = words(project, group, found, done)
     return out
 
 
-def _picks(project: Project, name: str, imported: NDArray[np.int8], past: History | None, out: dict[str, Any]) -> None:
+def _picks(
+    project: Project, name: str, imported: NDArray[np.int8], past: History | None, out: dict[str, Any]
+) -> NDArray[np.int8]:
+    """Add what there is of some picks and what is left to do; return the status of every micrograph."""
     group = f"picks/{name}"
     found = statuses(project, group, past)
     out["picks"][name] = {
@@ -62,10 +66,11 @@ def _picks(project: Project, name: str, imported: NDArray[np.int8], past: Histor
     fit = project.calibration(name)
     if fit is None:
         out["left"].append(f"calibrate {name}")
-        return
+        return found
     out["calibration"][name] = summary(project, name)
     if fit.attrs.get("micrographs_done") != int((found == Status.DONE).sum()):
         out["left"].append(f"calibrate {name}: picks have changed since")
+    return found
 
 
 def _selections(project: Project, out: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 
+import numpy as np
 import pytest
 from handmade import noise, write_set
 
@@ -91,6 +92,19 @@ def test_running_stages_are_shown_with_time_left(copied):
     assert found["seconds_left"] == pytest.approx(2 * seconds, abs=1)
     assert f"pick blob: running for {found['running_for']} s, " in (text := render({"runs": {"picks/blob": found}}))
     assert f" s left; {found['by']}" in text
+    whole = status(copied)["runs"]["picks/blob"]
+    assert whole["running"] is False and whole["micrographs_left"] == 0  # what is there counts, not what was recorded
+    assert "pick blob: finished" in render({"runs": {"picks/blob": whole}})
+
+
+def test_a_run_that_was_stopped_is_told_from_one_that_finished(copied):
+    """Four of six are left, and no job is at work."""
+    records_of = beside(copied.path)
+    (name,) = (name for name in records_of.names() if "-picks.blob-" in name)
+    records_of.remove(name)
+    journal = Journal(copied.path, "pick blob", "picks/blob", copied.group_mark("picks/blob"))
+    journal.begin(micrographs=6, batches=3)
+    copied._array("picks/blob", "status")[2:] = np.int8(Status.PENDING)
     stopped = status(copied)["runs"]["picks/blob"]
     assert stopped["running"] is False and stopped["micrographs_left"] == 4
     assert "pick blob: stopped with 4 micrographs left" in render({"runs": {"picks/blob": stopped}})
