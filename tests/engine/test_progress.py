@@ -23,9 +23,9 @@ def test_without_a_terminal_one_line_per_stage(capsys):
 def test_notes_are_not_taken_for_markup(capsys):
     """Square brackets in a file name stay."""
     with TerminalReporter() as reporter:
-        reporter.note("a[red]b.mrc: [1, 2] " + "long " * 60)
+        reporter.note("a[red]b.mrc: [1, 2]" + " long" * 60)
     err = capsys.readouterr().err
-    assert err == "a[red]b.mrc: [1, 2] " + "long " * 60 + "\n"
+    assert err == "a[red]b.mrc: [1, 2]" + " long" * 60 + "\n"
 
 
 def test_quiet_says_nothing(capsys):

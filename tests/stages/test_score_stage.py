@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import starfile
 import xarray as xr
+from alike import assert_identical
 from handmade import noise, write_set
 
 from pickcal.engine.executors import SerialExecutor
@@ -126,7 +127,7 @@ def test_every_pick_is_there_once_best_first_and_near_where_it_was(scored, coord
             np.testing.assert_array_equal(np.isfinite(data[name].values[i]), np.isfinite(data["ncc"].values[i]))
         assert np.isnan(data["x"].values[i, n:]).all()
     assert said[-1] == "6 picks lie outside their micrographs and got no scores"
-    xr.testing.assert_identical(source, group(path, "picks/topaz"))
+    assert_identical(source, group(path, "picks/topaz"))
 
 
 def test_picks_without_scores_become_calibrated_ones(scored, coordinates, own):

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-import xarray as xr
+from alike import assert_identical
 
 from pickcal.engine.executors import SerialExecutor
 from pickcal.engine.progress import Silent
@@ -120,14 +120,14 @@ def test_it_ends_as_if_all_had_been_there(microscope, follow, imported, own):
     assert [str(name) for name in project.read("micrographs", "name")] == order
 
     whole = named(Project.open(imported), "micrographs").sel(micrograph=order)
-    xr.testing.assert_identical(named(project, "micrographs").drop_attrs(), whole.drop_attrs())
+    assert_identical(named(project, "micrographs").drop_attrs(), whole.drop_attrs())
     again = Project.open(own(follow.path), "r+")
     for start, stop in again.batches():
         again.write_batch("picks/template", start, stop, {"status": np.zeros(stop - start, np.int8)})
     picking = project.settings("picks/template")
     picking.pop("templates_sha256")
     pick(again, "template", validated(TemplateSettings, picking, "picks"), SerialExecutor(), Silent())
-    xr.testing.assert_identical(again.dataset("picks/template").load(), project.dataset("picks/template").load())
+    assert_identical(again.dataset("picks/template").load(), project.dataset("picks/template").load())
     assert not any("import" in line or "picks" in line for line in status(project)["left"])
 
 
@@ -144,7 +144,7 @@ def test_full_batches_are_never_written_again(microscope, follow):
     project = Project.open(path)
     assert project.batches() == [(0, 2), (2, 4), (4, 5)]
     assert chunks(path, 1) == before
-    xr.testing.assert_identical(project.dataset("picks/template").isel(micrograph=slice(3)).load(), values)
+    assert_identical(project.dataset("picks/template").isel(micrograph=slice(3)).load(), values)
     assert list(project.read("micrographs", "name")[:3]) == list(names)
     assert (path / "micrographs/image/c/2").exists()
 
@@ -270,7 +270,7 @@ def test_the_fit_is_laid_on_what_comes_and_made_anew_when_much_has(microscope, f
     project = Project.open(follow.path)
     laid, mixture = project.calibration("template"), project.mixture("template")
     assert laid.sizes["micrograph"] == 5 and laid.attrs["micrographs_done"] == 5 and laid.attrs["fitted_done"] == 4
-    xr.testing.assert_identical(laid.isel(micrograph=slice(4)).drop_attrs(deep=False), before.drop_attrs(deep=False))
+    assert_identical(laid.isel(micrograph=slice(4)).drop_attrs(deep=False), before.drop_attrs(deep=False))
     assert np.isfinite(laid["shift"].values).all() and np.isfinite(laid["median"].values).all()
     if mixture is not None:
         assert np.isfinite(mixture["power_level"].values).all() and mixture.sizes["micrograph"] == 5

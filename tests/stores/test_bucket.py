@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from alike import assert_identical
 from object_store import KEY, SECRET
 
 from pickcal.dashboard.controller import Inspector, close_shared, shared_inspector
@@ -121,8 +122,8 @@ def test_a_whole_job_gives_what_it_gives_on_the_local_disk(small_set, store, job
                 str(s).replace(str(folder), str(where)) for s in one["source"].values
             ]
             one, other = one.drop_vars("source"), other.drop_vars("source")
-        xr.testing.assert_identical(one.drop_attrs(deep=False), other.drop_attrs(deep=False))
-    xr.testing.assert_identical(here.mixture("template"), away.mixture("template"))
+        assert_identical(one.drop_attrs(deep=False), other.drop_attrs(deep=False))
+    assert_identical(here.mixture("template"), away.mixture("template"))
     assert here.dataset("selection/first")["counts"].equals(away.dataset("selection/first")["counts"])
     exported = store.content(where / "out")
     files = {file.relative_to(folder / "out").as_posix(): file for file in (folder / "out").rglob("*.star")}
@@ -291,7 +292,7 @@ def test_requests_that_fail_or_hang_change_nothing(there, small_set, small_setti
     s3.faults(0)
     objects._client.cache_clear()
     assert (result.done, result.failed) == (6, 0) and faults > 10, result.errors
-    xr.testing.assert_identical(
+    assert_identical(
         Project.open(there).picks("template").load().drop_attrs(deep=False),
         Project.open(picked).picks("template").load().drop_attrs(deep=False),
     )
