@@ -102,21 +102,6 @@ def _project_of(
     return (create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)), new
 
 
-def too_large(shape: Shape, room: tuple[float, ...]) -> str:
-    """Why a working image does not fit into a project that was made for smaller ones; "" if it does.
-
-    Parameters
-    ----------
-    shape
-        One of `working_shapes`.
-    room
-        Rows and columns of the project's images.
-    """
-    if shape[0] <= room[0] and shape[1] <= room[1]:
-        return ""
-    return f"working image {shape[:2]} does not fit the project's {room}; import anew"
-
-
 def working_shapes(table: pd.DataFrame, pixel_size: float) -> list[Shape]:
     """Shapes of the working images of a table of sources, pixel size in Å; zeros and NaN where one cannot be read.
 
@@ -135,6 +120,21 @@ def working_shapes(table: pd.DataFrame, pixel_size: float) -> list[Shape]:
             made[key] = (*plan.shape, key[2] * plan.numerator / plan.denominator)
         out.append(made[key])
     return out
+
+
+def too_large(shape: Shape, room: tuple[float, ...]) -> str:
+    """Why a working image does not fit into a project that was made for smaller ones; "" if it does.
+
+    Parameters
+    ----------
+    shape
+        From `working_shapes`.
+    room
+        Rows and columns of the project's images.
+    """
+    if shape[0] <= room[0] and shape[1] <= room[1]:
+        return ""
+    return f"working image {shape[:2]} does not fit the project's {room}; import anew"
 
 
 def _source_shapes(table: pd.DataFrame) -> list[Shape]:
