@@ -18,11 +18,11 @@ Mask = NDArray[np.bool_]
 SHADOW = 0.75
 """Reach of a particle in diameters: fringes up to there score high or low on the inverted micrograph."""
 LEAST_POWER = 1e-3
-LEAK, LOUD = 0.2, 1.2
-"""Share of the variance around a pick that reaches its own disc, on the average, and how many times what is usual on
-its micrograph that variance must be for it. Simulated noise and particles beside ice have 0.03 to 0.5 of it, the
-median is 0.15."""
-VAGUE = 1.0
+LEAK, LOUD = 0.4, 1.2
+"""Share of the variance around a pick that may reach its own disc, and how many times what is usual on its micrograph
+that variance must be for it. Simulated noise and particles beside ice have 0.03 to 0.5 of it, the median is 0.15; with
+0.2 as the mean more of what is accepted beside ice and aggregates is false than is said."""
+VAGUE = 0.5
 """Standard deviation of what reaches a pick from around it, as a share of that."""
 PICK_VARIABLES = ("x", "y", "ncc", "power", "background_variance", "count", "status", "template")
 """Variables of the picks that probabilities are computed from."""
