@@ -26,7 +26,7 @@ PARAMETERS = SearchParameters(
 
 LOST = (
     "asked 0.002; of F1 and average precision are lost 0.007 and 0.002 at a signal of 0.8 (1,029 particles), 0.004 and "
-    "0.022 at 0.35, where F1 is 0.44; the coarse grid, not the screening nor the interpolation, costs most of F1"
+    "0.022 at 0.35, where F1 is 0.44; docs/design.md tells what each shortcut costs (tests/benchmarks/search_losses.py)"
 )
 
 
