@@ -14,7 +14,7 @@ LEASE_SECONDS = 60.0
 """Seconds after which the lease of a job that does not renew it is over."""
 
 
-def only_job(project: Place | str, group: str) -> AbstractContextManager[Lease]:
+def only_job(project: Place | str, group: str, wait: float = 0.0) -> AbstractContextManager[Lease]:
     """Be the only job that works on a group of a project until the block ends; may be nested in one thread.
 
     Parameters
@@ -22,14 +22,17 @@ def only_job(project: Place | str, group: str) -> AbstractContextManager[Lease]:
     project
         Folder of the project or its address; need not exist.
     group
-        Group that the stage writes: "micrographs", "picks/NAME".
+        Group that the stage writes: "micrographs", "picks/NAME", "calibration/NAME".
+    wait
+        Seconds to wait for another job; default: none.
 
     Raises
     ------
     ProjectError
-        If another job works on it: at once if that can be known, else after `LEASE_SECONDS` at the latest.
+        If another job works on it, and does so for as long as one waits: at once if that can be known, else after
+        `LEASE_SECONDS` at the latest.
     """
-    return lease.held(beside(project), _name(group), f"{project}: {group}", LEASE_SECONDS)
+    return lease.held(beside(project), _name(group), f"{project}: {group}", LEASE_SECONDS, wait)
 
 
 def job_at_work(project: Place | str, group: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from pickcal.calibration.lines import fit_lines, line_columns, micrograph_median
 from pickcal.calibration.mixture import Model, NotFitted, fit_mixture, mixture_columns
 from pickcal.calibration.trends import mean_defocus
 from pickcal.calibration.verdicts import ranked_outliers
+from pickcal.engine.one_job import only_job
 from pickcal.errors import InputError
 from pickcal.project import Block, Project
 from pickcal.schema import Status
@@ -36,6 +37,8 @@ MIXTURE_PICKS = 200_000
 """Picks that the mixture is fitted on, about; of at least and at most so many micrographs:"""
 LEAST_MIXTURE, MOST_MIXTURE = 100, 2000
 MOST_OUTLYING = 10
+LONGEST_WAIT = 60.0
+"""Seconds to wait for another process that fits the same picks."""
 """Outlying micrographs that a summary names."""
 
 
@@ -62,10 +65,12 @@ def calibrate(project: Project, picks: str, settings: CalibrateSettings, swap: b
     Raises
     ------
     ProjectError, InputError
-        If there are no such picks, or none of their micrographs is done.
+        If there are no such picks, or none of their micrographs is done; or if another process is fitting them and has
+        not ended after a minute.
     """
-    found = _fitted(project, picks, settings)
-    project.write_whole("calibration", picks, found.lines, settings.stored(), found.parts, found.blocks, swap)
+    with only_job(project.path, f"calibration/{picks}", LONGEST_WAIT):
+        found = _fitted(project, picks, settings)
+        project.write_whole("calibration", picks, found.lines, settings.stored(), found.parts, found.blocks, swap)
     return project.dataset(f"calibration/{picks}")
 
 

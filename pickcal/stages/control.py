@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pickcal.calibration.mixture import PICK_VARIABLES, probabilities
 from pickcal.calibration.trends import mean_defocus
 from pickcal.engine.executors import Executor, explain
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError
 from pickcal.picking.fourier import Workspace
@@ -111,8 +112,20 @@ def control(
     ------
     ProjectError, InputError
         If there are no such picks, or no such selection of them, or it is older than their calibration; without a
-        selection, if the picks have no probabilities; if no micrograph is left to try.
+        selection, if the picks have no probabilities; if no micrograph is left to try; if another process tries them.
     """
+    with only_job(project.path, f"control/{picks}"):
+        return _control(project, picks, settings, executor, reporter, selection)
+
+
+def _control(
+    project: Project,
+    picks: str,
+    settings: ControlSettings,
+    executor: Executor,
+    reporter: Reporter,
+    selection: str | None,
+) -> dict[str, Any]:
     made = stored_search(project, picks)
     thresholds = _thresholds(project, picks, selection)
     status, errors = _not_to_try(project, picks, thresholds)

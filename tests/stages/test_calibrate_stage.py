@@ -1,6 +1,9 @@
 """The stage that calibrates: blocks, interruptions, reasons, and micrographs that nothing is known of."""
 
 import json
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import xarray as xr
 from planted import NOISE, PARTICLE, plant, planted_project, straight
 
 import pickcal.stages.calibrate as stage
+from pickcal.engine.one_job import only_job
 from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
 from pickcal.schema import Status
@@ -194,3 +198,42 @@ def test_the_store_is_readable_without_pickcal(tmp_path):
     assert mixture["fraction"].dims == ("micrograph", "component") and mixture["fraction"].shape == (12, 3)
     assert [str(name) for name in mixture["component"].values] == ["noise", "particle", "junk"]
     assert mixture["q_value"].dims == ("stratum", "level")
+
+
+def test_two_fits_at_once_come_one_after_the_other(tmp_path):
+    """Two processes that begin together both end well, and the fit is that of one."""
+    planted = plant(micrographs=12)
+    for name in ("one.zarr", "two.zarr"):
+        planted_project(tmp_path / name, planted)
+    command = [sys.executable, "-m", "pickcal", "calibrate", "--picks", "template", "--quiet"]
+    subprocess.run([*command, "one.zarr"], cwd=tmp_path, check=True, capture_output=True)
+    both = [subprocess.Popen([*command, "two.zarr"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    alone, twice = (Project.open(tmp_path / name) for name in ("one.zarr", "two.zarr"))
+    xr.testing.assert_identical(alone.calibration("template").load(), twice.calibration("template").load())
+    xr.testing.assert_identical(alone.mixture("template").load(), twice.mixture("template").load())
+
+
+def test_a_fit_that_another_keeps_from_beginning_says_who_and_changes_nothing(tmp_path, monkeypatch):
+    project = planted_project(tmp_path / "p.zarr", plant(micrographs=12))
+    calibrate(project, "template", FAST)
+    before = project.calibration("template").load()
+    monkeypatch.setattr(stage, "LONGEST_WAIT", 0.5)
+    begun, over = threading.Event(), threading.Event()
+
+    def other():
+        with only_job(project.path, "calibration/template"):
+            begun.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        assert begun.wait(30)
+        with pytest.raises(ProjectError, match="calibration/template"):
+            calibrate(project, "template", CalibrateSettings(bootstrap=0, degree=2))
+    finally:
+        over.set()
+        thread.join()
+    xr.testing.assert_identical(project.calibration("template").load(), before)
