@@ -188,9 +188,9 @@ def test_the_wheel_zooms_about_the_pointer_dragging_pans_and_a_double_click_rese
 
 def test_contrast_and_low_pass_change_the_picture(shown):
     plate, page = shown.plates.nth(0), shown.page
-    row = shown.session.trio.rows[0]
-    assert eventually(page, lambda: plate.get_attribute("data-picture") == f"{row} 20")
+    assert eventually(page, lambda: plate.get_attribute("data-picture") == f"{shown.session.trio.rows[0]} 20")
     shown.settled()
+    row = shown.session.trio.rows[0]
     start = plate.evaluate(PIXELS)
     low = page.get_by_label("Low-pass of the pictures").first
     low.fill("60")
