@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from pickcal.calibration.mixture import power_limit, probabilities
+from pickcal.calibration.mixture import PICK_VARIABLES, power_limit, probabilities
 from pickcal.calibration.verdicts import ScoreWords, heading
 from pickcal.plots.discovery import false_discovery_figure
 from pickcal.plots.fits import medians_figure, residuals_figure, scores_of
@@ -24,7 +24,6 @@ MOST_SCORES = 5_000_000
 COLUMNS = ("ncc", "power", "decoy_ncc", "decoy_power", "count", "decoy_count", "status")
 MOST_PROBABILITIES = 2_000_000
 """The same for the plots of the mixture."""
-PLACED = ("x", "y", "background_variance", "template", "decoy_x", "decoy_y")
 MIXTURE_FIGURES = {
     "components": "What the mixture expects at low, middle and high defocus, component by component.",
     "plane": "Both calibrated scores, picks coloured by their probability of being a particle.",
@@ -132,7 +131,8 @@ class MixtureData:
         assert lines is not None and mixture is not None
         micrographs = project.table()
         dataset = project.picks(picks)
-        dataset = dataset[[name for name in (*COLUMNS, *PLACED) if name in dataset]]
+        names = dict.fromkeys((*COLUMNS, *PICK_VARIABLES, "decoy_x", "decoy_y"))
+        dataset = dataset[[name for name in names if name in dataset]]
         rows = slice(None, None, max(1, -(-dataset["ncc"].size // MOST_PROBABILITIES)))
         scores = dataset.isel(micrograph=rows).load()
         part, part_mixture = micrographs.isel(micrograph=rows), mixture.isel(micrograph=rows)

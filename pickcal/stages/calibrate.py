@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.calibration.lines import fit_lines, line_columns, micrograph_medians
-from pickcal.calibration.mixture import Model, NotFitted, fit_mixture, mixture_columns
+from pickcal.calibration.mixture import PICK_VARIABLES, Model, NotFitted, fit_mixture, mixture_columns
 from pickcal.calibration.trends import mean_defocus
 from pickcal.calibration.verdicts import ranked_outliers
 from pickcal.engine.one_job import only_job
@@ -24,7 +24,7 @@ from pickcal.settings import CalibrateSettings, validated
 Rows = NDArray[np.intp] | slice
 
 SCORES = (
-    *("x", "y", "ncc", "power", "background_variance", "count", "status"),
+    *(name for name in PICK_VARIABLES if name != "template"),
     *("decoy_x", "decoy_y", "decoy_ncc", "decoy_power", "decoy_count"),
 )
 WORDS = ("score_label", "power_label", "program")
