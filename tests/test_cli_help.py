@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from ran import in_this_process
+from terminal import all_said
 
 from pickcal.cli import app
 from pickcal.cli.help import example, example_commands, examples
@@ -124,18 +125,10 @@ def on_terminal(words, **environment):
     command = [sys.executable, "-m", "pickcal", *words]
     process = subprocess.Popen(command, stdout=child, stderr=child, stdin=child, env=env)
     os.close(child)
-    parts = []
-    while True:
-        try:
-            part = os.read(parent, 65536)
-        except OSError:  # Linux says so when the other end is closed
-            break
-        if not part:
-            break
-        parts.append(part)
+    said = all_said(parent)
     os.close(parent)
     process.wait(60)
-    return b"".join(parts).decode()
+    return said
 
 
 def test_colours_on_a_terminal_alone(cli):

@@ -4,6 +4,8 @@ import os
 import pty
 import sys
 
+from terminal import all_said
+
 from pickcal.engine.progress import TerminalReporter
 
 
@@ -50,8 +52,7 @@ def test_a_terminal_sees_a_bar_that_goes_away(monkeypatch):
             reporter.note("four are done")
             reporter.finish()
             reporter.start("calibrate", 1)
-        terminal.flush()
-        said = os.read(ours, 1 << 16).decode()
+    said = all_said(ours)
     os.close(ours)
     assert "4/12" in said and "four are done" in said and "calibrate" in said
     assert "12 in" not in said and said.rstrip().endswith("\x1b[?25h")  # the cursor is shown again
