@@ -34,7 +34,8 @@ class Bank:
     Attributes
     ----------
     basis
-        float32 `(k, b, b)`, b odd; the central pixel is the particle's centre.
+        float32 `(k, b, b)`, b odd; the central pixel is the particle's centre. Half a turn about it leaves all images
+        but the last `odd` as they are.
     coefficients
         float32 `(n, k)`: entry n is `coefficients[n] @ basis`.
     template

@@ -144,34 +144,23 @@ def best_member(
 
 
 @compiled
-def correlate(image: Complex64, kernels: Complex64, phase: Complex64) -> None:
-    """Replace spectra of kernels, `(ky, kx, k)`, by those of their correlations with an image, `(ky, kx)`.
+def correlate(image: Complex64, cosines: Float32, sines: Float32, out: Complex64) -> None:
+    """Multiply an image's spectrum, `(ky, kx)`, with real spectra that are given for ky from 0 to the middle.
 
-    `phase`, `(ky, kx)`, moves the kernels' centre to the origin.
+    `cosines`, which -ky does not change, and `sines`, whose sign it does, are `(ky, kx, k)`; `out` is `(ky, kx, k)`.
     """
-    for i in range(kernels.shape[0]):
-        for j in range(kernels.shape[1]):
-            factor = image[i, j] * np.conj(phase[i, j])
-            for k in range(kernels.shape[2]):
-                kernels[i, j, k] = factor * np.conj(kernels[i, j, k])
-
-
-@compiled
-def correlate_both(image: Complex64, sums: Complex64, phase: Complex64, even: Complex64, odd: Complex64) -> None:
-    """Correlate an image with even and odd kernels of which only the sums were transformed.
-
-    The spectrum of an even kernel is real and that of an odd one imaginary: real and imaginary part of the spectrum of
-    their sum. Arrays as of `correlate`; `even` and `odd` are filled.
-    """
-    for i in range(sums.shape[0]):
-        for j in range(sums.shape[1]):
-            turn, pixel = phase[i, j], image[i, j]
-            for k in range(even.shape[2]):
-                real = sums[i, j, k].real * turn.real - sums[i, j, k].imag * turn.imag
-                even[i, j, k] = complex(pixel.real * real, pixel.imag * real)
-            for k in range(odd.shape[2]):
-                imaginary = sums[i, j, k].real * turn.imag + sums[i, j, k].imag * turn.real
-                odd[i, j, k] = complex(pixel.imag * imaginary, -pixel.real * imaginary)
+    height = image.shape[0]
+    for i in range(cosines.shape[0]):
+        opposite = (height - i) % height
+        for j in range(image.shape[1]):
+            one, two = image[i, j], image[opposite, j]
+            for k in range(out.shape[2]):
+                total = cosines[i, j, k] + sines[i, j, k]
+                out[i, j, k] = complex(one.real * total, one.imag * total)
+            if opposite != i:
+                for k in range(out.shape[2]):
+                    rest = cosines[i, j, k] - sines[i, j, k]
+                    out[opposite, j, k] = complex(two.real * rest, two.imag * rest)
 
 
 @compiled

@@ -25,18 +25,26 @@ def entries(count=5, seed=0):
     return out * soft_disc(BOX, PIXEL, RADIUS - EDGE, RADIUS)
 
 
+def both_ways(images):
+    """Entries, and after them what half a turn makes of them."""
+    return np.concatenate([images, images[:, ::-1, ::-1]])
+
+
 def uncompressed(images):
-    """Bank whose basis are the entries themselves, so that nothing is lost."""
-    n = len(images)
+    """Bank of `both_ways` whose basis are the entries' own even and odd parts, so that nothing is lost."""
+    n, one = len(images), np.eye(len(images), dtype=np.float32)
+    turned = images[:, ::-1, ::-1]
     return Bank(
-        basis=images.astype(np.float32),
-        coefficients=np.eye(n, dtype=np.float32),
-        template=np.arange(n, dtype=np.int32),
-        angle=np.zeros(n, np.float32),
+        basis=np.concatenate([images + turned, images - turned]).astype(np.float32) / 2,
+        coefficients=np.block([[one, one], [one, -one]]),
+        template=np.tile(np.arange(n, dtype=np.int32), 2),
+        angle=np.repeat(np.float32([0, 180]), n),
         pixel_size=PIXEL,
         mask_radius=RADIUS,
         mask_edge=EDGE,
         energy=1.0,
+        odd=n,
+        pairs=n,
     )
 
 
@@ -83,8 +91,9 @@ def pearson(image, template, y, x):
 @pytest.mark.parametrize(("ctf", "sign"), [(None, -1.0), (None, 1.0), (CTF, -1.0)], ids=["dark", "light", "ctf"])
 @pytest.mark.parametrize("whitening", [None, WHITENING], ids=["raw", "white"])
 def test_scores_are_weighted_pearson_correlations(ctf, whitening, sign):
-    images, image = entries(), wavy()
-    found = match(sf.rfft2(image), image.shape, uncompressed(images), LOW_PASS, sign=sign, ctf=ctf, whitening=whitening)
+    images, image = both_ways(entries()), wavy()
+    bank = uncompressed(entries())
+    found = match(sf.rfft2(image), image.shape, bank, LOW_PASS, sign=sign, ctf=ctf, whitening=whitening)
     templates = [seen(one, sign, ctf, whitening) for one in images]
     rows, columns = np.arange(10, 38, 3), np.arange(10, 44, 3)
     expected = np.array([[[pearson(image, t, y, x) for t in templates] for x in columns] for y in rows])
