@@ -90,7 +90,10 @@ def _padded_length(length: int, numerator: int) -> int:
 
 
 def crop_to_working_pixel(image: Float32, plan: CropPlan) -> Float32:
-    """Bring an image to the working pixel.
+    """Bring an image to the working pixel: mirror it at its last row and column, and keep its low frequencies.
+
+    Of the mirrored image this is what `scipy.signal.resample` gives along each axis. The centre of the first pixel
+    stays where it is, and means are kept.
 
     Parameters
     ----------
@@ -104,30 +107,7 @@ def crop_to_working_pixel(image: Float32, plan: CropPlan) -> Float32:
     ndarray
         float32 of shape `plan.shape`.
     """
-    return _cropped(image, plan.padded, plan.cropped)[: plan.shape[0], : plan.shape[1]]
-
-
-def fourier_crop(image: Float32, shape: tuple[int, int]) -> Float32:
-    """Resample a periodic image by keeping its low frequencies, as `scipy.signal.resample` does along each axis.
-
-    Parameters
-    ----------
-    image
-        Shape `(y, x)`.
-    shape
-        Shape wanted, at most the image's.
-
-    Returns
-    -------
-    ndarray
-        float32 of shape `shape`; the centre of the first pixel stays where it is, means are kept.
-    """
-    return _cropped(image, (image.shape[0], image.shape[1]), shape)
-
-
-def _cropped(image: Float32, padded: tuple[int, int], shape: tuple[int, int]) -> Float32:
-    """Fourier-crop an image after mirroring it at its last row and column to a padded shape."""
-    height, width = shape
+    padded, (height, width) = plan.padded, plan.cropped
     rows = np.empty((image.shape[0], width // 2 + 1), dtype=np.complex64)
     # a few rows at a time stay in the processor's cache, and most of their frequencies are not kept
     length = image.shape[1]
@@ -152,7 +132,7 @@ def _cropped(image: Float32, padded: tuple[int, int], shape: tuple[int, int]) ->
         if height % 2 == 0:
             kept[half] += rows[half]
         rows = kept
-    out = irfft2(rows, shape)
+    out = irfft2(rows, (height, width))[: plan.shape[0], : plan.shape[1]]
     out *= (height * width) / (padded[0] * padded[1])
     return np.asarray(out, dtype=np.float32)
 
