@@ -1,7 +1,8 @@
 """Inner loops of the search, compiled by numba: what NumPy could only do with large temporaries.
 
 Maps are `(y, x, k)`: everything that belongs to one pixel lies together, so that a pixel's score is one short run
-through memory. Compiled code is cached on disk and releases the GIL.
+through memory. Loops run over slices that were taken before: of an index into a whole array the compiler has to ask in
+every step whether it counts from the end. Compiled code is cached on disk and releases the GIL.
 """
 
 from __future__ import annotations
@@ -22,22 +23,26 @@ compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "
 def weighted_squares(maps: Float32, weights: Float32, rows: Indices, columns: Indices, out: Float32) -> None:
     """Sum over k of weights[k] maps[y, x, k]^2 on a window that begins at `(rows[0], columns[0])`; fills `out`."""
     for i in range(out.shape[0]):
+        line, sums = maps[rows[0] + i], out[i]
         for j in range(out.shape[1]):
-            pixel = maps[rows[0] + i, columns[0] + j]
+            pixel = line[columns[0] + j]
             total = np.float32(0)
             for k in range(weights.shape[0]):
                 total += weights[k] * pixel[k] * pixel[k]
-            out[i, j] = total
+            sums[j] = total
 
 
 @compiled
 def take_rows(flat: Float32, where: Indices, skip: int, gap: int, out: Float32) -> None:
     """Copy rows of `(pixels, k)` to the first rows of `out`, but for `gap` columns from column `skip` on."""
     for i in range(where.shape[0]):
-        for k in range(skip):
-            out[i, k] = flat[where[i], k]
-        for k in range(skip, out.shape[1]):
-            out[i, k] = flat[where[i], k + gap]
+        source = flat[where[i]]
+        first, second = source[:skip], source[skip + gap : out.shape[1] + gap]
+        to_first, to_second = out[i, :skip], out[i, skip:]
+        for k in range(first.shape[0]):
+            to_first[k] = first[k]
+        for k in range(second.shape[0]):
+            to_second[k] = second[k]
 
 
 @compiled
@@ -129,13 +134,15 @@ def best_member(
                     at -= 1
                 likeness[at], likely[at] = value, i
         best, entry, turn = np.float32(-3e38), 0, np.float32(0)
+        even_values, odd_values = values[j, :split], values[j, split:]
         for g in range(min(groups, even.shape[0])):
             for m in range(starts[likely[g]], starts[likely[g] + 1]):
                 one, two = np.float32(0), np.float32(0)
-                for k in range(split):
-                    one += weights[members[m], k] * values[j, k]
-                for k in range(split, weights.shape[1]):
-                    two += weights[members[m], k] * values[j, k]
+                even_weights, odd_weights = weights[members[m], :split], weights[members[m], split:]
+                for k in range(even_values.shape[0]):
+                    one += even_weights[k] * even_values[k]
+                for k in range(odd_values.shape[0]):
+                    two += odd_weights[k] * odd_values[k]
                 value = face * one + abs(two)
                 if value > best:
                     best, entry, turn = value, members[m], face * two
@@ -168,13 +175,15 @@ def patch_products(maps: Float32, weights: Float32, y: Indices, x: Indices, out:
     """Product of `weights[point]` with the maps on a square around each point: `out` is `(points, side, side)`."""
     radius = out.shape[1] // 2
     for i in range(y.shape[0]):
+        factors = weights[i]
         for row in range(out.shape[1]):
+            line, sums = maps[y[i] - radius + row], out[i, row]
             for column in range(out.shape[2]):
-                pixel = maps[y[i] - radius + row, x[i] - radius + column]
+                pixel = line[x[i] - radius + column]
                 total = np.float32(0)
-                for k in range(weights.shape[1]):
-                    total += weights[i, k] * pixel[k]
-                out[i, row, column] = total
+                for k in range(factors.shape[0]):
+                    total += factors[k] * pixel[k]
+                sums[column] = total
 
 
 @compiled
@@ -185,13 +194,15 @@ def weighted_neighbourhood(
     side = along_y.shape[1]
     radius = side // 2
     for i in range(y.shape[0]):
-        out[i] = 0
+        sums = out[i]
+        sums[:] = 0
         for row in range(side):
+            line = maps[y[i] - radius + row]
             for column in range(side):
                 weight = along_y[i, row] * along_x[i, column]
-                pixel = maps[y[i] - radius + row, x[i] - radius + column]
-                for k in range(out.shape[1]):
-                    out[i, k] += weight * pixel[k]
+                pixel = line[x[i] - radius + column]
+                for k in range(sums.shape[0]):
+                    sums[k] += weight * pixel[k]
 
 
 @compiled
@@ -203,23 +214,28 @@ def cut_between(image: Float32, along_y: Float32, along_x: Float32, y: Indices, 
     before = wide // 2
     lines, line = np.empty((wide, wide), np.float32), np.empty(wide, np.float32)
     for i in range(y.shape[0]):
+        left = x[i] - before
         for row in range(wide):
-            at = (y[i] - before + row) % height
-            if x[i] >= before and x[i] - before + wide <= width:
-                lines[row] = image[at, x[i] - before : x[i] - before + wide]
+            source, copied = image[(y[i] - before + row) % height], lines[row]
+            if left >= 0 and left + wide <= width:
+                part = source[left : left + wide]
+                for column in range(wide):
+                    copied[column] = part[column]
             else:
                 for column in range(wide):
-                    lines[row, column] = image[at, (x[i] - before + column) % width]
+                    copied[column] = source[(left + column) % width]
         for row in range(side):
             line[:] = 0
             for tap in range(count):
+                weight, one = along_y[i, tap], lines[row + tap]
                 for column in range(wide):
-                    line[column] += along_y[i, tap] * lines[row + tap, column]
-            for column in range(side):
-                out[i, row, column] = 0
+                    line[column] += weight * one[column]
+            sums = out[i, row]
+            sums[:] = 0
             for tap in range(count):
+                weight, one = along_x[i, tap], line[tap : tap + side]
                 for column in range(side):
-                    out[i, row, column] += along_x[i, tap] * line[column + tap]
+                    sums[column] += weight * one[column]
 
 
 @compiled
