@@ -20,7 +20,7 @@ PER_STORED_PIXEL = 2.0
 """Working images of the whole batch, float16."""
 PER_FILTERED_PIXEL = 35.0
 """Filtering a working image: bytes per pixel of it."""
-PER_SEARCHED_PIXEL = {False: (95.0, 7.6), True: (240.0, 3.9)}
+PER_SEARCHED_PIXEL = {False: (150.0, 5.0), True: (160.0, 3.4)}
 """Searching: bytes per pixel of the grid that is searched, which is coarser where the low-pass allows it, and the same
 for every image of the bank's basis; with all maps, and with the leading ones, on which groups of alike entries are
 looked for."""
