@@ -36,6 +36,7 @@ MODULES = {
         "pickcal.picking.blobs",
         "pickcal.picking.bank",
         "pickcal.picking.matching",
+        "pickcal.picking.entries",
         "pickcal.picking.search",
         "pickcal.picking.scoring",
         "pickcal.picking.power",

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.picking.bank import Bank
+from pickcal.picking.entries import Entries
 from pickcal.picking.filters import Float32
 from pickcal.picking.interpolation import RADIUS, parabola_top, peak_of_patch, value_of_patch
 from pickcal.picking.kernels import patch_products
-from pickcal.picking.matching import Entries, Responses
+from pickcal.picking.matching import Responses
 from pickcal.picking.peaks import quadratic_peak, thin_out
 
 Floats = NDArray[np.float64]

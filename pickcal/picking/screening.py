@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pickcal.picking.entries import BLOCK_POINTS, products, unit
 from pickcal.picking.filters import Float32
 from pickcal.picking.kernels import extremes, take_rows, weighted_squares
-from pickcal.picking.matching import BLOCK_POINTS, Responses, products, unit
+from pickcal.picking.matching import Responses
 
 TILE = 16
 """Side of a tile, pixels of the search grid."""

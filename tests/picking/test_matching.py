@@ -113,8 +113,8 @@ def test_extreme_scores_do_not_depend_on_the_blocks(monkeypatch):
     found = match(sf.rfft2(wavy()), (48, 54), uncompressed(entries()), LOW_PASS)
     window = (slice(0, 48), slice(1, 54))
     whole = extreme_scores(found, window)
-    monkeypatch.setattr("pickcal.picking.matching.BLOCK_POINTS", 7)
-    monkeypatch.setattr("pickcal.picking.matching.BLOCK_PRODUCTS", 1)
+    monkeypatch.setattr("pickcal.picking.entries.BLOCK_POINTS", 7)
+    monkeypatch.setattr("pickcal.picking.entries.BLOCK_PRODUCTS", 1)
     for one, other in zip(whole, extreme_scores(found, window), strict=True):
         np.testing.assert_allclose(one.score, other.score, atol=1e-6)
         assert (one.row == other.row).mean() > 0.99
