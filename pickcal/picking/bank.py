@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse.linalg import svds
 
+from pickcal.errors import InputError
 from pickcal.picking.filters import Float32, band_pass, odd_box, soft_disc
 from pickcal.picking.groups import grouped
 
@@ -25,6 +26,8 @@ ENERGY = 0.999
 LARGEST_BASIS = 200
 DENSE_LIMIT = 2500
 MASK_EDGE = 0.5
+ASYMMETRY = 1e-3
+"""How far, of the largest value of the basis, rounding may keep images from being even or odd."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,11 @@ class Bank:
         partner belongs to the group of its entry. Default: no groups, every entry is looked at everywhere.
     turned
         bool `(levels, h)`: whether it is the entry's partner that resembles the group.
+
+    Raises
+    ------
+    InputError
+        If half a turn does something else to an image of the basis: scores would be wrong.
     """
 
     basis: Float32
@@ -74,6 +82,17 @@ class Bank:
     pairs: int = 0
     group: NDArray[np.int32] | None = None
     turned: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a basis that scores cannot be made of."""
+        is_odd = np.arange(len(self.basis)) >= len(self.basis) - self.odd
+        sign = np.where(is_odd, np.float32(-1), np.float32(1))[:, None, None]
+        wrong = np.abs(self.basis - sign * self.basis[:, ::-1, ::-1]).max(axis=(1, 2), initial=0.0)
+        if (found := np.flatnonzero(wrong > ASYMMETRY * np.abs(self.basis).max(initial=0.0))).size:
+            raise InputError(
+                f"bank: expected basis images that half a turn leaves as they are, but for the last {self.odd}, whose "
+                f"sign it changes; found that image {found[0]} is neither. `bank_from_templates` makes them so"
+            )
 
     @property
     def half(self) -> int:

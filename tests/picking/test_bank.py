@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from pickcal.errors import InputError
 from pickcal.picking import bank as bank_module
 from pickcal.picking.bank import bank_from_templates, compress, rotate, template_mask_radius
 from pickcal.picking.filters import soft_disc
@@ -178,3 +179,18 @@ def test_groups_hold_alike_entries():
         facing = np.where(turned[:, None], unit[made.pairs :], unit[: made.pairs])
         own = np.array([facing[i] @ facing[group == group[i]].mean(axis=0) for i in range(288)])
         assert np.median(own) > 0.9
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_a_basis_that_is_neither_even_nor_odd_is_refused(odd):
+    """What a score would be made of its even part alone."""
+    images = np.random.default_rng(0).standard_normal((2, 21, 21)).astype(np.float32)
+    even, odd_image = images[0] + images[0][::-1, ::-1], images[1] - images[1][::-1, ::-1]
+    made = {"template": np.zeros(1, np.int32), "angle": np.zeros(1, np.float32), "coefficients": np.ones((1, 2))}
+    made |= {"pixel_size": 5.0, "mask_radius": 50.0, "mask_edge": 8.0, "energy": 1.0}
+    basis = np.stack([even, odd_image]) * (1 + 1e-6 * images)
+    if odd == 1:
+        assert bank_module.Bank(basis, odd=odd, **made).half == 1
+        basis = images
+    with pytest.raises(InputError, match=f"but for the last {odd}, .* image {0 if odd != 0 else 1} is neither"):
+        bank_module.Bank(basis, odd=odd, **made)
