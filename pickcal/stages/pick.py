@@ -138,7 +138,7 @@ def stored_bank(
     InputError
         If diameter, low-pass, templates or CTF do not suit the micrographs, or none is imported.
     """
-    micrographs = project.table()
+    micrographs = project.micrographs()[["status", "pixel_size", "height", "width", "defocus_u", "voltage"]].load()
     pixel_size = _suited_pixel(project, micrographs, settings)
     reporter.note(f"preparing the {settings.method} bank")
     bank = make_bank(settings, pixel_size, _ctf_reach(micrographs, settings))
