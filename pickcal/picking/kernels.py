@@ -1,8 +1,8 @@
 """Inner loops of the search, compiled by numba: what NumPy could only do with large temporaries.
 
 Maps are `(y, x, k)`: everything that belongs to one pixel lies together, so that a pixel's score is one short run
-through memory. Loops run over slices that were taken before: of an index into a whole array the compiler has to ask in
-every step whether it counts from the end. Compiled code is cached on disk and releases the GIL.
+through memory. Where it counts, loops run over slices taken before: of an index into a whole array the compiler has to
+ask in every step whether it counts from the end. Compiled code is cached on disk and releases the GIL.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class SeenBank:
     images
         float32 `(k, b, b)`, orthonormal under the mask and of weighted mean 0; the last `odd` are odd.
     weights, energy, odd
-        See `Responses`.
+        See `Entries`.
     mask
         float32 `(b, b)`.
     """

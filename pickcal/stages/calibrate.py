@@ -37,9 +37,9 @@ MIXTURE_PICKS = 200_000
 """Picks that the mixture is fitted on, about; of at least and at most so many micrographs:"""
 LEAST_MIXTURE, MOST_MIXTURE = 100, 2000
 MOST_OUTLYING = 10
+"""Outlying micrographs that a summary names."""
 LONGEST_WAIT = 60.0
 """Seconds to wait for another process that fits the same picks."""
-"""Outlying micrographs that a summary names."""
 
 
 def calibrate(project: Project, picks: str, settings: CalibrateSettings, swap: bool = False) -> xr.Dataset:

@@ -147,7 +147,7 @@ def stored_bank(
             f"the bank's {len(bank.basis)} basis images keep {100 * bank.energy:.1f} % of the templates' energy, "
             f"{100 * ENERGY:g} % is usual: scores are those of slightly smoothed templates"
         )
-    whitening = _whitening(project, settings, pixel_size)
+    whitening = _whitening(project, micrographs, settings, pixel_size)
     arrays: dict[str, NDArray[Any]] = {
         "basis": bank.basis,
         "coefficients": bank.coefficients,
@@ -193,11 +193,12 @@ def _suited_pixel(project: Project, micrographs: xr.Dataset, settings: PickSetti
     return pixel_size
 
 
-def _whitening(project: Project, settings: PickSettings, pixel_size: float) -> RadialFilter | None:
+def _whitening(
+    project: Project, micrographs: xr.Dataset, settings: PickSettings, pixel_size: float
+) -> RadialFilter | None:
     """Estimate the noise of the data set from micrographs spread evenly over the defocus range."""
     if not settings.whiten:
         return None
-    micrographs = project.micrographs()[["status", "defocus_u", "height", "width"]].load()
     usable = np.flatnonzero(micrographs["status"].values == Status.DONE)
     usable = usable[np.argsort(micrographs["defocus_u"].values[usable], kind="stable")]
     sample = usable[np.unique(np.linspace(0, len(usable) - 1, NOISE_SAMPLE).round().astype(int))]
