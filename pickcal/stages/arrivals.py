@@ -35,9 +35,11 @@ class Steady:
     def __init__(self) -> None:
         self._seen: dict[Hashable, tuple[object, float]] = {}
 
-    def seconds(self, key: Hashable, mark: object) -> float:
-        """Seconds since a thing was first seen as it is now; 0 for one that is new or has changed."""
-        now = time.monotonic()
+    def seconds(self, key: Hashable, mark: object, now: float) -> float:
+        """Seconds since a thing was first seen as it is now; 0 for one that is new or has changed.
+
+        `now` is the time of the look, seconds: one for all things of it, so that what came together is ripe together.
+        """
         if key not in self._seen or self._seen[key][0] != mark:
             self._seen[key] = mark, now
         return now - self._seen[key][1]
@@ -106,7 +108,8 @@ class Arrivals:
         fresh = table.loc[~table["name"].isin(known) & ~table["name"].duplicated()]
         if root is None and len(fresh):
             root = self._root(fresh)
-        ready = [] if root is None else [i for i, row in fresh.iterrows() if self._complete(row, root, last)]
+        now = time.monotonic()
+        ready = [] if root is None else [i for i, row in fresh.iterrows() if self._complete(row, root, now, last)]
         self.waiting = len(fresh) - len(ready)
         if not ready or root is None:
             return pd.DataFrame({"name": []})
@@ -123,7 +126,7 @@ class Arrivals:
             self.waiting = len(fresh)
             return None
 
-    def _complete(self, row: pd.Series[Any], root: Place, last: bool) -> bool:
+    def _complete(self, row: pd.Series[Any], root: Place, now: float, last: bool) -> bool:
         """Whether a row of the table and its file have been the same for long enough, and the file is whole."""
         name = str(row["name"])
         try:
@@ -143,7 +146,7 @@ class Arrivals:
                 return False
             file = found.st_size, found.st_mtime_ns
         values = tuple(value if value == value else None for value in row.tolist())
-        same = self._steady.seconds(name, (values, file))
+        same = self._steady.seconds(name, (values, file), now)
         if last:
             return True
         if same < self.settle:
