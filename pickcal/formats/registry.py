@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +23,7 @@ from pickcal.formats import (
     topaz,
     warp,
 )
+from pickcal.formats.exposures import PART, Exposures
 from pickcal.formats.foreign import EXPOSURE_COLUMNS, WHOLE_COLUMNS, ForeignPicks
 from pickcal.formats.opening import head_of
 
@@ -107,7 +108,12 @@ def pick_files(paths: Sequence[Path]) -> list[PickFiles]:
 
 
 def read_exposures(paths: Sequence[Path], *, require_ctf: bool = True) -> pd.DataFrame:
-    """Read tables of micrographs and their CTF.
+    """Read tables of micrographs and their CTF as a whole; see `open_exposures`."""
+    return pd.concat(list(open_exposures(paths, require_ctf=require_ctf).parts(PART)), ignore_index=True)
+
+
+def open_exposures(paths: Sequence[Path], *, require_ctf: bool = True) -> Exposures:
+    """Check tables of micrographs and their CTF, and give them in parts.
 
     Parameters
     ----------
@@ -119,32 +125,35 @@ def read_exposures(paths: Sequence[Path], *, require_ctf: bool = True) -> pd.Dat
 
     Returns
     -------
-    DataFrame
-        `name`, `foreign.EXPOSURE_COLUMNS` (NaN, or 0 for whole numbers, where not known), and `problem`: why a row
-        cannot be used, else empty.
+    Exposures
+        Its parts have `name`, `foreign.EXPOSURE_COLUMNS` (NaN, or 0 for whole numbers, where not known), and
+        `problem`: why a row cannot be used, else empty. Only RELION's tables are not held as a whole.
 
     Raises
     ------
     MissingFileError, InputError
         If a file is not there, nobody knows it, or the kinds are mixed.
     """
+    found = _opened(paths, require_ctf)
+    return replace(found, parts=lambda rows: map(_complete, found.parts(rows)))
+
+
+def _opened(paths: Sequence[Path], require_ctf: bool) -> Exposures:
     modules = {path: _reader(path, EXPOSURES, "recognise_exposures") for path in paths}
     if set(modules.values()) == {cryosparc} and not any(b"micrograph_blob" in head_of(path) for path in paths):
-        return _complete(_from_particles(paths, require_ctf))
+        return Exposures.of(_from_particles(paths, require_ctf))
     kinds = set(modules.values())
     if len(kinds) > 1:
         first, other = next((a, b) for a in paths for b in paths if modules[a] is not modules[b])
         raise InputError(f"{other}: expected a table of micrographs of the same kind as {first}; import one kind")
     module = kinds.pop()
     if module is not None:
-        frame: pd.DataFrame = module.read_exposures(list(paths))
-    elif len(paths) > 1:
+        return Exposures.of(module.read_exposures(list(paths)))
+    if len(paths) > 1:
         raise InputError(f"{paths[1]}: expected one table of micrographs, got {len(paths)}; join them first")
-    elif relion.recognise(paths[0], head := head_of(paths[0])) or (b"data_" in head and not _is_particles(paths[0])):
-        frame = relion.read_micrographs_star(paths[0], require_ctf=require_ctf).table
-    else:
-        frame = _from_particles(paths, require_ctf)
-    return _complete(frame)
+    if relion.recognise(paths[0], head := head_of(paths[0])) or (b"data_" in head and not _is_particles(paths[0])):
+        return relion.open_micrographs_star(paths[0], require_ctf=require_ctf)
+    return Exposures.of(_from_particles(paths, require_ctf))
 
 
 def is_table(path: Path) -> bool:

@@ -6,7 +6,7 @@ The writers live in `relion_write` and are offered here as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pickcal.errors import InputError, MissingFileError
+from pickcal.formats.exposures import PART, SAMPLED, Exposures, slices, survey
 from pickcal.formats.foreign import CTF_RANGES
 from pickcal.formats.images import split_stack_name
 from pickcal.formats.relion_write import pipeline_stem, write_micrographs_star
 from pickcal.formats.star import read_star
-from pickcal.formats.star_rows import read_large_star
+from pickcal.formats.star_rows import Loop, frame_of, plain_loops
 
 __all__ = [
     "MicrographTable",
     "find_root",
+    "open_micrographs_star",
     "pipeline_stem",
     "read_coordinates_star",
     "read_micrographs_star",
@@ -33,7 +35,6 @@ __all__ = [
 
 NAME = "rlnMicrographName"
 GROUP = "rlnOpticsGroup"
-SAMPLED_NAMES = 50
 LARGE = 1_000_000
 """Bytes of a table of micrographs above which it is read in parts."""
 CTF_ADVICE = "run CTF estimation first, or import with --without-ctf"
@@ -148,11 +149,43 @@ def read_micrographs_star(path: Path, *, require_ctf: bool = True) -> Micrograph
         Naming file, block, column and row, if the table is missing, empty, lacks columns, names a micrograph twice or
         an optics group that does not exist. A senseless value in a row is told in its `problem` instead.
     """
-    blocks = read_large_star(path) if path.is_file() and path.stat().st_size > LARGE else read_star(path)
-    block = _micrographs_block(path, blocks)
-    table = blocks[block]
+    found = open_micrographs_star(path, require_ctf=require_ctf)
+    return MicrographTable(pd.concat(list(found.parts(PART)), ignore_index=True), path)
+
+
+def open_micrographs_star(path: Path, *, require_ctf: bool = True) -> Exposures:
+    """Check RELION's table of micrographs, and give it in parts; see `read_micrographs_star`.
+
+    A long table is read twice, some rows at a time, and never held as a whole, unless it is not plain: has quotes, or
+    is wrong somewhere. Then the strict reader says where.
+    """
+    if path.is_file() and path.stat().st_size > LARGE:
+        try:
+            loops = plain_loops(path)
+            count, names, distinct = survey(_parts(path, loops, require_ctf, PART))
+            if distinct:
+                return Exposures(count, names, lambda rows: _parts(path, loops, require_ctf, rows))
+        except InputError:
+            pass
+    blocks = read_star(path)
+    block = _micrographs_block(path, _labels(blocks))
+    return Exposures.of(_micrographs(path, block, blocks[block], blocks.get("optics"), require_ctf))
+
+
+def _parts(path: Path, loops: dict[str, Loop], require_ctf: bool, rows: int) -> Iterator[pd.DataFrame]:
+    block = _micrographs_block(path, {name: loop.labels for name, loop in loops.items()})
+    optics = pd.concat(map(frame_of, loops["optics"].rows()), ignore_index=True) if "optics" in loops else None
+    for part in loops[block].rows(rows):  # one with quotes comes as a whole
+        for some in slices(frame_of(part), rows):
+            yield _micrographs(path, block, some, optics, require_ctf)
+
+
+def _micrographs(
+    path: Path, block: str, table: pd.DataFrame, optics: pd.DataFrame | None, require_ctf: bool
+) -> pd.DataFrame:
+    """Table of micrographs as `MicrographTable` has it, for rows of a STAR table."""
     _check_names(f"{path}: block data_{block}", table)
-    columns = Columns(path, block, table, blocks.get("optics"))
+    columns = Columns(path, block, table, optics)
     if require_ctf:
         _check_ctf(columns)
     defocus_u = columns.get("rlnDefocusU")
@@ -173,7 +206,7 @@ def read_micrographs_star(path: Path, *, require_ctf: bool = True) -> Micrograph
         }
     )
     frame["problem"] = _problems(frame, require_ctf)
-    return MicrographTable(frame, path)
+    return frame
 
 
 def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Path) -> Path:
@@ -203,8 +236,8 @@ def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Pat
     folders = [root] if root else list(dict.fromkeys([cwd.absolute(), *star_path.absolute().parents]))
     # absolute names are found from everywhere and say nothing about the folder
     telling = [name for name in names if not split_stack_name(name)[1].is_absolute()] or names
-    step = max(1.0, len(telling) / SAMPLED_NAMES)
-    sample = [split_stack_name(telling[int(i * step)])[1] for i in range(min(len(telling), SAMPLED_NAMES))]
+    step = max(1.0, len(telling) / SAMPLED)
+    sample = [split_stack_name(telling[int(i * step)])[1] for i in range(min(len(telling), SAMPLED))]
     hits = [sum((folder / file).is_file() for file in sample) for folder in folders]
     if not any(hits):
         looked = ", ".join(str(folder) for folder in folders)
@@ -244,7 +277,7 @@ def read_coordinates_star(path: Path, micrograph: str | None = None) -> pd.DataF
     order = sorted(blocks, key=lambda name: name != "particles")
     block = next((name for name in order if all(label in blocks[name] for label in wanted)), None)
     if block is None:
-        raise InputError(f"{path}: expected a table with {' and '.join(wanted)}, found {_listing(blocks)}")
+        raise InputError(f"{path}: expected a table with {' and '.join(wanted)}, found {_listing(_labels(blocks))}")
     table, where = blocks[block], f"{path}: block data_{block}"
     if NAME not in table and micrograph is None:
         raise InputError(f"{where}: {_lacks(NAME, table)}; expected a file that names the micrograph of each particle")
@@ -292,7 +325,8 @@ def numbers(where: str, table: pd.DataFrame, label: str) -> NDArray[np.float64]:
     return np.asarray(values)
 
 
-def _micrographs_block(path: Path, blocks: dict[str, pd.DataFrame]) -> str:
+def _micrographs_block(path: Path, blocks: Mapping[str, Collection[str]]) -> str:
+    """Name of the table of micrographs among tables, or labels of tables."""
     order = sorted(blocks, key=lambda name: name != "micrographs")
     block = next((name for name in order if NAME in blocks[name]), None)
     if block is None:
@@ -356,8 +390,12 @@ def _lacks(label: str, table: pd.DataFrame) -> str:
     return f"expected the column {label}, found {', '.join(table.columns)}"
 
 
-def _listing(blocks: dict[str, pd.DataFrame]) -> str:
-    return "; ".join(f"data_{name}: {', '.join(table.columns)}" for name, table in blocks.items())
+def _labels(blocks: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
+    return {name: [str(label) for label in table] for name, table in blocks.items()}
+
+
+def _listing(blocks: Mapping[str, Collection[str]]) -> str:
+    return "; ".join(f"data_{name}: {', '.join(labels)}" for name, labels in blocks.items())
 
 
 def recognise(path: Path, head: bytes) -> bool:

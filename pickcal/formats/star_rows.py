@@ -32,8 +32,6 @@ LOOP = re.compile(rb"[ \t]*loop_[^\r\n]*\r?\n")
 PADDED = re.compile(r"-?0\d+")
 SAMPLE = 16_384
 """Bytes at the beginning of the rows that tell how they are to be read."""
-PART = 32_768
-"""Rows of a table that is read as a whole that are parsed at once."""
 SMALL = 1_000_000
 """Bytes up to which a table of numbers is read without pandas."""
 MISSING = ("nan", "NaN", "-nan", "<NA>")
@@ -187,33 +185,24 @@ def star_loops(path: Path) -> list[Loop]:
     return loops
 
 
-def read_large_star(path: Path) -> dict[str, pd.DataFrame]:
-    """Read all tables of a STAR file as `formats.star.read_star` does, but some rows at a time.
-
-    `starfile` holds the text of a file six times while it reads; this holds the columns and one part of the text.
-
-    Parameters
-    ----------
-    path
-        The file.
+def plain_loops(path: Path) -> dict[str, Loop]:
+    """Find the tables of a STAR file that holds nothing but tables, by their names.
 
     Raises
     ------
     MissingFileError, InputError
-        As `read_star`.
+        As `star_loops`, and if blocks of single values are among them.
     """
     loops = star_loops(path)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        plain = sum(1 for _ in BLOCK.finditer(data)) == len(loops)  # else a block of single values is among them
-    try:
-        if plain:
-            return {each.name: pd.concat(map(_frame, each.rows(PART)), ignore_index=True) for each in loops}
-    except InputError:
-        pass  # the strict reader reads it, or says in which line it is wrong
-    return read_star(path)
+        blocks = sum(1 for _ in BLOCK.finditer(data))
+    if blocks > len(loops):
+        raise InputError(f"{path}: expected tables (loop_) alone, found {blocks - len(loops)} blocks of single values")
+    return {each.name: each for each in loops}
 
 
-def _frame(rows: dict[str, Column]) -> pd.DataFrame:
+def frame_of(rows: dict[str, Column]) -> pd.DataFrame:
+    """Rows as `formats.star.read_star` gives them."""
     texts = {label: values.astype("str") for label, values in rows.items() if isinstance(values, pd.Categorical)}
     return pd.DataFrame({**rows, **texts})
 

@@ -1,7 +1,7 @@
 """The project: one Zarr format 3 store that xarray opens as a DataTree.
 
 Layout in `pickcal.schema`. A project is made of layers, one module each: `groups` (what is where), `reading`,
-`writing` (batches of tasks), `results` (small groups that appear whole), and creating and opening here.
+`writing` (batches of tasks), `results` (small groups that appear whole), and opening here; `creating` makes one.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from typing import Any, Literal
 import zarr
 from numpy.typing import NDArray
 
-import pickcal
 from pickcal.errors import MissingFileError, ProjectError
-from pickcal.project.arrays import array_of, create_arrays
 from pickcal.project.backing import zarr_store
 from pickcal.project.checks import check_name, differing, stage_counts
+from pickcal.project.creating import new_project
 from pickcal.project.groups import KINDS, Kind
 from pickcal.project.results import Block, Results
-from pickcal.project.unlisted import make_unlisted, new_group
-from pickcal.schema import FORMAT_VERSION, MICROGRAPHS, STATIC
+from pickcal.schema import FORMAT_VERSION
 from pickcal.stores.homes import UNLISTED, home_of
 from pickcal.stores.places import Url
 
@@ -45,7 +43,7 @@ class Project(Results):
         settings: Mapping[str, Any],
         growing: bool = False,
     ) -> Project:
-        """Create a project with its table of micrographs, all or nothing.
+        """Create a project with its table of micrographs, all or nothing; `creating.new_project` takes it in parts.
 
         Parameters
         ----------
@@ -60,30 +58,17 @@ class Project(Results):
         settings
             Settings of the import, kept for later comparison.
         growing
-            More micrographs will be appended: every column is chunked by the batch, so that no full batch is written
-            again. Default False: what no task writes is in few large chunks.
+            More micrographs will be appended; default False.
 
         Raises
         ------
         ProjectError
             If something is at `path` already, or the store cannot be written.
         """
-        home = home_of(path)
-        if home.exists():
-            raise ProjectError(f"{home.place}: exists already; choose another name or remove it")
-        with home.plainly(), home.creating() as made:
-            group = new_group(made, "micrographs")
-            create_arrays(group, MICROGRAPHS, sizes, batch, frozenset() if growing else STATIC)
-            for name, values in columns.items():
-                array_of(group, name)[:] = values
-            group.attrs.update({"batch": batch, "settings": dict(settings)})
-            for kind in KINDS:
-                new_group(made, kind)
-            if isinstance(made.place, Url):  # folders get it when it is needed, by renaming
-                make_unlisted(made)
-            versions = {"format_version": FORMAT_VERSION, "pickcal_version": pickcal.__version__}
-            zarr.create_group(zarr_store(made.backing()), zarr_format=3, attributes=versions)
-        return cls.open(home.place, mode="r+")
+        with new_project(path, sizes["micrograph"], batch, growing) as made:
+            made.write(0, sizes["micrograph"], columns)
+            made.finish((sizes["y"], sizes["x"]), settings)
+        return cls.open(path, mode="r+")
 
     @classmethod
     def open(cls, path: Path | Url | str, mode: Literal["r", "r+"] = "r", whole: bool = False) -> Project:

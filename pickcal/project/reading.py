@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+import zarr
 from numpy.typing import NDArray
 from zarr.errors import ZarrUserWarning
 
@@ -22,6 +23,8 @@ from pickcal.stores.homes import META, VERSION
 
 READ_ATTEMPTS = 5
 """How often a small group is read that is written meanwhile."""
+CHUNKS = 256
+"""Chunks that are asked for at once: each is a task of zarr's, and those of a large project take more than its rows."""
 
 
 class Reading(Groups):
@@ -90,7 +93,7 @@ class Reading(Groups):
         array = self._array(group, variable)
         if stop is None and dims_of(array)[:1] == ("micrograph",):
             stop = self.count
-        return np.asarray(array[start:stop])
+        return _rows(array, start, stop)
 
     def image(self, index: int, shape: tuple[int, int] | None = None) -> NDArray[np.float32]:
         """Return the valid part of one working image, float32 `(y, x)`; `shape` spares reading it from the table."""
@@ -104,7 +107,7 @@ class Reading(Groups):
     def read_rows(self, group: str, names: Sequence[str], start: int, stop: int) -> dict[str, NDArray[Any]]:
         """Read rows of several variables."""
         arrays = {name: self._array(group, name) for name in names}
-        found = self._each(lambda name: np.asarray(arrays[name][start:stop]), list(names))
+        found = self._each(lambda name: _rows(arrays[name], start, stop), list(names))
         return dict(zip(names, found, strict=True))
 
     def columns(self, picks: str, start: int, stop: int) -> dict[str, Column]:
@@ -150,3 +153,17 @@ class Reading(Groups):
         if differences:
             lines = "\n".join(f"  {line}" for line in differences)
             raise ProjectError(f"{self.path}: {group} holds other settings:\n{lines}\n{remedy}")
+
+
+def _rows(array: zarr.Array[Any], start: int, stop: int | None) -> NDArray[Any]:
+    """Rows of an array, some chunks of them at a time."""
+    stop = array.shape[0] if stop is None else min(stop, array.shape[0])
+    step = array.chunks[0] * CHUNKS
+    if stop - start <= step:
+        return np.asarray(array[start:stop])
+    first = np.asarray(array[start : start + step])
+    out = np.empty((stop - start, *first.shape[1:]), first.dtype)
+    out[:step] = first
+    for at in range(start + step, stop, step):
+        out[at - start : at - start + step] = array[at : min(at + step, stop)]
+    return out

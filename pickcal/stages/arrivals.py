@@ -99,7 +99,7 @@ class Arrivals:
         Returns
         -------
         DataFrame
-            Columns as of `stages.sources.read_sources`, in the order of the table.
+            Columns as of `stages.sources.Sources.tables`, in the order of the table.
         """
         table, root = self._listed()
         self.waiting = 0
@@ -181,7 +181,7 @@ class Arrivals:
         if mark == self._read[0]:
             return self._read[1]
         try:
-            table = exposures([source], self.settings)
+            table = exposures(source, self.settings)
         except (PickcalError, OSError) as error:  # perhaps it is being written; the next look tells
             self.trouble = str(error)
             return self._read[1]

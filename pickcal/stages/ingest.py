@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,21 +16,25 @@ from pickcal.engine.laps import begin
 from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter, Silent
 from pickcal.errors import InputError, ProjectError
+from pickcal.formats.exposures import PART
 from pickcal.formats.images import image_info, read_measured
 from pickcal.picking.filters import crop_to_working_pixel, plan_crop
 from pickcal.pixels import Summary, summarise
 from pickcal.project import Project, differing
+from pickcal.project.creating import new_project
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 from pickcal.stages.memory import import_memory
-from pickcal.stages.sources import CTF_COLUMNS, read_sources
+from pickcal.stages.sources import CTF_COLUMNS, Sources, listed
 from pickcal.stores.fetching import fetched_image, split_place
 from pickcal.stores.homes import home_of
 from pickcal.stores.places import Place, place
 
 TABLE_BATCH = 256
 """Micrographs per chunk where there are no images: everything is small then, and few large files are quicker."""
+SHOWN = 10
+"""Differences that are told."""
 Shape = tuple[int, int, float]
 """Height, width and pixel size, Å, of an image."""
 UNREADABLE: Shape = (0, 0, float("nan"))
@@ -91,15 +95,26 @@ def _ingest(
 def _project_of(
     sources: Sequence[Place], path: Place, settings: ImportSettings, reporter: Reporter
 ) -> tuple[Project, bool]:
-    """Project for the sources, and whether it is new; their table, which is large, is not kept while work goes on."""
+    """Project for the sources, and whether it is new."""
     sources = [place(source) for source in sources]
-    table, root = read_sources(sources, settings)
-    if root is not None:
-        reporter.note(f"names in {sources[0]} are relative to {root}")
-    shapes = _source_shapes(table) if settings.tables_only else working_shapes(table, settings.pixel_size)
     stored = {**settings.stored(), "sources": [str(source.absolute()) for source in sources]}
-    new = not home_of(path).exists()
-    return (create(path, table, shapes, stored, settings) if new else _resume(path, table, shapes, stored)), new
+    with listed(sources, settings) as found:
+        if found.root is not None:
+            reporter.note(f"names in {sources[0]} are relative to {found.root}")
+        if home_of(path).exists():
+            return _resume(path, found, stored, settings), False
+        return create(path, found.count, (table for _, table in found.tables(PART)), stored, settings), True
+
+
+def shapes_of(table: pd.DataFrame, settings: ImportSettings) -> list[Shape]:
+    """Shapes of the working images of a table of sources; where there are none, those of the sources themselves.
+
+    Positions are then relative to the sources.
+    """
+    if not settings.tables_only:
+        return working_shapes(table, settings.pixel_size)
+    columns = ("source_height", "source_width", "source_pixel_size")
+    return [(int(h), int(w), float(p)) for h, w, p in zip(*(table[name] for name in columns), strict=True)]
 
 
 def working_shapes(table: pd.DataFrame, pixel_size: float) -> list[Shape]:
@@ -137,12 +152,6 @@ def too_large(shape: Shape, room: tuple[float, ...]) -> str:
     return f"working image {shape[:2]} does not fit the project's {room}; import anew"
 
 
-def _source_shapes(table: pd.DataFrame) -> list[Shape]:
-    """Shapes where there are no images: positions are relative to the source micrographs themselves."""
-    columns = ("source_height", "source_width", "source_pixel_size")
-    return [(int(h), int(w), float(p)) for h, w, p in zip(*(table[name] for name in columns), strict=True)]
-
-
 def columns_of(table: pd.DataFrame, shapes: list[Shape], images: bool = True) -> dict[str, NDArray[Any]]:
     """Columns of `schema.MICROGRAPHS` for a table of sources, with the shapes of the working images."""
     failed = (table["problem"] != "").to_numpy()
@@ -160,8 +169,8 @@ def columns_of(table: pd.DataFrame, shapes: list[Shape], images: bool = True) ->
 
 def create(
     path: Place,
-    table: pd.DataFrame,
-    shapes: list[Shape],
+    count: int,
+    tables: Iterable[pd.DataFrame],
     stored: dict[str, Any],
     settings: ImportSettings,
     growing: bool = False,
@@ -172,74 +181,94 @@ def create(
     ----------
     path
         Where.
-    table, shapes
-        From `read_sources`, and the shapes of the working images.
+    count
+        Number of micrographs.
+    tables
+        Parts of the table, from `Sources.tables`; one is held at a time.
     stored
         Settings as they are stored and compared.
     settings
         Batch, and whether there are images.
     growing
-        More micrographs will come: see `Project.create`.
+        More micrographs will come: see `new_project`.
 
     Raises
     ------
     ProjectError
         If something is at `path`, or the disk is too small.
     """
-    count = len(table)
     images = not settings.tables_only
-    height, width = (max(s[0] for s in shapes), max(s[1] for s in shapes)) if images else (0, 0)
-    needed = 2 * count * height * width
-    free = home_of(path).room()
-    if free is not None and needed > free:
-        raise ProjectError(
-            f"{path}: {count} working images need up to {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
-            "make room or give a larger --pixel-size"
-        )
-    return Project.create(
-        path,
-        {"micrograph": count, "y": height, "x": width},
-        settings.batch or min(16 if images else TABLE_BATCH, -(-count // 16)),
-        columns_of(table, shapes, images),
-        stored,
-        growing,
-    )
+    batch = settings.batch or min(16 if images else TABLE_BATCH, -(-count // 16))
+    start, height, width = 0, 0, 0
+    with new_project(path, count, batch, growing) as made:
+        for table in tables:
+            shapes = shapes_of(table, settings)
+            made.write(start, start + len(table), columns_of(table, shapes, images))
+            start += len(table)
+            if images:
+                height, width = max(height, *(s[0] for s in shapes)), max(width, *(s[1] for s in shapes))
+        needed, free = 2 * count * height * width, home_of(path).room()
+        if free is not None and needed > free:
+            raise ProjectError(
+                f"{path}: {count} working images need up to {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB "
+                "free; make room or give a larger --pixel-size"
+            )
+        made.finish((height, width), stored)
+    return Project.open(path, mode="r+")
 
 
-def _resume(path: Place, table: pd.DataFrame, shapes: list[Shape], stored: dict[str, Any]) -> Project:
+def _resume(path: Place, found: Sources, stored: dict[str, Any], settings: ImportSettings) -> Project:
     """Open a project begun earlier; what failed for its source file is looked at again."""
     project = Project.open(path, mode="r+")
     if stored["batch"] is None:
         stored["batch"] = project.settings("micrographs")["batch"]
     differences = differing(project.settings("micrographs"), stored)
-    names = [str(name) for name in project.read("micrographs", "name")]
-    if names != table["name"].tolist():
-        differences.append(f"micrographs: stored {len(names)}, asked {len(table)} or others")
-    else:
-        differences += _moved(project, table)
-    if differences:
-        lines = "\n".join(f"  {line}" for line in differences[:10])
-        raise ProjectError(f"{path}: exists and was imported otherwise:\n{lines}\nchoose another --project")
+    others = f"micrographs: stored {project.count}, asked {found.count} or others"
+    rows = project.batch * max(1, PART // project.batch)
     status = project.done("micrographs")
-    room = project.micrographs()["image"].shape[1:] if project.has_images else (np.inf, np.inf)
-    for i in np.flatnonzero((status == Status.FAILED) & (table["problem"] == "").to_numpy()):
-        table.loc[i, "problem"] = too_large(shapes[i], room)
-    columns = columns_of(table, shapes, project.has_images)
+    if found.count != project.count:
+        differences.append(others)
+    else:
+        for start, table in found.tables(rows):
+            names = project.read("micrographs", "name", start, start + len(table))
+            if [str(name) for name in names] != table["name"].tolist():
+                differences.append(others)
+                break
+            imported = status[start : start + len(table)] == Status.DONE
+            differences += _moved(project, table, start, imported)[:SHOWN]
+    if differences:
+        lines = "\n".join(f"  {line}" for line in differences[:SHOWN])
+        raise ProjectError(f"{path}: exists and was imported otherwise:\n{lines}\nchoose another --project")
     again = status == Status.FAILED
     if again.any():
-        values = {name: project.read("micrographs", name) for name in columns}
-        for name, column in columns.items():
-            values[name][again] = column[again]
-        project.write_blocks("micrographs", 0, project.count, values)
+        _look_again(project, found.tables(rows, again), again, settings)
     return project
 
 
-def _moved(project: Project, table: pd.DataFrame) -> list[str]:
-    """Describe values of the CTF table that differ from those of imported micrographs."""
+def _look_again(
+    project: Project, tables: Iterable[tuple[int, pd.DataFrame]], again: NDArray[np.bool_], settings: ImportSettings
+) -> None:
+    """Write anew what the table tells of micrographs that failed."""
+    room = project.micrographs()["image"].shape[1:] if project.has_images else (np.inf, np.inf)
+    for start, table in tables:
+        stop = start + len(table)
+        some, shapes = again[start:stop], shapes_of(table, settings)
+        for i in np.flatnonzero(some & (table["problem"] == "").to_numpy()):
+            table.loc[i, "problem"] = too_large(shapes[i], room)
+        columns = columns_of(table, shapes, project.has_images)
+        values = project.read_rows("micrographs", list(columns), start, stop)
+        for name, column in columns.items():
+            values[name][some] = column[some]
+        project.write_blocks("micrographs", start, stop, values)
+
+
+def _moved(project: Project, table: pd.DataFrame, start: int, imported: NDArray[np.bool_]) -> list[str]:
+    """Describe values of the CTF table that differ from those of imported micrographs, from `start` on."""
     out = []
-    imported = project.done("micrographs") == Status.DONE
-    for name in (*CTF_COLUMNS, "exposure_group", "source_pixel_size"):
-        old, new = project.read("micrographs", name), table[name].to_numpy()
+    names = (*CTF_COLUMNS, "exposure_group", "source_pixel_size")
+    stored = project.read_rows("micrographs", names, start, start + len(table))
+    for name, old in stored.items():
+        new = table[name].to_numpy()
         same = np.isclose(old.astype(float), new.astype(float), rtol=1e-9, atol=1e-9, equal_nan=True)
         out += [
             f"{table['name'][i]}: {name} stored {old[i]:g}, now {new[i]:g}" for i in np.flatnonzero(imported & ~same)

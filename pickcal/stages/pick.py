@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.engine.executors import Executor, explain
@@ -36,6 +35,9 @@ from pickcal.stores.fetching import fetched
 
 NOISE_SAMPLE = 24
 """Most micrographs that the noise spectrum of the data set is estimated from."""
+OF_TABLE = ("status", "pixel_size", "height", "width", "defocus_u", "voltage")
+"""What bank and whitening depend on of all micrographs."""
+Table = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def stored_bank(
     InputError
         If diameter, low-pass, templates or CTF do not suit the micrographs, or none is imported.
     """
-    micrographs = project.micrographs()[["status", "pixel_size", "height", "width", "defocus_u", "voltage"]].load()
+    micrographs = project.read_rows("micrographs", OF_TABLE, 0, project.count)
     pixel_size = _suited_pixel(project, micrographs, settings)
     reporter.note(f"preparing the {settings.method} bank")
     bank = make_bank(settings, pixel_size, _ctf_reach(micrographs, settings))
@@ -172,13 +174,14 @@ def stored_bank(
     }
 
 
-def _suited_pixel(project: Project, micrographs: xr.Dataset, settings: PickSettings) -> float:
+def _suited_pixel(project: Project, micrographs: Table, settings: PickSettings) -> float:
     """Give the working pixel of the imported micrographs, Å, once it is sure that the settings suit them."""
-    usable = micrographs.isel(micrograph=micrographs["status"].values == Status.DONE)
-    if not usable.sizes["micrograph"]:
+    done = micrographs["status"] == Status.DONE
+    usable = {name: values[done] for name, values in micrographs.items()}
+    if not done.any():
         raise InputError(f"{project.path}: no micrograph is imported yet; finish 'pickcal import' first")
-    pixel_size = float(np.median(usable["pixel_size"].values))
-    side = np.max(usable["pixel_size"].values * np.minimum(usable["height"].values, usable["width"].values))
+    pixel_size = float(np.median(usable["pixel_size"]))
+    side = np.max(usable["pixel_size"] * np.minimum(usable["height"], usable["width"]))
     if settings.diameter_max >= side:
         raise InputError(
             f"diameter: expected less than the micrographs' side of {side:.0f} Å, got {settings.diameter_max:g} Å"
@@ -188,21 +191,19 @@ def _suited_pixel(project: Project, micrographs: xr.Dataset, settings: PickSetti
             f"low_pass: expected at least twice the working pixel of {pixel_size:.3g} Å, got {settings.low_pass:g} Å; "
             "import with a smaller --pixel-size"
         )
-    if settings.ctf and not np.isfinite(usable["defocus_u"].values).any():
+    if settings.ctf and not np.isfinite(usable["defocus_u"]).any():
         raise InputError(f"{project.path}: no micrograph has a defocus; leave it out with --no-ctf")
     return pixel_size
 
 
-def _whitening(
-    project: Project, micrographs: xr.Dataset, settings: PickSettings, pixel_size: float
-) -> RadialFilter | None:
+def _whitening(project: Project, micrographs: Table, settings: PickSettings, pixel_size: float) -> RadialFilter | None:
     """Estimate the noise of the data set from micrographs spread evenly over the defocus range."""
     if not settings.whiten:
         return None
-    usable = np.flatnonzero(micrographs["status"].values == Status.DONE)
-    usable = usable[np.argsort(micrographs["defocus_u"].values[usable], kind="stable")]
+    usable = np.flatnonzero(micrographs["status"] == Status.DONE)
+    usable = usable[np.argsort(micrographs["defocus_u"][usable], kind="stable")]
     sample = usable[np.unique(np.linspace(0, len(usable) - 1, NOISE_SAMPLE).round().astype(int))]
-    shortest = int(np.minimum(micrographs["height"].values, micrographs["width"].values)[sample].min())
+    shortest = int(np.minimum(micrographs["height"], micrographs["width"])[sample].min())
     tile = min(shortest, max(16, round(2 * settings.diameter_max / pixel_size)))
     spectra = [noise_spectrum(project.image(int(i)), pixel_size, settings.low_pass, tile) for i in sample]
     return whitening_filter(spectra, 1.0 / (tile * pixel_size))
@@ -211,18 +212,18 @@ def _whitening(
 def _slots(project: Project, settings: PickSettings) -> int:
     """Most picks that fit a micrograph: no more discs of the least distance can be packed."""
     distance = settings.min_distance * settings.diameter
-    micrographs = project.micrographs()
-    pixel = micrographs["pixel_size"].values
-    sides = [micrographs[name].values * pixel - settings.diameter + distance for name in ("height", "width")]
+    micrographs = project.read_rows("micrographs", ("pixel_size", "height", "width"), 0, project.count)
+    pixel = micrographs["pixel_size"]
+    sides = [micrographs[name] * pixel - settings.diameter + distance for name in ("height", "width")]
     fits = np.nanmax(np.maximum(sides[0], 0) * np.maximum(sides[1], 0)) / (np.sqrt(0.75) * distance**2)
     return int(min(settings.max_picks, max(16, np.ceil(fits))))
 
 
-def _ctf_reach(micrographs: xr.Dataset, settings: PickSettings) -> float:
+def _ctf_reach(micrographs: Table, settings: PickSettings) -> float:
     """How far the CTF carries signal at the largest defocus and the low-pass, Å (0 without CTF)."""
     if not settings.ctf:
         return 0.0
-    defocus, voltage = float(np.nanmax(micrographs["defocus_u"].values)), micrographs["voltage"].values
+    defocus, voltage = float(np.nanmax(micrographs["defocus_u"])), micrographs["voltage"]
     wavelength = electron_wavelength(float(np.nanmin(voltage))) if np.isfinite(voltage).any() else 0.0
     return wavelength * defocus / settings.low_pass
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pickcal.errors import InputError, MissingFileError, PickcalError
+from pickcal.formats.exposures import PART, SAMPLED, slices
 from pickcal.formats.images import ImageInfo, image_info, open_image_info
-from pickcal.formats.registry import is_table, read_exposures
-from pickcal.formats.relion import SAMPLED_NAMES, find_root
+from pickcal.formats.registry import is_table, open_exposures, read_exposures
+from pickcal.formats.relion import find_root
 from pickcal.settings import ImportSettings
 from pickcal.stores.credentials import redacted
 from pickcal.stores.fetching import fetched, fetched_image, split_place
@@ -34,50 +37,102 @@ CTF_COLUMNS = (
 PIXEL_TOLERANCE = 0.01
 AT_ONCE = 16
 """Headers that are read at once."""
-ROWS = 4096
-"""Micrographs that are held as Python objects at once: those take far more memory than columns."""
 
 
-def read_sources(sources: Sequence[Place], settings: ImportSettings) -> tuple[pd.DataFrame, Place | None]:
+@dataclass(frozen=True)
+class Sources:
+    """The micrographs of an import.
+
+    Attributes
+    ----------
+    count
+        Their number.
+    root
+        Folder that the names of a table are relative to; None where there is no such folder.
+    """
+
+    count: int
+    root: Place | None
+    _parts: Callable[[int], Iterator[pd.DataFrame]]
+    _completed: Callable[[pd.DataFrame], pd.DataFrame]
+
+    def tables(self, rows: int, only: NDArray[np.bool_] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
+        """List the micrographs, in parts of so many rows.
+
+        Parameters
+        ----------
+        rows
+            Micrographs a part.
+        only
+            Leave out the parts that hold none of these, one value for every micrograph; default all parts.
+
+        Yields
+        ------
+        start, table
+            First micrograph of a part; its columns `name`, `source`, `source_height`, `source_width`,
+            `source_pixel_size`, `exposure_group`, those of `CTF_COLUMNS`, and `problem`: why a micrograph cannot be
+            used, else empty.
+
+        Raises
+        ------
+        InputError
+            At the end of all parts, if not one micrograph can be used or their number is another one now.
+        """
+        at, bad, first = 0, 0, ""
+        for part in self._parts(rows):
+            if only is None or only[at : at + len(part)].any():
+                table = self._completed(part)
+                wrong = table.loc[table["problem"] != ""]
+                if not first and len(wrong):
+                    first = f"{wrong['name'].iloc[0]}: {wrong['problem'].iloc[0]}"
+                bad += len(wrong)
+                yield at, table
+            at += len(part)
+        if at != self.count:
+            raise InputError(
+                f"expected {self.count} micrographs as at first, found {at}: the table was written meanwhile; give "
+                "the same command again"
+            )
+        if bad == self.count:
+            raise InputError(f"none of {bad} micrographs can be used; the first, {first}")
+
+
+@contextmanager
+def listed(sources: Sequence[Place], settings: ImportSettings) -> Iterator[Sources]:
     """List the micrographs of an import.
 
     Parameters
     ----------
     sources
-        Tables of micrographs (see `formats.registry.read_exposures`), or MRC and TIFF files; here or at URLs.
+        Tables of micrographs (see `formats.registry.open_exposures`), or MRC and TIFF files; here or at URLs.
     settings
         Pixel size, root folder, stacks, CTF, tables only.
-
-    Returns
-    -------
-    table, root
-        Columns `name`, `source`, `source_height`, `source_width`, `source_pixel_size`, `exposure_group`, those of
-        `CTF_COLUMNS`, and `problem`: why a micrograph cannot be used, else empty. The folder that names of a STAR
-        file are relative to.
 
     Raises
     ------
     InputError, MissingFileError
-        If the table is unusable, or not one micrograph can be used.
+        If the table is unusable.
     """
-    root = None
     tables = [source for source in sources if _is_table(source)]
     if tables and len(tables) < len(sources):
         image = next(source for source in sources if source not in tables)
         raise InputError(f"{image}: expected tables of micrographs or images, got both; the table names its images")
-    if settings.tables_only:
-        table = _from_tables(sources, settings)
-    elif tables:
-        table, root = _with_images(sources, settings)
-    else:
+    if not tables and not settings.tables_only:
         table = _from_images(sources, settings)
-    bad = table["problem"] != ""
-    if bad.all():
-        first = table.loc[bad].iloc[0]
-        raise InputError(
-            f"none of {len(table)} micrographs can be used; the first, {first['name']}: {first['problem']}"
-        )
-    return table, root
+        yield Sources(len(table), None, lambda rows: slices(table, rows), lambda part: part)
+        return
+    with ExitStack() as stack:
+        paths = [stack.enter_context(fetched(source)) for source in sources]
+        found = open_exposures(paths, require_ctf=not settings.without_ctf)
+
+        def parts(rows: int) -> Iterator[pd.DataFrame]:
+            return map(_redacted, found.parts(rows))
+
+        if settings.tables_only:
+            yield Sources(found.count, None, parts, partial(_by_table, source=sources[0], settings=settings))
+            return
+        root = root_of([redacted(name) for name in found.names], sources[0], settings.root)
+        yield Sources(found.count, root, parts, partial(with_headers, root=root, settings=settings))
 
 
 def _is_table(source: Place) -> bool:
@@ -87,24 +142,17 @@ def _is_table(source: Place) -> bool:
         return is_table(path)
 
 
-def exposures(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFrame:
-    """Read tables of micrographs, here or at URLs; as `formats.registry.read_exposures`.
+def exposures(source: Place, settings: ImportSettings) -> pd.DataFrame:
+    """Read a table of micrographs as a whole, here or at a URL; as `formats.registry.read_exposures`."""
+    with fetched(source) as path:
+        return _redacted(read_exposures([path], require_ctf=not settings.without_ctf))
 
-    Passwords in names that are URLs are left out, so that none is stored; such micrographs fail.
-    """
-    with ExitStack() as stack:
-        paths = [stack.enter_context(fetched(source)) for source in sources]
-        table = read_exposures(paths, require_ctf=not settings.without_ctf)
+
+def _redacted(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the passwords of names that are URLs, so that none is stored; such micrographs fail."""
     addresses = table["name"].str.contains("://", regex=False)
     table.loc[addresses, "name"] = table.loc[addresses, "name"].map(redacted)
     return table
-
-
-def _with_images(sources: Sequence[Place], settings: ImportSettings) -> tuple[pd.DataFrame, Place]:
-    """Table of micrographs whose images are read as well."""
-    table = exposures(sources, settings)
-    root = root_of(table["name"].tolist(), sources[0], settings.root)
-    return with_headers(table, root, settings), root
 
 
 def with_headers(table: pd.DataFrame, root: Place, settings: ImportSettings) -> pd.DataFrame:
@@ -122,12 +170,12 @@ def with_headers(table: pd.DataFrame, root: Place, settings: ImportSettings) -> 
     Returns
     -------
     DataFrame
-        Columns as of `read_sources`.
+        Columns as of `Sources.tables`.
     """
     parts = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for start in range(0, len(table), ROWS):
-            part = table.iloc[start : start + ROWS]
+        for start in range(0, len(table), PART):
+            part = table.iloc[start : start + PART]
             found = pool.map(partial(_info, root), part["name"])
             told = zip(found, part["problem"], part["pixel_size"], strict=True)
             rows = [_row(info, source, known or new, pixel, settings) for (info, source, new), known, pixel in told]
@@ -165,8 +213,8 @@ def _remote_root(names: Sequence[str], source: Place, folders: Sequence[Url]) ->
     """As `formats.relion.find_root`, among folders of an object store."""
     from pickcal.stores import objects
 
-    step = max(1.0, len(names) / SAMPLED_NAMES)
-    sample = [names[int(i * step)] for i in range(min(len(names), SAMPLED_NAMES))]
+    step = max(1.0, len(names) / SAMPLED)
+    sample = [names[int(i * step)] for i in range(min(len(names), SAMPLED))]
 
     def there(folder: Url, name: str) -> bool:
         place = within(folder, name)[1]
@@ -192,9 +240,8 @@ def within(root: Place, name: str) -> tuple[int | None, Place]:
     return index, root / found if isinstance(root, Path) else root / str(found)
 
 
-def _from_tables(sources: Sequence[Place], settings: ImportSettings) -> pd.DataFrame:
-    """Table of micrographs alone; images are not looked at and need not be there."""
-    table = exposures(sources, settings)
+def _by_table(table: pd.DataFrame, source: Place, settings: ImportSettings) -> pd.DataFrame:
+    """Complete a table of micrographs by itself; images are not looked at and need not be there."""
     given = settings.source_pixel_size
     table["source_pixel_size"] = table.pop("pixel_size") if given is None else given
     missing = (table["problem"] == "") & ~(table["source_pixel_size"] > 0)
@@ -205,7 +252,7 @@ def _from_tables(sources: Sequence[Place], settings: ImportSettings) -> pd.DataF
             if (known & (table[name] != value)).any():
                 row = table[known & (table[name] != value)].iloc[0]
                 raise InputError(
-                    f"{sources[0]}: {row['name']}: {name} is {row[name]} pixels in the table, {value} in --size; "
+                    f"{source}: {row['name']}: {name} is {row[name]} pixels in the table, {value} in --size; "
                     "leave --size out"
                 )
             table[name] = value

@@ -199,12 +199,12 @@ def _name(session: Session) -> str:
 
 def _taken_in(project: Project | None, found: pd.DataFrame, session: Session) -> Project:
     """Take micrographs into the project and work on them."""
-    shapes = working_shapes(found, session.importing.pixel_size)
     if project is None:
         settings = session.importing.model_copy(update={"batch": session.importing.batch or BATCH})
-        create(session.path, found, shapes, _stored(session), settings, growing=True)
+        create(session.path, len(found), [found], _stored(session), settings, growing=True)
         project = Project.open(session.path, "r+", whole=True)
     else:
+        shapes = working_shapes(found, session.importing.pixel_size)
         room = project.micrographs()["image"].shape[1:]
         for i, shape in enumerate(shapes):
             if not found.loc[i, "problem"]:

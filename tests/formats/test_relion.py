@@ -8,10 +8,13 @@ import pandas as pd
 import pytest
 
 from pickcal.errors import InputError, MissingFileError
+from pickcal.formats import relion
+from pickcal.formats.exposures import slices, survey
 from pickcal.formats.foreign import ExportBlock
 from pickcal.formats.images import write_mrc
 from pickcal.formats.relion import (
     find_root,
+    open_micrographs_star,
     pipeline_stem,
     read_coordinates_star,
     read_micrographs_star,
@@ -200,6 +203,56 @@ def test_real_tables(data):
     leginon = read_micrographs_star(data / "pickers/topaz/ctf_params.star").table
     assert leginon["pixel_size"].iloc[0] == pytest.approx(2.5e4 / 38023)
     assert not (table["problem"].any() or plate["problem"].any() or wrong["problem"].any())
+
+
+def test_a_long_table_is_read_in_parts_as_at_once(data, monkeypatch):
+    """Real tables, by the strict reader and five rows at a time."""
+    files = [path for path in data.rglob("*.star") if "micrographs_ctf" in path.name or path.name == "ctf_params.star"]
+    assert len(files) >= 5
+    for path in files:
+        whole = read_micrographs_star(path, require_ctf=False).table
+        monkeypatch.setattr(relion, "LARGE", 0)
+        found = open_micrographs_star(path, require_ctf=False)
+        parts = list(found.parts(5))
+        monkeypatch.undo()
+        assert found.count == len(whole) and set(found.names) <= set(whole["name"])
+        assert [len(part) for part in parts[:-1]] == [5] * (len(parts) - 1) and len(parts[-1]) <= 5
+        pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
+
+
+def test_what_is_wrong_in_a_long_table_is_told_as_in_a_short_one(tmp_path, monkeypatch):
+    """Single values and quotes are read; a name that comes again, text for a number and a torn row are told of."""
+    monkeypatch.setattr(relion, "LARGE", 0)
+    monkeypatch.setattr(relion, "PART", 2)
+    rows = "".join(f"m{i}.mrc 1 2000{i} 19000 -15 0 5.5 0.4\n" for i in range(5))
+    found = open_micrographs_star(star(tmp_path, NEW + rows))
+    assert found.count == 7 and [len(part) for part in found.parts(3)] == [3, 3, 1]
+    quoted = read_micrographs_star(star(tmp_path, NEW + rows + "'with space.mrc' 1 20000 19000 -15 0 5.5 0.4\n")).table
+    assert len(quoted) == 8 and quoted["name"].iloc[-1] == "with space.mrc"
+    single = "data_general\n_rlnVersion 5\n\n" + NEW
+    assert len(read_micrographs_star(star(tmp_path, single)).table) == 2
+    for row, words in (
+        ("m1.mrc 1 20000 19000 -15 0 5.5 0.4", r"rlnMicrographName: m1\.mrc is in row 4 and again in row 8"),
+        ("n.mrc 1 far 19000 -15 0 5.5 0.4", r"rlnDefocusU: row 8 \(n\.mrc\): expected a number, found 'far'"),
+        ("n.mrc 3 20000 19000 -15 0 5.5 0.4", r"row 8 \(n\.mrc\): expected an optics group"),
+        ("n.mrc 1 20000", r"line \d+: expected 8 values in block data_micrographs, found 3"),
+    ):
+        with pytest.raises(InputError, match=words):
+            open_micrographs_star(star(tmp_path, NEW + rows + row + "\n"))
+
+
+def test_some_names_stand_for_all():
+    """Of a long table names are kept from its beginning to its end, and relative ones if there are any."""
+    names = [f"/data/a{i}.mrc" if i % 3 else f"mics/r{i}.mrc" for i in range(20_000)]
+    table = pd.DataFrame({"name": pd.Series(names, dtype="str")})
+    count, kept, distinct = survey(slices(table, 1000))
+    numbers = [int(name[6:-4]) for name in kept]
+    assert count == 20_000 and distinct
+    assert 50 <= len(kept) < 100 and all(name.startswith("mics/") for name in kept)
+    assert numbers[0] == 0 and numbers[-1] > 19_000 and len(set(np.diff(numbers))) == 1
+    assert survey(slices(table.iloc[1:3], 1))[1] == names[1:3]
+    again = pd.concat([table, table.iloc[[5]]])
+    assert not survey(slices(again, 1000))[2]
 
 
 def test_real_root_and_positions(data, tmp_path):

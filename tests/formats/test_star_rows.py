@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pickcal.errors import InputError, MissingFileError
-from pickcal.formats import star_rows
 from pickcal.formats.star import read_star
-from pickcal.formats.star_rows import read_large_star, star_head, star_lines, star_loops
+from pickcal.formats.star_rows import star_head, star_lines, star_loops
 
 
 def columns_of(path, block, count=500_000):
@@ -44,33 +43,6 @@ def test_all_real_files(data):
             agree(path, loop.name)
             if path.stat().st_size < 8_000:
                 agree(path, loop.name, 5)
-
-
-def test_whole_files_are_read_in_parts_as_at_once(data, monkeypatch):
-    """Tables of micrographs, also where the parts are joined."""
-    monkeypatch.setattr(star_rows, "PART", 5)
-    files = [path for path in data.rglob("*.star") if "micrographs_ctf" in path.name or path.name == "ctf_params.star"]
-    assert len(files) >= 5
-    for path in files:
-        parts, whole = read_large_star(path), read_star(path)
-        assert list(parts) == list(whole)
-        for name, table in whole.items():
-            pd.testing.assert_frame_equal(parts[name], table)
-
-
-def test_what_cannot_be_read_in_parts_is_left_to_the_strict_reader(tmp_path, monkeypatch):
-    """Single values; numbers that turn into text; and a row that is cut off, of which it says the line."""
-    monkeypatch.setattr(star_rows, "PART", 2)
-    path = tmp_path / "a.star"
-    path.write_text("data_optics\n_a 1\n_b two\n\ndata_m\nloop_\n_x\n_y\n1 2\n3 4\n5 six\n")
-    found = read_large_star(path)
-    assert found["optics"].to_dict("records") == [{"a": 1, "b": "two"}]
-    assert found["m"]["y"].tolist() == ["2", "4", "six"]
-    path.write_text("data_m\nloop_\n_x\n_y\n1 2\n3 4\n5 six\n")
-    assert read_large_star(path)["m"]["y"].tolist() == ["2", "4", "six"]
-    path.write_text("data_m\nloop_\n_x\n_y\n1 2\n3 4\n5\n")
-    with pytest.raises(InputError, match=r"line 7: expected 2 values in block data_m, found 1"):
-        read_large_star(path)
 
 
 VALUES = {

@@ -11,7 +11,7 @@ from zarr.storage import LocalStore
 
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.names import matching_names
-from pickcal.project import Project, backing, differing
+from pickcal.project import Project, backing, differing, reading
 from pickcal.schema import BANK, MICROGRAPHS, PICKS, Status
 
 
@@ -103,6 +103,23 @@ def test_chunks_that_two_batches_share_are_not_written(tmp_path):
     root["micrographs"].create_array("odd", shape=(5,), chunks=(5,), dtype="i1")
     with pytest.raises(AssertionError, match="micrographs/odd: chunk 5 does not divide batch 2"):
         project.write_batch("micrographs", 0, 2, {"odd": np.ones(2, np.int8)})
+
+
+def test_rows_are_the_same_however_many_chunks_are_read_at_once(tmp_path, monkeypatch):
+    """Numbers and text, whole and from the middle of a chunk to the middle of another, five chunks and one at once."""
+    names = np.array([f"m{i}.mrc" + "x" * i for i in range(9)], dtype=object)
+    defocus = np.arange(9) * 1000.0
+    columns = {"name": names, "defocus_u": defocus, "status": np.arange(9, dtype=np.int8)}
+    sizes = {"micrograph": 9, "y": 8, "x": 12}
+    project = Project.create(tmp_path / "p.zarr", sizes, 2, columns, {}, growing=True)
+    for at_once in (5, 1):
+        monkeypatch.setattr(reading, "CHUNKS", at_once)
+        for start, stop in ((0, 9), (1, 8), (3, 4), (4, 4)):
+            found = project.read_rows("micrographs", ("name", "defocus_u", "status"), start, stop)
+            assert found["name"].tolist() == names[start:stop].tolist()
+            assert found["defocus_u"].tolist() == defocus[start:stop].tolist()
+            assert found["status"].tolist() == list(range(start, stop))
+        assert project.done("micrographs").tolist() == list(range(9))
 
 
 def test_status_is_written_last(tmp_path):

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from pickcal.engine.executors import SerialExecutor
 from pickcal.engine.progress import Silent
-from pickcal.errors import ProjectError
+from pickcal.errors import InputError, ProjectError
+from pickcal.formats import exposures, relion
 from pickcal.project import Project
 from pickcal.schema import STATIC
 from pickcal.settings import ImportSettings
+from pickcal.stages import ingest as ingest_stage
+from pickcal.stages import sources
 from pickcal.stages.ingest import ingest
 
 
@@ -180,3 +183,51 @@ def test_other_micrographs_for_an_existing_project_are_refused(imported, small_s
     star = write_star(tmp_path / "micrographs_ctf.star", list(small_set.names[:4]), 4.0)
     with pytest.raises(ProjectError, match="sources: stored"):
         run(star, imported, batch=2, root=small_set.folder)
+
+
+def test_a_long_table_is_taken_in_part_by_part(tmp_path, monkeypatch):
+    """Two rows at a time the project is the same, what failed is mended, and what differs is told."""
+    shapes = [(160, 120), (100, 200), (128, 128), (90, 90), (128, 100)]
+    star = write_set(tmp_path / "set", [noise(shape, seed) for seed, shape in enumerate(shapes)])
+    torn = sorted((tmp_path / "set").rglob("*.mrc"))[3]
+    content = torn.read_bytes()
+    torn.write_bytes(content[:2000])
+    run(star, tmp_path / "whole.zarr", batch=1)
+    monkeypatch.setattr(relion, "LARGE", 0)
+    for module in (exposures, relion, sources, ingest_stage):
+        monkeypatch.setattr(module, "PART", 2)
+    assert run(star, tmp_path / "parts.zarr", batch=1).failed == 1
+    torn.write_bytes(content)
+    results = [run(star, tmp_path / f"{name}.zarr", batch=1) for name in ("whole", "parts")]
+    assert [(result.ran, result.done, result.failed) for result in results] == [(1, 5, 0)] * 2
+    whole, parts = (
+        xr.open_zarr(tmp_path / f"{name}.zarr", group="micrographs", consolidated=False).load()
+        for name in ("whole", "parts")
+    )
+    xr.testing.assert_identical(parts, whole.assign_attrs(parts.attrs))
+    assert parts["image"].shape == (5, 160, 200)
+    text = star.read_text()
+    star.write_text(text.replace(torn.name, "other.mrc"))
+    with pytest.raises(ProjectError, match="micrographs: stored 5, asked 5 or others"):
+        run(star, tmp_path / "parts.zarr", batch=1)
+    row = next(line for line in text.splitlines() if torn.name in line)
+    defocus = next(word for word in row.split() if word.replace(".", "").isdigit() and float(word) > 1000)
+    star.write_text(text.replace(row, row.replace(defocus, "7777")))
+    with pytest.raises(ProjectError, match=rf"{torn.name}: defocus_u stored {float(defocus):g}, now 7777"):
+        run(star, tmp_path / "parts.zarr", batch=1)
+
+
+def test_a_table_that_is_written_meanwhile_makes_no_project(tmp_path, monkeypatch):
+    star = write_set(tmp_path / "set", [noise(seed=seed) for seed in range(3)])
+    monkeypatch.setattr(relion, "LARGE", 0)
+    lines = star.read_text().rstrip("\n").split("\n")
+    root_of = sources.root_of
+
+    def shorter(*given, **named):
+        star.write_text("\n".join(lines[:-1]) + "\n")
+        return root_of(*given, **named)
+
+    monkeypatch.setattr(sources, "root_of", shorter)
+    with pytest.raises(InputError, match="table was written meanwhile"):
+        run(star, tmp_path / "p.zarr")
+    assert not list(tmp_path.glob("*.zarr*"))

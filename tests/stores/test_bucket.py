@@ -150,7 +150,7 @@ def assert_page_opens(where):
 def test_a_project_is_there_as_a_whole_or_not_at_all(there, monkeypatch, s3):
     """What fails while a project is made leaves nothing; who died on the way leaves what the next one clears away."""
     with monkeypatch.context() as patched:
-        patched.setattr("pickcal.project.make_unlisted", lambda home: 1 / 0)
+        patched.setattr("pickcal.project.creating.make_unlisted", lambda home: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             small_project(there)
     assert objects.listed(there) == {}

@@ -1,0 +1,74 @@
+"""Tables of micrographs that are read in parts, so that a long one is never held as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pickcal.formats.images import split_stack_name
+
+SAMPLED = 50
+"""Least number of names that are kept of a long table, spread evenly."""
+PART = 1024
+"""Rows that are read at once where nothing else is asked for."""
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """A table of micrographs whose rows were all found good.
+
+    Attributes
+    ----------
+    count
+        Number of micrographs.
+    names
+        Their names, or some of them, spread evenly (of those that are relative to a folder, if there are any).
+    parts
+        Gives the table anew, in parts of so many rows.
+    """
+
+    count: int
+    names: list[str]
+    parts: Callable[[int], Iterator[pd.DataFrame]]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Exposures:
+        """Take a table that was read as a whole."""
+        return cls(len(table), table["name"].tolist(), lambda rows: slices(table, rows))
+
+
+def slices(table: pd.DataFrame, rows: int) -> Iterator[pd.DataFrame]:
+    """Cut a table into parts of so many rows."""
+    for start in range(0, len(table), rows):
+        yield table.iloc[start : start + rows].reset_index(drop=True)
+
+
+def survey(parts: Iterable[pd.DataFrame]) -> tuple[int, list[str], bool]:
+    """Go through a table once.
+
+    Returns
+    -------
+    count, names, distinct
+        Number of rows; some of the names, see `Exposures`; whether no name seems to come twice (by hashes, of which
+        two may be the same by chance).
+    """
+    count, every = 0, 1
+    kept: list[str] = []
+    others: list[str] = []
+    hashes = []
+    for part in parts:
+        names = part["name"]
+        hashes.append(pd.util.hash_array(names.to_numpy(dtype=object), categorize=False))
+        for row in range(-count % every, len(names), every):
+            name = str(names.iloc[row])
+            (others if split_stack_name(name)[1].is_absolute() else kept).append(name)
+        count += len(names)
+        while len(kept) >= 2 * SAMPLED:
+            kept, every = kept[::2], 2 * every
+        others = others[:SAMPLED]
+    found = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
+    found.sort()
+    return count, kept or others, not (found[1:] == found[:-1]).any()
