@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,7 @@ from pickcal.settings import ImportSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
 from pickcal.stages.memory import import_memory
 from pickcal.stages.sources import CTF_COLUMNS, Sources, listed
-from pickcal.stores.fetching import fetched_image, split_place
+from pickcal.stores.fetching import fetched_image, into_cache, split_place
 from pickcal.stores.homes import home_of
 from pickcal.stores.places import Place, place
 
@@ -305,7 +308,9 @@ Measured = tuple[NDArray[np.float32], Summary]
 
 
 def read_ahead(sources: Sequence[str]) -> Iterator[Callable[[], Measured]]:
-    """Read one micrograph while the one before is worked on.
+    """Read micrographs, of which the next one comes from its disk or store while one is worked on.
+
+    That takes no processor time, which is the other workers', and no second image in memory.
 
     Parameters
     ----------
@@ -315,31 +320,46 @@ def read_ahead(sources: Sequence[str]) -> Iterator[Callable[[], Measured]]:
     Yields
     ------
     callable
-        For each source: gives its pixels, float32 `(y, x)`, and their summary, or raises what went wrong. The pixels
-        are there until the next source is asked for: its successor is read into their memory.
+        For each source: gives its pixels, float32 `(y, x)`, and their summary, or raises what went wrong; to be called
+        once. The pixels are there until the next one is called.
     """
-    spare: list[NDArray[np.float32]] = []
+    memory = np.empty((0, 0), np.float32)
+
+    def read(made_ready: Future[Ready]) -> Measured:
+        nonlocal memory
+        ready = made_ready.result()
+        with ready.held:
+            info = image_info(ready.path, ready.index)
+            if memory.shape != (info.height, info.width):
+                memory = np.empty((info.height, info.width), np.float32)
+            return read_measured(info, memory)
+
     with ThreadPoolExecutor(1) as pool:
-        following = [pool.submit(_read, source, spare) for source in sources[:1]]
+        following = [pool.submit(_ready, source) for source in sources[:1]]
         for i in range(len(sources)):
             current = following.pop()
-            failed = current.exception() is not None  # waits: never more than two images are in memory
+            wait((current,))  # never more than two copies of remote files are on the disk
             if i + 1 < len(sources):
-                following.append(pool.submit(_read, sources[i + 1], spare))
-            yield current.result
-            if not failed:
-                spare[:] = [current.result()[0]]
-            del current
+                following.append(pool.submit(_ready, sources[i + 1]))
+            yield partial(read, current)
 
 
-def _read(source: str, spare: list[NDArray[np.float32]]) -> Measured:
+@dataclass(frozen=True)
+class Ready:
+    """An image file at hand: `held` keeps it so until it is closed."""
+
+    path: Path
+    index: int | None
+    held: ExitStack
+
+
+def _ready(source: str) -> Ready:
     index, where = split_place(source)
-    with fetched_image(where, index) as path:
-        info = image_info(path, index)
-        memory = spare.pop() if spare else None
-        if memory is None or memory.shape != (info.height, info.width):
-            memory = np.empty((info.height, info.width), np.float32)
-        return read_measured(info, memory)
+    with ExitStack() as held:
+        path = held.enter_context(fetched_image(where, index))
+        if isinstance(where, Path):
+            into_cache(path, index)
+        return Ready(path, index, held.pop_all())
 
 
 def _clip(image: NDArray[np.float32], found: Summary, clip: float) -> None:

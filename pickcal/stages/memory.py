@@ -12,8 +12,8 @@ from pickcal.project import Project
 
 PROCESS = 355e6
 """Bytes of a worker process that has imported everything."""
-PER_SOURCE_PIXEL = 10.5
-"""Reading, clipping and cropping a source micrograph, and reading the next one: bytes per pixel of it."""
+PER_SOURCE_PIXEL = 5.6
+"""Reading, clipping and cropping a source micrograph: bytes per pixel of it."""
 PER_WORKING_PIXEL = 12.0
 """The same, bytes per pixel of the working image."""
 PER_STORED_PIXEL = 2.0

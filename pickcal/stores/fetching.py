@@ -6,6 +6,7 @@ same, with holes that take no space.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from pickcal.stores.places import Place, Url, place
 
 HEAD = 65_536
 """Bytes that are fetched to recognise a file; enough for most headers."""
+
+APART = 2**22
+"""Bytes of a file between two that are asked for to see whether it is in the system's cache."""
 
 
 def split_place(name: str) -> tuple[int | None, Place]:
@@ -96,6 +100,38 @@ def fetched_image(where: Place, index: int | None = None, pixels: bool = True) -
                     file.write(objects.read_range(where, start, max(0, min(length, size - start))))
                 file.truncate(size)
         yield path
+
+
+def into_cache(path: Path, index: int | None = None) -> None:
+    """Wait until the system has read an image file into its cache; that takes next to no processor time.
+
+    Parameters
+    ----------
+    path
+        MRC or TIFF file; nothing is done for one that cannot be read.
+    index
+        0-based slice; None (default) for the whole file.
+    """
+    try:
+        with path.open("rb", buffering=0) as file, Path(os.devnull).open("wb", buffering=0) as nowhere:
+            size = os.fstat(file.fileno()).st_size
+            start, length = _wanted(path, file.read(HEAD), index, pixels=True) or (0, size)
+            end = min(start + length, size)
+            if _cached(file.fileno(), start, end):
+                return
+            while start < end and (sent := os.sendfile(nowhere.fileno(), file.fileno(), start, end - start)):
+                start += sent
+    except OSError:  # not there, which is for the reader to say, or a system that sends to sockets alone
+        pass
+
+
+def _cached(file: int, start: int, end: int) -> bool:
+    """Whether the system has a part of a file in its cache, by some bytes of it."""
+    byte = bytearray(1)
+    try:
+        return all(os.preadv(file, [byte], at, os.RWF_NOWAIT) for at in (*range(start, end, APART), end - 1))
+    except OSError:  # BlockingIOError: not there; others: it cannot be told
+        return False
 
 
 def _wanted(path: Path, head: bytes, index: int | None, pixels: bool) -> tuple[int, int] | None:

@@ -44,7 +44,7 @@ def assert_close(estimate, peak):
 
 
 def test_import(tmp_path):
-    """Two sources of 4096 x 4096: the second is read while the first is worked on."""
+    """Two sources of 4096 x 4096, one after the other in the same memory."""
     write_set(tmp_path, [noise((4096, 4096), seed) for seed in range(2)], pixel_size=1.0)
     peak = peak_of(tmp_path, "import", "micrographs_ctf.star", "--project", "p.zarr", "--batch", 2)
     assert_close(import_memory(Project.open(tmp_path / "p.zarr")), peak)
