@@ -9,11 +9,13 @@ written stops nothing.
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,7 @@ class Journal:
             self._failed = True
 
 
-def runs(project: Path | Url | str, group: str, mark: str) -> Iterator[list[dict[str, Any]]]:
+def runs(project: Path | Url | str, group: str, mark: str) -> Iterator[Iterator[dict[str, Any]]]:
     """Give the records of every run of a group, oldest run first; those of older groups of its name are left out.
 
     Parameters
@@ -124,8 +126,9 @@ def runs(project: Path | Url | str, group: str, mark: str) -> Iterator[list[dict
 
     Yields
     ------
-    list of dict
-        Records of one run as they were written, the first with `event` "begin".
+    iterator of dict
+        Records of one run as they were written, the first with `event` "begin"; read as they are asked for, since a
+        long run has very many.
     """
     kept = beside(project)
     objects: dict[str, list[str]] = {}
@@ -135,14 +138,15 @@ def runs(project: Path | Url | str, group: str, mark: str) -> Iterator[list[dict
     for run, names in sorted(objects.items()):
         if f"-{group.replace('/', '.')}-" not in run:
             continue
-        records = [record for name in sorted(names) for record in _records(kept, name)]
-        if records and records[0].get("event") == "begin" and records[0].get("mark") == mark:
-            yield records
+        records = chain.from_iterable(_records(kept, name) for name in sorted(names))
+        first = next(records, {})
+        if first.get("event") == "begin" and first.get("mark") == mark:
+            yield chain((first,), records)
 
 
 def _records(kept: SmallObjects, name: str) -> Iterator[dict[str, Any]]:
     found = kept.read(name)
-    for line in found[0].splitlines() if found is not None else ():
+    for line in io.BytesIO(found[0]) if found is not None else ():
         try:
             record = json.loads(line)
         except ValueError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +72,8 @@ class History:
 
     def take(self, run: Iterable[dict[str, Any]]) -> None:
         """Add the records of one run; its reasons of failure take the place of those of earlier runs."""
-        spans: list[tuple[float, float, int]] = []
+        spans: deque[tuple[float, float, int]] = deque(maxlen=LATEST)
+        first, last = np.inf, -np.inf
         for record in run:
             if record["event"] == "begin":
                 self.stage, self.left = str(record["stage"]), int(record["micrographs"])
@@ -84,9 +85,10 @@ class History:
                 self.left -= count
                 if record["began"]:
                     spans.append((float(record["began"]), float(record["ended"]), count))
+                    first, last = min(first, spans[-1][0]), max(last, spans[-1][1])
         if spans:
-            self.wall += max(end for _, end, _ in spans) - min(began for began, _, _ in spans)
-            self.latest = sorted(spans, key=lambda span: span[1])[-LATEST:]
+            self.wall += last - first
+            self.latest = sorted(spans, key=lambda span: span[1])
 
     def _batch(self, record: dict[str, Any]) -> None:
         self.batches += 1

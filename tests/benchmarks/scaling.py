@@ -85,7 +85,7 @@ class Watched:
 def begun(project: Path, group: str) -> float:
     """When the last run of a group began its work, seconds of the epoch."""
     *_, last = runs(project, group, Project.open(project).group_mark(group))
-    return float(last[0]["at"])
+    return float(next(last)["at"])
 
 
 def seconds(do, times: int = 3) -> float:

@@ -46,7 +46,7 @@ def copied(made, tmp_path):
 
 
 def records(project, group="picks/blob"):
-    return list(runs(project.path, group, project.group_mark(group)))
+    return [list(run) for run in runs(project.path, group, project.group_mark(group))]
 
 
 def test_one_record_for_every_batch(made):
