@@ -78,13 +78,13 @@ class Sources:
         InputError
             At the end of all parts, if not one micrograph can be used or their number is another one now.
         """
-        at, bad, first = 0, 0, ""
+        at, bad, name, problem = 0, 0, "", ""
         for part in self._parts(rows):
             if only is None or only[at : at + len(part)].any():
                 table = self._completed(part)
                 wrong = table.loc[table["problem"] != ""]
-                if not first and len(wrong):
-                    first = f"{wrong['name'].iloc[0]}: {wrong['problem'].iloc[0]}"
+                if not bad and len(wrong):
+                    name, problem = wrong["name"].iloc[0], wrong["problem"].iloc[0]
                 bad += len(wrong)
                 yield at, table
             at += len(part)
@@ -94,7 +94,7 @@ class Sources:
                 "the same command again"
             )
         if bad == self.count:
-            raise InputError(f"none of {bad} micrographs can be used; the first, {first}")
+            raise InputError(f"none of {bad} micrographs can be used; the first, {name}: {problem}")
 
 
 @contextmanager
