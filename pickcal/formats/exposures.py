@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from pickcal.formats.images import split_stack_name
 
 SAMPLED = 50
-"""Least number of names that are kept of a long table, spread evenly."""
+"""Names that tell where the files of a table are, spread evenly; of a long table so many at least are kept."""
 PART = 1024
 """Rows that are read at once where nothing else is asked for."""
 
@@ -44,6 +44,12 @@ def slices(table: pd.DataFrame, rows: int) -> Iterator[pd.DataFrame]:
     """Cut a table into parts of so many rows."""
     for start in range(0, len(table), rows):
         yield table.iloc[start : start + rows].reset_index(drop=True)
+
+
+def sampled(names: Sequence[str]) -> list[str]:
+    """Take at most `SAMPLED` names, spread evenly."""
+    step = max(1.0, len(names) / SAMPLED)
+    return [names[int(i * step)] for i in range(min(len(names), SAMPLED))]
 
 
 def survey(parts: Iterable[pd.DataFrame]) -> tuple[int, list[str], bool]:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pickcal.errors import InputError, MissingFileError
-from pickcal.formats.exposures import PART, SAMPLED, Exposures, slices, survey
+from pickcal.formats.exposures import PART, Exposures, sampled, slices, survey
 from pickcal.formats.foreign import CTF_RANGES
 from pickcal.formats.images import split_stack_name
 from pickcal.formats.relion_write import pipeline_stem, write_micrographs_star
@@ -236,8 +236,7 @@ def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Pat
     folders = [root] if root else list(dict.fromkeys([cwd.absolute(), *star_path.absolute().parents]))
     # absolute names are found from everywhere and say nothing about the folder
     telling = [name for name in names if not split_stack_name(name)[1].is_absolute()] or names
-    step = max(1.0, len(telling) / SAMPLED)
-    sample = [split_stack_name(telling[int(i * step)])[1] for i in range(min(len(telling), SAMPLED))]
+    sample = [split_stack_name(name)[1] for name in sampled(telling)]
     hits = [sum((folder / file).is_file() for file in sample) for folder in folders]
     if not any(hits):
         looked = ", ".join(str(folder) for folder in folders)

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pickcal.errors import InputError, MissingFileError, PickcalError
-from pickcal.formats.exposures import PART, SAMPLED, slices
+from pickcal.formats.exposures import PART, sampled, slices
 from pickcal.formats.images import ImageInfo, image_info, open_image_info
 from pickcal.formats.registry import is_table, open_exposures, read_exposures
 from pickcal.formats.relion import find_root
@@ -213,8 +213,7 @@ def _remote_root(names: Sequence[str], source: Place, folders: Sequence[Url]) ->
     """As `formats.relion.find_root`, among folders of an object store."""
     from pickcal.stores import objects
 
-    step = max(1.0, len(names) / SAMPLED)
-    sample = [names[int(i * step)] for i in range(min(len(names), SAMPLED))]
+    sample = sampled(names)
 
     def there(folder: Url, name: str) -> bool:
         place = within(folder, name)[1]

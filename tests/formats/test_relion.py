@@ -231,6 +231,11 @@ def test_what_is_wrong_in_a_long_table_is_told_as_in_a_short_one(tmp_path, monke
     assert len(quoted) == 8 and quoted["name"].iloc[-1] == "with space.mrc"
     single = "data_general\n_rlnVersion 5\n\n" + NEW
     assert len(read_micrographs_star(star(tmp_path, single)).table) == 2
+    optics = "data_optics\n_rlnOpticsGroup 1\n_rlnVoltage 300\n_rlnSphericalAberration 2.7\n_rlnAmplitudeContrast 0.1\n"
+    turning = "\ndata_micrographs\nloop_\n_rlnMicrographName\n_rlnDefocusU\n_rlnNumber\n"
+    turning += "".join(f"m{i}.mrc 2000{i} {i if i < 4 else 'six'}\n" for i in range(5))
+    turned = read_micrographs_star(star(tmp_path, optics + turning)).table  # numbers that turn into text
+    assert turned["defocus_u"].tolist() == [20000, 20001, 20002, 20003, 20004] and set(turned["voltage"]) == {300}
     for row, words in (
         ("m1.mrc 1 20000 19000 -15 0 5.5 0.4", r"rlnMicrographName: m1\.mrc is in row 4 and again in row 8"),
         ("n.mrc 1 far 19000 -15 0 5.5 0.4", r"rlnDefocusU: row 8 \(n\.mrc\): expected a number, found 'far'"),
