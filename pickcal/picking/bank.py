@@ -120,9 +120,9 @@ def compress(entries: Float32, energy: float = ENERGY, largest: int = LARGEST_BA
     entries
         float32 `(n, b, b)`.
     energy
-        Share of the total energy to keep, default 0.995.
+        Share of the total energy to keep, default 0.999.
     largest
-        Most basis images, default 120.
+        Most basis images, default 200.
 
     Returns
     -------

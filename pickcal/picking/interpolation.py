@@ -93,6 +93,19 @@ def patches_between(image: Float32, y: Floats, x: Floats, side: int) -> Float32:
 
 _FINE = np.arange(-STEPS - 1, STEPS + 2) / STEPS
 _FINE_TAPS = taps(_FINE)
+_ROUGH_TAPS = _FINE_TAPS[1:-1:2]
+
+
+def highest_of_patch(patches: Float32) -> Float32:
+    """Highest value of each patch within a pixel of its centre, at every other fine step: 0.6 % below the top at most.
+
+    Parameters
+    ----------
+    patches
+        float32 `(points, 9, 9)`.
+    """
+    rough = _between(patches, _ROUGH_TAPS)
+    return np.asarray(rough.reshape(len(patches), rough.shape[1] ** 2).max(axis=1))
 
 
 def peak_of_patch(patches: Float32) -> tuple[Floats, Floats, Floats]:
@@ -108,7 +121,7 @@ def peak_of_patch(patches: Float32) -> tuple[Floats, Floats, Floats]:
     dy, dx, value
         Offsets from the central pixel, pixels in [-1, 1], and the interpolated value there.
     """
-    fine = _FINE_TAPS @ patches @ _FINE_TAPS.T
+    fine = _between(patches, _FINE_TAPS).swapaxes(1, 2)
     inner = fine[:, 1:-1, 1:-1]
     best = inner.reshape(len(patches), inner.shape[1] * inner.shape[2]).argmax(axis=1)
     row, column = best // inner.shape[2], best % inner.shape[2]
@@ -120,10 +133,12 @@ def peak_of_patch(patches: Float32) -> tuple[Floats, Floats, Floats]:
     return _FINE[row + 1] + dy / STEPS, _FINE[column + 1] + dx / STEPS, value
 
 
-def value_of_patch(patches: Float32, dy: Floats, dx: Floats) -> Floats:
-    """Value of each patch, `(points, 9, 9)`, at an offset from its centre, pixels in [-1, 1]."""
-    along_y: Floats = taps(dy).astype(np.float64)
-    return np.asarray(np.einsum("pr,prc,pc->p", along_y, patches, taps(dx), optimize=True))
+def _between(patches: Float32, along: Float32) -> Float32:
+    """Patches at the places whose taps are the rows of `along`, `(points, places along x, places along y)`."""
+    count, side, places = len(patches), len(TAPS), len(along)
+    along_x = (patches.reshape(count * side, side) @ along.T).reshape(count, side, places)
+    both = along_x.swapaxes(1, 2).reshape(count * places, side) @ along.T
+    return np.asarray(both.reshape(count, places, places), dtype=np.float32)
 
 
 def _parabola_tops(near: Floats) -> tuple[Floats, Floats, Floats]:

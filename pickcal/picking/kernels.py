@@ -151,6 +151,92 @@ def best_member(
 
 
 @compiled
+def best_around(
+    maps: Float32,
+    spread: Float32,
+    weights: Float32,
+    split: int,
+    members: Int32,
+    starts: Int32,
+    groups: Float32,
+    group: Int32,
+    corner: tuple[int, int],
+    y: Indices,
+    x: Indices,
+    reach: int,
+    least: float,
+    sign: float,
+    score: Float32,
+    entry: Int32,
+    row: Indices,
+    column: Indices,
+) -> None:
+    """Best entries in a square around each point: at every pixel the best member of the pixel's best group.
+
+    Parameters
+    ----------
+    maps, spread
+        See `pickcal.picking.matching.Responses`.
+    weights, split
+        Entries `(h, k)`, and where the odd part of k begins.
+    members, starts
+        See `best_member`.
+    groups, group
+        Of the pixels of a window: score of the best group, -inf where none was looked at, and which it is, or its
+        half-turn, which has the same members.
+    corner
+        First pixel `(y, x)` of the window.
+    y, x
+        Points, pixels of the window.
+    reach, least
+        Half the side of the square, pixels; pixels whose groups score less than this share of the point's are left out.
+    sign
+        +1 for the highest scores, -1 for the lowest.
+    score, entry, row, column
+        Filled, `(points, entries)`: score times the sign, the best first; entry, -1 where there are no more; the
+        pixel of the window. No entry comes twice.
+    """
+    face = np.float32(sign)
+    count, most = len(starts) - 1, score.shape[1]
+    for i in range(y.shape[0]):
+        scores, entries, rows, columns = score[i], entry[i], row[i], column[i]
+        scores[:], entries[:] = np.float32(-3e38), -1
+        peak = groups[y[i], x[i]]
+        floor = max(peak - np.float32(1 - least) * abs(peak), np.float32(-3e38))  # scores may all be below 0
+        for py in range(max(y[i] - reach, 0), min(y[i] + reach + 1, group.shape[0])):
+            for px in range(max(x[i] - reach, 0), min(x[i] + reach + 1, group.shape[1])):
+                if groups[py, px] < floor:
+                    continue
+                pixel = maps[corner[0] + py, corner[1] + px]
+                even_values, odd_values = pixel[:split], pixel[split:]
+                best, found, turn = np.float32(-3e38), np.int32(0), np.float32(0)
+                which = group[py, px] % count
+                for m in range(starts[which], starts[which + 1]):
+                    one, two = np.float32(0), np.float32(0)
+                    even_weights, odd_weights = weights[members[m], :split], weights[members[m], split:]
+                    for k in range(even_values.shape[0]):
+                        one += even_weights[k] * even_values[k]
+                    for k in range(odd_values.shape[0]):
+                        two += odd_weights[k] * odd_values[k]
+                    value = face * one + abs(two)
+                    if value > best:
+                        best, found, turn = value, members[m], face * two
+                best /= spread[corner[0] + py, corner[1] + px]
+                if turn < 0:
+                    found += np.int32(weights.shape[0])
+                at = 0
+                while at < most - 1 and entries[at] != found:
+                    at += 1
+                if best <= scores[at]:
+                    continue
+                while at > 0 and scores[at - 1] < best:
+                    scores[at], entries[at] = scores[at - 1], entries[at - 1]
+                    rows[at], columns[at] = rows[at - 1], columns[at - 1]
+                    at -= 1
+                scores[at], entries[at], rows[at], columns[at] = best, found, py, px
+
+
+@compiled
 def correlate(image: Complex64, cosines: Float32, sines: Float32, out: Complex64) -> None:
     """Multiply an image's spectrum, `(ky, kx)`, with real spectra that are given for ky from 0 to the middle.
 

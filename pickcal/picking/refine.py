@@ -2,89 +2,120 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.picking.bank import Bank
 from pickcal.picking.entries import Entries
 from pickcal.picking.filters import Float32
-from pickcal.picking.interpolation import RADIUS, parabola_top, peak_of_patch, value_of_patch
-from pickcal.picking.kernels import patch_products
+from pickcal.picking.interpolation import RADIUS, highest_of_patch, parabola_top, peak_of_patch
+from pickcal.picking.kernels import best_around, patch_products
 from pickcal.picking.matching import Responses
-from pickcal.picking.peaks import quadratic_peak, thin_out
+from pickcal.picking.screening import Extremes
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-
-@dataclass(frozen=True)
-class Refined:
-    """Peaks of the score.
-
-    Attributes
-    ----------
-    y, x
-        Positions on the maps, pixels.
-    score
-        Score there times the sign, at most 1.
-    entry
-        Entry of the bank.
-    angle
-        In-plane rotation, between those of the bank's entries, degrees.
-    """
-
-    y: Floats
-    x: Floats
-    score: Floats
-    entry: Indices
-    angle: Float32
+NEAR = 3
+"""Pixels from a peak within which the best entries are looked for."""
+LEAST_GROUP = 0.85
+"""Pixels whose best group scores less than this share of the peak's are not looked at."""
+TRIED, LEAST = 4, 0.9
+"""So many of them have their own peaks compared, if they score at least this share of the best one."""
+BLOCK = 1024
+"""Peaks that are worked on at once: in noise there are tens of thousands."""
 
 
-def refine(
-    responses: Responses, bank: Bank, y: Indices, x: Indices, weights: Float32, sign: float, apart: float = 0.0
-) -> Refined:
-    """Refine peaks: the highest place near by of what they are peaks of, the best entry there, its place and angle.
+def highest_near(
+    responses: Responses, peaks: Extremes, corner: tuple[int, int], y: Indices, x: Indices, sign: float
+) -> tuple[Floats, Floats, Float32]:
+    """Move coarse peaks to the places where single entries score best.
+
+    Place and entry belong together: the entry that is best at a peak of the groups' means need not be the one whose own
+    peak is the highest. The best entries of the pixels about are therefore compared at their own peaks.
 
     Parameters
     ----------
-    responses, bank
-        The micrograph's scores and the bank they are of.
+    responses
+        The micrograph's scores.
+    peaks, corner
+        The score map, of a window whose first pixel `(y, x)` of the maps is `corner`.
     y, x
-        Coarse peaks, pixels.
-    weights
-        float32 `(points, k)`: the combination of images whose score has the peak: an entry's, or like one.
+        Coarse peaks, pixels of the window.
     sign
         +1 for maxima, -1 for minima of the score.
-    apart
-        Of peaks whose best entries score nearer to each other than this, pixels, only the best goes on. Default 0:
-        all do, in their order.
+
+    Returns
+    -------
+    y, x, score
+        Places on the maps, pixels, and the score there times the sign, by what the maps hold.
     """
-    height, width = responses.spread.shape
-    reach = RADIUS + 1
-    y, x = np.clip(y, reach, height - 1 - reach), np.clip(x, reach, width - 1 - reach)
-    rough_y, rough_x, _ = quadratic_peak(_patches(responses, y, x, weights, sign, 1))
-    judge = responses.whole or responses
-    values = judge.values_between(y + rough_y, x + rough_x)
-    product, entry = judge.entries.best_of(values, sign)
-    there = product / responses.spread_between(y + rough_y, x + rough_x)
-    if apart > 0:
-        best = thin_out(y + rough_y, x + rough_x, there, apart)
-        y, x, entry, there, values = y[best], x[best], entry[best], there[best], values[best]
-        rough_y, rough_x = rough_y[best], rough_x[best]
-    turn, gain = _between_angles(judge.entries, bank, values, entry, sign)
-    patches = _patches(responses, y, x, responses.entries.weights[entry], sign, RADIUS)
-    fine_y, fine_x, score = peak_of_patch(patches)
-    if responses.whole is not None:  # what all images say there, and what the maps say of the last step
-        score += there - value_of_patch(patches, rough_y, rough_x)
-    return Refined(
-        y=y + fine_y,
-        x=x + fine_x,
-        score=np.minimum(score + gain / responses.spread[y, x], 1.0),
-        entry=entry,
-        angle=np.asarray((bank.angle[entry] + turn) % 360, dtype=np.float32),
+    found = np.empty((3, len(y)))
+    for start in range(0, len(y), BLOCK):
+        some = slice(start, start + BLOCK)
+        found[:, some] = _highest_near(responses, peaks, corner, y[some], x[some], sign)
+    return found[0], found[1], found[2].astype(np.float32)
+
+
+def _highest_near(
+    responses: Responses, peaks: Extremes, corner: tuple[int, int], y: Indices, x: Indices, sign: float
+) -> tuple[Floats, Floats, Floats]:
+    score, entry, *pixels = best_entries(responses, peaks, corner, y, x, sign)
+    best = score[:, :1]
+    tried = (entry >= 0) & (score >= best - (1 - LEAST) * np.abs(best))
+    rows, columns = (
+        np.clip(part[tried] + first, RADIUS, length - 1 - RADIUS)
+        for part, first, length in zip(pixels, corner, responses.spread.shape, strict=True)
     )
+    patches = _patches(responses, rows, columns, responses.entries.weights[entry[tried]], sign, RADIUS)
+    which, heights = np.zeros(entry.shape, np.intp), np.full(entry.shape, -np.inf, np.float32)
+    which[tried], heights[tried] = np.arange(len(rows)), highest_of_patch(patches)
+    highest = which[np.arange(len(y)), heights.argmax(axis=1)]
+    dy, dx, height = peak_of_patch(patches[highest])
+    return rows[highest] + dy, columns[highest] + dx, height
+
+
+def best_at(
+    responses: Responses, bank: Bank, y: Floats, x: Floats, sign: float
+) -> tuple[Floats, NDArray[np.intp], Float32]:
+    """Best entry at places of the maps, between their pixels, and between the bank's angles.
+
+    Returns
+    -------
+    score, entry, angle
+        Whole score times the sign, at most 1; entry of the bank; in-plane rotation, between those of the bank's
+        entries, degrees.
+    """
+    judge = responses.whole or responses
+    values = judge.values_between(y, x)
+    product, entry = judge.entries.best_of(values, sign)
+    turn, gain = _between_angles(judge.entries, bank, values, entry, sign)
+    score = np.minimum((product + gain) / responses.spread_between(y, x), 1.0)
+    return score, entry, np.asarray((bank.angle[entry] + turn) % 360, dtype=np.float32)
+
+
+def best_entries(
+    responses: Responses, peaks: Extremes, corner: tuple[int, int], y: Indices, x: Indices, sign: float
+) -> tuple[Float32, NDArray[np.int32], Indices, Indices]:
+    """Best entries at the pixels about each peak, of each pixel the best one of its best group; see `highest_near`.
+
+    Returns
+    -------
+    score, entry, row, column
+        `(points, TRIED)`: the best first, no entry twice; -1 where there are fewer. Pixels are those of the window.
+    """
+    entries, shape = responses.entries, (len(y), TRIED)
+    half = entries.weights[: entries.half]
+    members, starts = (np.arange(n, dtype=np.int32) for n in (len(half), len(half) + 1))
+    if entries.groups is not None:
+        members, starts = entries.groups.members, entries.groups.starts
+    score, entry = np.empty(shape, np.float32), np.empty(shape, np.int32)
+    row, column = np.zeros(shape, np.intp), np.zeros(shape, np.intp)
+    maps = (responses.maps, responses.spread, half, half.shape[1] - entries.odd, members, starts)
+    best_around(*maps, peaks.score, peaks.row, corner, y, x, NEAR, LEAST_GROUP, sign, score, entry, row, column)
+    if entries.half == len(entries.weights):  # there is no half-turn
+        entry[entry >= 0] %= entries.half
+    return score, entry, row, column
 
 
 def peak_near(

@@ -41,24 +41,12 @@ class Extremes:
     score
         float32 `(y, x)`: score times the sign; -inf at pixels that were not looked at.
     row
-        int32 `(y, x)`: whose it is, a row of `compared`; rows from its length on are half-turns of the first ones.
-    compared
-        float32 `(n, k)`: entries of a bank without groups, means of groups of one that has them.
-    odd
-        Columns of `compared`, the last ones, that half a turn changes into their opposite.
+        int32 `(y, x)`: whose it is: a fine group, or an entry of a bank without groups; numbers from their count on
+        are half-turns of the first ones.
     """
 
     score: Float32
     row: NDArray[np.int32]
-    compared: Float32
-    odd: int
-
-    def weights(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
-        """Weights of the images whose score it is at some pixels of the window, float32 `(points, k)`."""
-        row = self.row[y, x]
-        weights = self.compared[row % len(self.compared)]
-        weights[row >= len(self.compared), weights.shape[1] - self.odd :] *= -1
-        return np.asarray(weights)
 
 
 def extreme_scores(responses: Responses, window: Window) -> tuple[Extremes, Extremes]:
@@ -150,7 +138,5 @@ def _extremes_at(
             extremes(one, two, *scores[:, part], *rows[:, part])
         score[:, some] = scores[:, : len(some)] * signs / spread[where]
         row[:, some] = rows[:, : len(some)]
-    high, low = (
-        Extremes(score[i].reshape(looked.shape), row[i].reshape(looked.shape), compared, entries.odd) for i in range(2)
-    )
+    high, low = (Extremes(score[i].reshape(looked.shape), row[i].reshape(looked.shape)) for i in range(2))
     return high, low

@@ -16,13 +16,11 @@ from pickcal.picking.grid import cropped_spectrum, finer_grid, padded, plan_padd
 from pickcal.picking.matching import Responses, match
 from pickcal.picking.peaks import local_maxima, thin_out
 from pickcal.picking.power import FINE, PowerMaps, peak_power, power_maps, sample
-from pickcal.picking.refine import refine
+from pickcal.picking.refine import best_at, highest_near
 from pickcal.picking.screening import Extremes, extreme_scores
 
-CLOSE, APART = 0.9, 0.9
-"""Peaks nearer than this share of the least distance are one: peaks of groups' scores, and then of entries' there."""
-CLOSE_EXACT = 0.45
-"""The same where there are no groups and scores are those of entries from the start."""
+CLOSE, CLOSE_EXACT = 0.8, 0.45
+"""Coarse peaks nearer than this share of the least distance are one, of groups' scores, and of entries' scores."""
 
 
 @dataclass(frozen=True)
@@ -204,19 +202,19 @@ def _collect(
     responses, valid, pixel_size = prepared.responses, prepared.valid, prepared.pixel_size
     distance = parameters.min_distance / pixel_size
     y, x = local_maxima(best.score)
-    close, apart = (CLOSE_EXACT, 0.0) if responses.entries.groups is None else (CLOSE, APART)
+    close = CLOSE_EXACT if responses.entries.groups is None else CLOSE
     kept = thin_out(y, x, best.score[y, x], close * distance)
-    y, x = y[kept], x[kept]
-    found = refine(responses, bank, y + corner[0], x + corner[1], best.weights(y, x), sign, apart * distance)
-    py, px = found.y - valid[0].start, found.x - valid[1].start
+    fine_y, fine_x, score = highest_near(responses, best, corner, y[kept], x[kept], sign)
+    py, px = fine_y - valid[0].start, fine_x - valid[1].start
     border = 0.5 * parameters.diameter / pixel_size
     last = [end - border for end in prepared.last]
     inside = np.flatnonzero((py >= border) & (px >= border) & (py <= last[0]) & (px <= last[1]))
-    kept = inside[thin_out(py[inside], px[inside], found.score[inside], distance)]
-    capped = len(kept) > parameters.max_picks
-    kept = kept[: parameters.max_picks]
-    peaks = (found.y[kept], found.x[kept], found.score[kept], found.entry[kept])
-    return picks_at(prepared, bank, *peaks, angle=found.angle[kept], capped=capped)
+    kept = inside[thin_out(py[inside], px[inside], score[inside], distance)]
+    ncc, entry, angle = best_at(responses, bank, fine_y[kept], fine_x[kept], sign)
+    first = np.argsort(-ncc, kind="stable")[: parameters.max_picks]
+    capped, kept = len(kept) > parameters.max_picks, kept[first]
+    peaks = (fine_y[kept], fine_x[kept], ncc[first], entry[first])
+    return picks_at(prepared, bank, *peaks, angle=angle[first], capped=capped)
 
 
 def picks_at(

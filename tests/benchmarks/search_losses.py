@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from pickcal.picking import refine as refining
 from pickcal.picking import search as searching
 from pickcal.picking.bank import Bank, bank_from_templates
 from pickcal.picking.ctf import Ctf
@@ -89,13 +90,24 @@ def as_picked(image: Image, bank: Bank) -> Found:
 
 @contextmanager
 def told_apart_late() -> Iterator[None]:
-    """Let all peaks of the groups' means go on to single entries, and thin their scores."""
-    before = searching.CLOSE, searching.APART
-    searching.CLOSE = searching.APART = 0.1
+    """Let all peaks of the groups' means go on to single entries."""
+    before = searching.CLOSE
+    searching.CLOSE = 0.1
     try:
         yield
     finally:
-        searching.CLOSE, searching.APART = before
+        searching.CLOSE = before
+
+
+@contextmanager
+def one_place() -> Iterator[None]:
+    """Look for the best entry at the peak of the groups' means alone."""
+    before = refining.NEAR, refining.TRIED
+    refining.NEAR, refining.TRIED = 0, 1
+    try:
+        yield
+    finally:
+        refining.NEAR, refining.TRIED = before
 
 
 def late(image: Image, bank: Bank) -> Found:
@@ -104,12 +116,19 @@ def late(image: Image, bank: Bank) -> Found:
         return as_picked(image, bank)
 
 
+def there(image: Image, bank: Bank) -> Found:
+    """What would be found if the best entry were the best one at the coarse peak."""
+    with one_place():
+        return as_picked(image, bank)
+
+
 WAYS: dict[str, tuple[Callable[[Image, Bank], Found], bool]] = {
     "every entry at every pixel of 5 Å": (every_score, True),
     "the same on the search's grid of 9 Å": (every_score, False),
     "screened and refined, grid of 5 Å": (as_picked, True),
     "screened and refined, 9 Å, all peaks go on": (late, False),
-    "as it is: neighbours told apart by groups first": (as_picked, False),
+    "screened and refined, 9 Å, the best entry at the coarse peak": (there, False),
+    "as it is: the best entries about it, each at its own peak": (as_picked, False),
 }
 
 

@@ -1,10 +1,9 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pickcal.picking.peaks import local_maxima, quadratic_peak, thin_out
+from pickcal.picking.peaks import local_maxima, thin_out
 
 
 def test_every_planted_peak_is_found_and_no_other():
@@ -35,42 +34,6 @@ def test_maxima_are_those_of_a_maximum_filter(shape, seed, holes):
     expected = np.nonzero((image == highest) & np.isfinite(image))
     for found, wanted in zip(local_maxima(image), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
-
-
-@given(
-    dy=st.floats(-0.5, 0.5),
-    dx=st.floats(-0.5, 0.5),
-    a=st.floats(0.2, 3),
-    b=st.floats(0.2, 3),
-    tilt=st.floats(-0.9, 0.9),
-)
-@settings(max_examples=100, deadline=None)
-def test_a_sampled_paraboloid_is_found_exactly(dy, dx, a, b, tilt):
-    y, x = np.mgrid[-1:2, -1:2]
-    cross = tilt * np.sqrt(a * b)
-    patch = 5 - (a * (y - dy) ** 2 + b * (x - dx) ** 2 + cross * (y - dy) * (x - dx))
-    found_y, found_x, height = quadratic_peak(patch[None])
-    assert found_y[0] == pytest.approx(dy, abs=1e-6) and found_x[0] == pytest.approx(dx, abs=1e-6)
-    assert height[0] == pytest.approx(max(5.0, patch[1, 1]), abs=1e-9)
-
-
-@given(dy=st.floats(-0.5, 0.5), dx=st.floats(-0.5, 0.5), sigma=st.floats(1.2, 5))
-@settings(max_examples=100, deadline=None)
-def test_a_sampled_gaussian_is_found_to_a_tenth_of_a_pixel(dy, dx, sigma):
-    y, x = np.mgrid[-1:2, -1:2]
-    patch = np.exp(-0.5 * ((y - dy) ** 2 + (x - dx) ** 2) / sigma**2)
-    found_y, found_x, height = quadratic_peak(patch[None])
-    assert found_y[0] == pytest.approx(dy, abs=0.1) and found_x[0] == pytest.approx(dx, abs=0.1)
-    assert height[0] == pytest.approx(1, abs=0.08)
-
-
-def test_without_a_maximum_the_centre_stands():
-    saddle = np.array([[0, 1, 0], [-1, 0, -1], [0, 1, 0]], float)
-    flat = np.zeros((3, 3))
-    slope = np.tile([0.0, 1.0, 2.0], (3, 1))
-    dy, dx, height = quadratic_peak(np.stack([saddle, flat, slope]))
-    assert dy.tolist() == dx.tolist() == [0, 0, 0]
-    assert height.tolist() == [0, 0, 1]
 
 
 def naive_thinning(y, x, scores, distance):
