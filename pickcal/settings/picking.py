@@ -21,7 +21,6 @@ class FilterSettings(Settings):
 
     low_pass: float = Field(20.0, ge=5, le=200, description="Low-pass filter, Å.")
     high_pass: float | None = Field(None, gt=0, description="High-pass filter, Å; default: three particle diameters.")
-    whiten: bool = Field(True, description="Divide by the noise spectrum of the data set.")
     contrast: Literal["dark", "light"] = Field("dark", description="Particles are darker or lighter than the ice.")
 
 
@@ -40,6 +39,7 @@ class BlobSettings(SearchSettings):
     sizes: int | None = Field(None, ge=1, le=20, description="Number of sizes; default: 1 for equal diameters, else 3.")
     shapes: Shapes = Field(("disc", "ring"), description="Shapes to search with.")
     min_distance: float = Field(0.7, gt=0, le=5, description="Least distance of two picks, in mean diameters.")
+    whiten: bool = Field(False, description="Divide by the noise spectrum of the data set.")
     ctf: bool = Field(False, description="Give the blobs the micrograph's CTF.")
 
     @model_validator(mode="after")
@@ -65,6 +65,7 @@ class TemplateSettings(SearchSettings):
     rotation_step: RotationStep = 5.0
     projection_step: ProjectionStep = 20.0
     min_distance: float = Field(0.5, gt=0, le=5, description="Least distance of two picks, in diameters.")
+    whiten: bool = Field(True, description="Divide by the noise spectrum of the data set.")
     ctf: bool = Field(True, description="Give the templates the micrograph's CTF.")
 
     @property

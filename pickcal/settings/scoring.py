@@ -38,6 +38,9 @@ class ScoreSettings(FilterSettings):
     template_pixel_size: TemplatePixelSize = None
     rotation_step: RotationStep = 5.0
     projection_step: ProjectionStep = 20.0
+    whiten: bool | None = Field(
+        None, description="Divide by the noise spectrum of the data set; default: with templates yes, with blobs no."
+    )
     ctf: bool | None = Field(
         None, description="Give templates or blobs the micrograph's CTF; default: templates yes, blobs no."
     )
@@ -61,8 +64,7 @@ class ScoreSettings(FilterSettings):
     def as_pick(self) -> PickSettings:
         """Give the settings of the search whose maps hold the scores."""
         shared: dict[str, Any] = {name: getattr(self, name) for name in FilterSettings.model_fields}
-        if self.ctf is not None:
-            shared["ctf"] = self.ctf
+        shared |= {name: given for name in ("whiten", "ctf") if (given := getattr(self, name)) is not None}
         if self.templates is None:
             return BlobSettings(diameter_min=self.diameter, diameter_max=self.diameter, shapes=self.shapes, **shared)
         return TemplateSettings(
