@@ -90,6 +90,29 @@ def best_row(even: Float32, odd: Float32, sign: float, score: Float32, row: Int3
 
 
 @compiled
+def best_of_members(
+    values: Float32, weights: Float32, split: int, members: Int32, face: float
+) -> tuple[np.float32, np.int32]:
+    """Best product of one pixel's values, times `face`, with some entries or their half-turns, and whose it is.
+
+    Half-turns are counted from `len(weights)` on; the odd part begins at `split`.
+    """
+    best, entry, turn = np.float32(-3e38), np.int32(0), np.float32(0)
+    even_values, odd_values = values[:split], values[split:]
+    for m in range(members.shape[0]):
+        one, two = np.float32(0), np.float32(0)
+        even_weights, odd_weights = weights[members[m], :split], weights[members[m], split:]
+        for k in range(even_values.shape[0]):
+            one += even_weights[k] * even_values[k]
+        for k in range(odd_values.shape[0]):
+            two += odd_weights[k] * odd_values[k]
+        value = face * one + abs(two)
+        if value > best:
+            best, entry, turn = value, members[m], face * two
+    return best, entry if turn >= 0 else entry + np.int32(weights.shape[0])
+
+
+@compiled
 def best_member(
     even: Float32,
     odd: Float32,
@@ -133,21 +156,12 @@ def best_member(
                     likeness[at], likely[at] = likeness[at - 1], likely[at - 1]
                     at -= 1
                 likeness[at], likely[at] = value, i
-        best, entry, turn = np.float32(-3e38), 0, np.float32(0)
-        even_values, odd_values = values[j, :split], values[j, split:]
+        score[j], row[j] = np.float32(-3e38), 0
         for g in range(min(groups, even.shape[0])):
-            for m in range(starts[likely[g]], starts[likely[g] + 1]):
-                one, two = np.float32(0), np.float32(0)
-                even_weights, odd_weights = weights[members[m], :split], weights[members[m], split:]
-                for k in range(even_values.shape[0]):
-                    one += even_weights[k] * even_values[k]
-                for k in range(odd_values.shape[0]):
-                    two += odd_weights[k] * odd_values[k]
-                value = face * one + abs(two)
-                if value > best:
-                    best, entry, turn = value, members[m], face * two
-        score[j] = best
-        row[j] = entry if turn >= 0 else entry + weights.shape[0]
+            some = members[starts[likely[g]] : starts[likely[g] + 1]]
+            best, entry = best_of_members(values[j], weights, split, some, face)
+            if best > score[j]:
+                score[j], row[j] = best, entry
 
 
 @compiled
@@ -207,23 +221,10 @@ def best_around(
             for px in range(max(x[i] - reach, 0), min(x[i] + reach + 1, group.shape[1])):
                 if groups[py, px] < floor:
                     continue
-                pixel = maps[corner[0] + py, corner[1] + px]
-                even_values, odd_values = pixel[:split], pixel[split:]
-                best, found, turn = np.float32(-3e38), np.int32(0), np.float32(0)
                 which = group[py, px] % count
-                for m in range(starts[which], starts[which + 1]):
-                    one, two = np.float32(0), np.float32(0)
-                    even_weights, odd_weights = weights[members[m], :split], weights[members[m], split:]
-                    for k in range(even_values.shape[0]):
-                        one += even_weights[k] * even_values[k]
-                    for k in range(odd_values.shape[0]):
-                        two += odd_weights[k] * odd_values[k]
-                    value = face * one + abs(two)
-                    if value > best:
-                        best, found, turn = value, members[m], face * two
-                best /= spread[corner[0] + py, corner[1] + px]
-                if turn < 0:
-                    found += np.int32(weights.shape[0])
+                some = members[starts[which] : starts[which + 1]]
+                product, found = best_of_members(maps[corner[0] + py, corner[1] + px], weights, split, some, face)
+                best = product / spread[corner[0] + py, corner[1] + px]
                 at = 0
                 while at < most - 1 and entries[at] != found:
                     at += 1

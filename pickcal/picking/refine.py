@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pickcal.picking.bank import Bank
 from pickcal.picking.entries import Entries
 from pickcal.picking.filters import Float32
-from pickcal.picking.interpolation import RADIUS, highest_of_patch, parabola_top, peak_of_patch
+from pickcal.picking.interpolation import RADIUS, TAPS, highest_of_patch, parabola_top, peak_of_patch
 from pickcal.picking.kernels import best_around, patch_products
 from pickcal.picking.matching import Responses
 from pickcal.picking.screening import Extremes
@@ -67,7 +67,7 @@ def _highest_near(
         np.clip(part[tried] + first, RADIUS, length - 1 - RADIUS)
         for part, first, length in zip(pixels, corner, responses.spread.shape, strict=True)
     )
-    patches = _patches(responses, rows, columns, responses.entries.weights[entry[tried]], sign, RADIUS)
+    patches = _patches(responses, rows, columns, responses.entries.weights[entry[tried]], sign)
     which, heights = np.zeros(entry.shape, np.intp), np.full(entry.shape, -np.inf, np.float32)
     which[tried], heights[tried] = np.arange(len(rows)), highest_of_patch(patches)
     highest = which[np.arange(len(y)), heights.argmax(axis=1)]
@@ -129,17 +129,16 @@ def peak_near(
     roomy = (np.minimum(y, x) >= RADIUS) & (y < height - RADIUS) & (x < width - RADIUS)
     out = np.zeros((3, len(y)))
     weights = responses.entries.weights[entry[roomy]]
-    out[:, roomy] = peak_of_patch(_patches(responses, y[roomy], x[roomy], weights, sign, RADIUS))
+    out[:, roomy] = peak_of_patch(_patches(responses, y[roomy], x[roomy], weights, sign))
     out[2, ~roomy] = sign * responses.scores_of(entry[~roomy], y[~roomy], x[~roomy])
     return out[0], out[1], out[2]
 
 
-def _patches(responses: Responses, y: Indices, x: Indices, weights: Float32, sign: float, radius: int) -> Float32:
+def _patches(responses: Responses, y: Indices, x: Indices, weights: Float32, sign: float) -> Float32:
     """Scores of one combination of images per point on a square around it, times the sign."""
-    out = np.empty((len(y), 2 * radius + 1, 2 * radius + 1), dtype=np.float32)
+    out = np.empty((len(y), len(TAPS), len(TAPS)), dtype=np.float32)
     patch_products(responses.maps, np.float32(sign) * weights, y, x, out)
-    ring = np.arange(-radius, radius + 1)
-    out /= responses.spread[(y[:, None] + ring)[:, :, None], (x[:, None] + ring)[:, None, :]]
+    out /= responses.spread[(y[:, None] + TAPS)[:, :, None], (x[:, None] + TAPS)[:, None, :]]
     return out
 
 
