@@ -26,6 +26,8 @@ MARKS = (-3.0, -2.0, -1.0, 0.0)
 """Kinds of boxes that EMAN1 writes into the fifth column: 0 and -3 particles, -1 and -2 the ends of filaments."""
 MOST_BOX_COLUMNS = 6
 """More make a file something else, unless its name says that it holds boxes."""
+MOST_VALUES = 100
+"""Values of a row: crYOLO writes 11. A row of thousands is a damaged file, and would take seconds to look through."""
 
 
 def is_boxes(path: Path, head: bytes) -> bool:
@@ -71,8 +73,13 @@ def token_columns(path: Path, lines: Sequence[bytes], width: int, row: int) -> l
     Raises
     ------
     InputError
-        If a row has another number of values, or is not UTF-8.
+        If a row has another number of values, too many of them, or is not UTF-8.
     """
+    if width > MOST_VALUES:
+        raise InputError(
+            f"{path}: expected boxes, of at most {MOST_VALUES} values each, found {width:,} values in a row; "
+            "the file is damaged or something else"
+        )
     plain = _numbers(lines, width)
     if plain is not None:
         return plain

@@ -27,6 +27,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE = 120.0
+"""Seconds until a test says that something does not come: other programs may keep the machine busy."""
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
 
 
@@ -37,7 +39,8 @@ def foreign(url):
 
 
 def watched(page):
-    """Lists that fill with the page's console errors and with what it asks of other hosts."""
+    """Lists that fill with the page's console errors and with what it asks of other hosts; makes its waits patient."""
+    page.set_default_timeout(1000 * PATIENCE)
     errors, strangers = [], []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -45,7 +48,7 @@ def watched(page):
     return errors, strangers
 
 
-def eventually(page, condition, seconds=30):
+def eventually(page, condition, seconds=PATIENCE):
     """Whether a condition holds within some time; it is asked between what the page does."""
     end = time.monotonic() + seconds
     while not condition():
@@ -73,7 +76,7 @@ def serving(pages):
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(PATIENCE)
     yield f"http://127.0.0.1:{found[0].port}"
     found[0].io_loop.add_callback(found[0].stop, False)
     found[0].io_loop.add_callback(found[0].io_loop.stop)
@@ -133,7 +136,7 @@ class Opened:
         """Do something in the thread of the page, and wait for the end of it."""
         done = threading.Event()
         self.session.post(lambda: [act(), done.set()])
-        assert done.wait(30)
+        assert done.wait(PATIENCE)
 
     def settled(self):
         """Wait until the newest version is on the screen."""

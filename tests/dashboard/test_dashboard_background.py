@@ -3,10 +3,9 @@
 import threading
 
 import pytest
+from browsing import PATIENCE
 
 from pickcal.dashboard.background import Background, remaining
-
-PATIENCE = 20.0
 
 
 @pytest.fixture

@@ -69,9 +69,9 @@ class Seen:
 
     def go(self, address):
         self.page.goto(address)
-        self.page.locator(".counts").get_by_text("picks accepted").first.wait_for(timeout=60_000)
+        self.page.locator(".counts").get_by_text("picks accepted").first.wait_for()
         assert self.eventually(lambda: "sample" not in self.text())
-        self.plots.nth(1).wait_for(timeout=60_000)
+        self.plots.nth(1).wait_for()
         return self
 
     @property
@@ -327,7 +327,7 @@ def test_decisions_outlive_the_server(browser, own):
         page.wait_for_timeout(500)
         accepted, query = seen.accepted(), urlparse(page.url).query
     # the connection is lost, which the page says; how it comes back by itself is in test_dashboard_serving.py
-    page.locator("#pickcal-connection").wait_for(timeout=20_000)
+    page.locator("#pickcal-connection").wait_for()
     page.close()
     with inspecting(own.path) as address, visiting(browser, f"{address}?{query}") as again:
         assert again.eventually(lambda: again.accepted() == accepted)
@@ -373,7 +373,7 @@ def test_thresholds_counts_and_micrographs_come_with_the_document(browser, read_
     seen = Seen(page)
     counts, reasons = judged(project, thresholds_of(project, "strict"))
     circles = [[int((r == ACCEPTED).sum()), int((r > ACCEPTED).sum())] for r in reasons[rows]]
-    page.locator(".plate[data-painted]").nth(2).wait_for(timeout=30_000)
+    page.locator(".plate[data-painted]").nth(2).wait_for()
     assert seen.eventually(lambda: seen.accepted() == counts[ACCEPTED] and seen.drawn() == circles)
     assert seen.range("min_ncc").is_enabled() and seen.number("min_ncc").input_value() == "0.3"
     assert f"{counts.sum():,} picks" in page.locator("header").inner_text()
@@ -433,10 +433,10 @@ def test_a_project_without_picks_waits_for_them(browser, tmp_path, imported, pic
         page = browser.new_page()
         seen = Seen(page)
         page.goto(address)
-        page.get_by_text("This project has no picks yet").wait_for(timeout=30_000)
+        page.get_by_text("This project has no picks yet").wait_for()
         shutil.copytree(picked / "picks", own / "picks", dirs_exist_ok=True)
         total = int(Project.open(picked).read("picks/template", "count").sum())
-        page.locator(".counts").wait_for(timeout=30_000)
+        page.locator(".counts").wait_for()
         assert seen.eventually(lambda: f"{total:,} picks" in page.locator("header").inner_text())
         assert seen.eventually(lambda: f"of {total:,} picks accepted" in seen.text())
         assert (seen.errors, seen.strangers) == ([], [])

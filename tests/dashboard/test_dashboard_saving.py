@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from browsing import PATIENCE
 from ran import in_this_process
 from small_project import make_project
 
@@ -163,7 +164,7 @@ def processes(tmp_path_factory):
 
     yield run
     server.stdin.close()
-    assert server.wait(30) == 0
+    assert server.wait(PATIENCE) == 0
 
 
 def test_what_is_saved_is_loaded(path):
@@ -313,7 +314,7 @@ def test_the_command_line_waits_its_turn(path, monkeypatch):
     with Project.open(path, "r+").locked():
         thread = threading.Thread(target=run)
         thread.start()
-        assert waits.wait(30) and thread.is_alive()
+        assert waits.wait(PATIENCE) and thread.is_alive()
         save(path, "template", "shared", ONE, None)
     thread.join(30)
     assert "selection/shared holds other settings" in outcome[0]

@@ -156,7 +156,7 @@ def visit(browser):
 
 def press(page, times):
     page.get_by_role("button", name="Press").click()
-    page.get_by_text(f"pressed {times} times").wait_for(timeout=30_000)
+    page.get_by_text(f"pressed {times} times").wait_for()
 
 
 def free_port():
@@ -313,18 +313,18 @@ def test_a_visitor_logs_in_with_name_and_password_by_keyboard(guarded, visit):
     assert page.get_by_label("Password").evaluate("it => getComputedStyle(it).outlineStyle") == "solid"
     page.keyboard.type("wrong")
     page.keyboard.press("Enter")
-    page.get_by_role("alert").wait_for(timeout=30_000)
+    page.get_by_role("alert").wait_for()
     assert page.get_by_role("button", name="Press").count() == 0
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
-    page.get_by_text("visitor: ada").wait_for(timeout=30_000)
+    page.get_by_text("visitor: ada").wait_for()
     assert page.url == f"{guarded}?view=3"
     press(page, 1)
     page.goto(f"{guarded}logout")
     page.get_by_role("link", name="Log in again").click()
-    page.get_by_label("Password").wait_for(timeout=30_000)
+    page.get_by_label("Password").wait_for()
     page.goto(guarded)
-    page.get_by_label("Password").wait_for(timeout=30_000)
+    page.get_by_label("Password").wait_for()
     assert errors == []
     assert strangers == []
 
@@ -341,7 +341,7 @@ def test_the_page_works_under_a_prefix_behind_a_reverse_proxy(prefixed, visit, t
         page.get_by_label("Name").fill("ada")
         page.get_by_label("Password").fill(PASSWORD)
         page.keyboard.press("Enter")
-        page.get_by_text("visitor: ada").wait_for(timeout=30_000)
+        page.get_by_text("visitor: ada").wait_for()
         assert page.url == f"http://127.0.0.1:{port}/pickcal/"
         press(page, 1)
         press(page, 2)
@@ -358,9 +358,9 @@ def test_a_lost_connection_comes_back_to_the_same_session(plain, visit):
         press(page, 1)
         assert errors == []
         proxy.cut()
-        page.get_by_text("The connection to pickcal is lost").wait_for(timeout=30_000)
+        page.get_by_text("The connection to pickcal is lost").wait_for()
         proxy.mend()
-        page.get_by_text("The connection to pickcal is lost").wait_for(state="detached", timeout=60_000)
+        page.get_by_text("The connection to pickcal is lost").wait_for(state="detached")
         press(page, 2)  # counted on by the server, so its session lived on
         assert page.get_by_role("button", name="Press").count() == 1
         assert not any("repull" in error for error in errors)
@@ -388,7 +388,7 @@ def test_after_a_restart_the_page_loads_anew_without_login_when_the_cookie_secre
         }"""
     )
     with served(project, environment, port=port):
-        page.get_by_text("pressed 0 times").wait_for(timeout=90_000)
+        page.get_by_text("pressed 0 times").wait_for()
         assert page.url.endswith("/?view=3")
         assert page.get_by_text("visitor: ada").is_visible()
         press(page, 1)

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import numpy as np
 import panel as pn
 import pytest
-from browsing import eventually, needs_chromium, watched
+from browsing import PATIENCE, eventually, needs_chromium, watched
 from small_project import add_calibration, failed, make_project, outlying
 
 from pickcal.calibration.medians import medians_above_decoys
@@ -132,7 +132,7 @@ def browsing(browser, address, width=1280):
     page = browser.new_page(viewport={"width": width, "height": 1000})
     errors, strangers = watched(page)
     page.goto(address)
-    page.locator("#state").wait_for(timeout=30_000)
+    page.locator("#state").wait_for()
     yield page
     page.close()
     assert (errors, strangers) == ([], [])
@@ -218,7 +218,7 @@ def test_verdicts_methods_and_further_plots(browser, address, project):
         page.get_by_text("In use. Picks are accepted by their probability").wait_for()
         assert page.locator("img").count() == 0
         page.get_by_label("More plots").select_option("Residuals")
-        page.get_by_alt_text("Residuals of picks template").wait_for(timeout=30_000)
+        page.get_by_alt_text("Residuals of picks template").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -232,16 +232,16 @@ def test_micrographs_do_not_wait_for_a_plot(project, monkeypatch):
 
     def long(*of):
         begun.set()
-        assert go.wait(30)
+        assert go.wait(PATIENCE)
         return plot(*of)
 
     monkeypatch.setattr(inspector, "picture", long)
     next(w for w in layout.select(pn.widgets.Select) if "residuals" in w.values).value = "residuals"
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE)
     inspector.background.submit("micrograph", lambda: iter(()), lambda _: drawn.set())
-    assert drawn.wait(30)
+    assert drawn.wait(PATIENCE)
     go.set()
-    assert inspector.background.wait(30)
+    assert inspector.background.wait(PATIENCE)
     assert any("Residuals of picks template" in pane.alt_text for pane in layout.select(pn.pane.PNG))
 
 

@@ -51,7 +51,7 @@ def opened(browser, address, sessions, **options):
     page = browser.new_page(viewport={"width": 1280, "height": 1400}, **options)
     errors, strangers = watched(page)
     page.goto(address)
-    page.locator(".plate[data-painted]").nth(3).wait_for(timeout=60_000)
+    page.locator(".plate[data-painted]").nth(3).wait_for()
     yield Shown(page, sessions[-1])
     page.close()
     assert (errors, strangers) == ([], [])

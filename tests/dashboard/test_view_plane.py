@@ -8,7 +8,7 @@ import numpy as np
 import panel as pn
 import pytest
 import zarr
-from browsing import eventually, needs_chromium, serving, watched
+from browsing import PATIENCE, eventually, needs_chromium, serving, watched
 
 from pickcal.dashboard.binned.cube import Plane
 from pickcal.dashboard.controller import Inspector
@@ -75,7 +75,7 @@ class Visit:
         """Do something in the thread of the page, and wait for the end of it: halfway nothing of it can be trusted."""
         done = threading.Event()
         self.post(lambda: (act(), done.set()))
-        assert done.wait(30)
+        assert done.wait(PATIENCE)
 
 
 def page_of(inspector, visits):

@@ -48,7 +48,7 @@ class Seen(Opened):
         self.page.keyboard.press("Tab")
 
     def shows(self, text):
-        self.page.get_by_text(text).first.wait_for(timeout=30_000)
+        self.page.get_by_text(text).first.wait_for()
         return True
 
     def move(self, value):
@@ -69,7 +69,7 @@ def shown(browser, path, **options):
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         errors, strangers = watched(page)
         page.goto(address)
-        page.get_by_text("selection strict, saved").wait_for(timeout=30_000)
+        page.get_by_text("selection strict, saved").wait_for()
         page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
         yield Seen(page, sessions[-1])
         page.close()

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from browsing import Opened, eventually, needs_chromium, page_of, serving, watched
+from browsing import PATIENCE, Opened, eventually, needs_chromium, page_of, serving, watched
 
 from pickcal.dashboard.controller import Inspector
 from pickcal.dashboard.session import Session
@@ -68,7 +68,7 @@ def opened(browser, project):
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         errors, strangers = watched(page)
         page.goto(address)
-        page.get_by_text("picks accepted").first.wait_for(timeout=30_000)
+        page.get_by_text("picks accepted").first.wait_for()
         found = Seen(page, sessions[-1], project)
         found.sessions = sessions
         yield found
@@ -229,9 +229,10 @@ def test_what_a_slow_server_says_of_before_takes_no_control_back(browser, opened
         socket.on_message(lambda message: held.append((server, message)) if holding else server.send(message))
 
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    watched(page)
     page.route_web_socket(re.compile("/ws"), between)
     page.goto(opened.page.url)
-    page.get_by_text("picks accepted").first.wait_for(timeout=30_000)
+    page.get_by_text("picks accepted").first.wait_for()
     slow = Seen(page, opened.sessions[-1], opened.project)
     slow.settled()
     edges = slow.session.cube.main.edges
@@ -315,7 +316,7 @@ def message(inspector, act=lambda session: None, **options):
     """All that the view says of a session, without a browser."""
     session = Session(inspector, **options)
     session.follow({})
-    assert inspector.background.wait(30)
+    assert inspector.background.wait(PATIENCE)
     view, sent = ThresholdsView(session, Look()), []
     view.layout._send_msg = sent.append
     act(session)

@@ -92,7 +92,7 @@ def test_the_search_finds_in_pages_opened_from_the_disk(site):
         page.goto((site / "guides/blobs.html").as_uri())
         page.locator(".md-search__input").click()
         page.keyboard.type("median_of")
-        page.locator(".md-search-result__link").first.wait_for(timeout=20_000)
+        page.locator(".md-search-result__link").first.wait_for()
         found = [link.get_attribute("href") for link in page.locator(".md-search-result__link").all()]
         browser.close()
     assert errors == []

@@ -17,10 +17,13 @@ import numpy as np
 from pickcal.errors import PickcalError
 
 SECONDS = 10.0
+"""Of computing, for one input; waiting may take six times as long, since other programs may keep a machine busy."""
+WAITING = 6
 MEMORY = 8 << 30
 LONGEST_MESSAGE = 10_000
 FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect")
 FAULTS = sys.__stderr__
+TIMERS = {signal.ITIMER_PROF: signal.SIGPROF, signal.ITIMER_REAL: signal.SIGALRM}
 
 _seen: list[str] = []
 _watching = False
@@ -58,7 +61,7 @@ def _numpy_load(original):
 
 
 def _ring(signum, frame):
-    raise Hung(f"still reading after {SECONDS:g} s")
+    raise Hung(f"still reading after {SECONDS:g} s of computing or {WAITING * SECONDS:g} s in all")
 
 
 @contextlib.contextmanager
@@ -81,7 +84,7 @@ def watched():
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     limits = resource.getrlimit(resource.RLIMIT_AS)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    handler = signal.signal(signal.SIGALRM, _ring)
+    handlers = {number: signal.signal(number, _ring) for number in TIMERS.values()}
     try:
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, limits[1]))
         for module, name, new in replaced:
@@ -95,7 +98,8 @@ def watched():
         for module, name, old in before:
             setattr(module, name, old)
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        signal.signal(signal.SIGALRM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         faulthandler.cancel_dump_traceback_later()
         _armed = -math.inf
 
@@ -108,7 +112,7 @@ def _arm():
     global _armed
     now = time.monotonic()
     if now - _armed > SECONDS / 2:
-        faulthandler.dump_traceback_later(6 * SECONDS, exit=True, file=FAULTS)
+        faulthandler.dump_traceback_later(2 * WAITING * SECONDS, exit=True, file=FAULTS)
         _armed = now
 
 
@@ -140,7 +144,8 @@ def run(reader, path, data):
     path.write_bytes(data)
     _seen.clear()
     _arm()
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, WAITING * SECONDS)
     try:
         reader(path)
         text = ""
@@ -149,6 +154,7 @@ def run(reader, path, data):
         assert path.name in text, f"the message does not name the file: {text[:500]!r}"
         assert len(text) <= LONGEST_MESSAGE, f"a message of {len(text)} characters: {text[:200]!r}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in TIMERS:
+            signal.setitimer(timer, 0)
     assert not _seen, f"{', '.join(_seen)} while reading"
     return text

@@ -115,6 +115,11 @@ def sleep(path):
     time.sleep(60)
 
 
+def spin(path):
+    while True:
+        pass
+
+
 def unnamed(path):
     raise InputError("this file is bad")
 
@@ -143,10 +148,11 @@ def test_the_harness_sees_every_fault(read, expected, tmp_path):
 
 
 @pytest.mark.timeout(0)
-def test_the_harness_ends_what_hangs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("read", [sleep, spin])
+def test_the_harness_ends_what_hangs(read, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.SECONDS", 0.2)
     with watched(), pytest.raises(Hung):
-        run(fake(swallow(sleep)), tmp_path / "input.txt", b"x")
+        run(fake(swallow(read)), tmp_path / "input.txt", b"x")
 
 
 def test_pickles_are_allowed_again_afterwards(tmp_path):
