@@ -104,7 +104,7 @@ def _runs_tasks(process):
     return False
 
 
-def until(condition, seconds=60, step=0.05):
+def until(condition, seconds=180, step=0.05):
     """Wait for a condition; fail when it takes too long."""
     end = time.monotonic() + seconds
     while not condition():

@@ -180,14 +180,15 @@ def test_the_scheduler_dies_for_good(lab, tmp_path):
 
     def run():
         try:
-            with open_executor(ClusterSettings(kind=lab.address, wait=3)) as executor:
+            with open_executor(ClusterSettings(kind=lab.address, wait=10)) as executor:
                 list(executor.run(partial(note_and_wait, tmp_path), range(3)))
         except InputError as error:
             raised.append(str(error))
 
     thread = threading.Thread(target=run)
     thread.start()
-    until(lambda: list(tmp_path.glob("0.*")), 60)
+    until(lambda: list(tmp_path.glob("0.*")) or raised, 120)
+    assert not raised
     lab.scheduler.send_signal(signal.SIGKILL)
-    thread.join(90)
-    assert len(raised) == 1 and "went away and did not come back for 3 s" in raised[0]
+    thread.join(120)
+    assert len(raised) == 1 and "went away and did not come back for 10 s" in raised[0]
