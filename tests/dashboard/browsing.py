@@ -48,14 +48,21 @@ def watched(page):
     return errors, strangers
 
 
-def eventually(page, condition, seconds=PATIENCE):
+def eventually(page, condition):
     """Whether a condition holds within some time; it is asked between what the page does."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
             return False
         page.wait_for_timeout(25)
     return True
+
+
+def act_in_page(post, act):
+    """Do something in the thread of a page, and wait for the end of it: halfway nothing of it can be trusted."""
+    done = threading.Event()
+    post(lambda: [act(), done.set()])
+    assert done.wait(PATIENCE)
 
 
 @contextmanager
@@ -133,10 +140,7 @@ class Opened:
         self.page, self.session = page, session
 
     def do(self, act):
-        """Do something in the thread of the page, and wait for the end of it."""
-        done = threading.Event()
-        self.session.post(lambda: [act(), done.set()])
-        assert done.wait(PATIENCE)
+        act_in_page(self.session.post, act)
 
     def settled(self):
         """Wait until the newest version is on the screen."""

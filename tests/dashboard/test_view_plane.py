@@ -8,7 +8,7 @@ import numpy as np
 import panel as pn
 import pytest
 import zarr
-from browsing import PATIENCE, eventually, needs_chromium, serving, watched
+from browsing import act_in_page, eventually, needs_chromium, serving, watched
 
 from pickcal.dashboard.binned.cube import Plane
 from pickcal.dashboard.controller import Inspector
@@ -72,10 +72,7 @@ class Visit:
         session.set_threshold = asked
 
     def do(self, act):
-        """Do something in the thread of the page, and wait for the end of it: halfway nothing of it can be trusted."""
-        done = threading.Event()
-        self.post(lambda: (act(), done.set()))
-        assert done.wait(PATIENCE)
+        act_in_page(self.post, act)
 
 
 def page_of(inspector, visits):
