@@ -17,6 +17,7 @@ from panel.io.server import get_server
 
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.look import Look
+from pickcal.dashboard.views.posting import Posted
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -99,7 +100,8 @@ def page_of(views, inspector, sessions, **options):
     def build():
         pn.extension(design="bootstrap")
         document, look = pn.state.curdoc, Look(pn.config.theme == "dark")
-        session = Session(inspector, document.add_next_tick_callback, **options)
+        post = Posted(document)
+        session = Session(inspector, post, **options)
         session.follow({})
         made = [view(session, look) for view in views]
         told = pn.pane.HTML("", margin=0)
@@ -117,14 +119,14 @@ def page_of(views, inspector, sessions, **options):
                 view.refresh(changes)
             document.unhold()
             version = session.version
-            document.add_next_tick_callback(lambda: tell(version))
+            post(lambda: tell(version))
 
         def changed(changes):
             with lock:
                 first = not pending
                 pending.update(changes)
             if first:
-                document.add_next_tick_callback(refresh)
+                post(refresh)
 
         session.listen(changed)
         sessions.append(session)

@@ -37,6 +37,7 @@ from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.calibration import CalibrationView
 from pickcal.dashboard.views.look import Look
 from pickcal.dashboard.views.montage import MontageView
+from pickcal.dashboard.views.posting import Posted
 
 VIEWS = {"calibration": CalibrationView, "montage": MontageView}
 port, paths = int(sys.argv[1]), sys.argv[2:]
@@ -45,7 +46,8 @@ inspectors = {f"/{i}/{tab}": Inspector(path) for i, path in enumerate(paths) for
 def page(route):
     pn.extension(design="bootstrap")
     document, tab = pn.state.curdoc, route.split("/")[2]
-    session = Session(inspectors[route], document.add_next_tick_callback)
+    post = Posted(document)
+    session = Session(inspectors[route], post)
     session.choose_picks("template")
     session.look(tab=tab)
     view = VIEWS[tab](session, Look(False))
@@ -61,7 +63,7 @@ def page(route):
                  "reject": [h.micrograph for h in session.settings.reject], "version": session.version}
         state.object = f"<p id='state'>{json.dumps(facts)}</p>"
 
-    session.listen(lambda changes: document.add_next_tick_callback(lambda: refresh(changes)))
+    session.listen(lambda changes: post(lambda: refresh(changes)))
     session.tell("notes")
     strict = pn.widgets.Button(name="stricter")
     strict.on_click(lambda _: session.set_threshold("min_ncc", 0.35))

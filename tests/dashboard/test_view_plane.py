@@ -17,6 +17,7 @@ from pickcal.dashboard.views.curve import CurveView
 from pickcal.dashboard.views.dragging import ordered
 from pickcal.dashboard.views.look import Look
 from pickcal.dashboard.views.plane import LEVELS, OF_PLANE, SHARES, PlaneView, _Picture, colours, ticks
+from pickcal.dashboard.views.posting import Posted
 from pickcal.settings import SelectSettings
 
 # the figure of a name, a place in it in pixels of the page, and lines by what they show
@@ -79,7 +80,8 @@ def page_of(inspector, visits):
     def build():
         pn.extension()
         document = pn.state.curdoc
-        session = Session(inspector, document.add_next_tick_callback, read_only=True)
+        post = Posted(document)
+        session = Session(inspector, post, read_only=True)
         session.follow({})
         cube = session.cube
         made = [view(session, Look()) for view in (PlaneView, CurveView)]
@@ -103,10 +105,10 @@ def page_of(inspector, visits):
                 first = not pending
                 pending.update(changes)
             if first:
-                document.add_next_tick_callback(refresh)
+                post(refresh)
 
         session.listen(changed)
-        visit.post = document.add_next_tick_callback
+        visit.post = post
         pn.state.on_session_destroyed(lambda _: session.close())
         visits.append(visit)
         return pn.Row(*(view.layout for view in made), sizing_mode="stretch_width")

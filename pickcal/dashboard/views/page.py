@@ -12,6 +12,7 @@ from panel.io.state import set_curdoc
 
 from pickcal.dashboard.address import TABS
 from pickcal.dashboard.controller import shared_inspector
+from pickcal.dashboard.looking import Post
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.browser import BrowserView
 from pickcal.dashboard.views.calibration import CalibrationView
@@ -21,6 +22,7 @@ from pickcal.dashboard.views.look import FILL, Look, PartOfPage
 from pickcal.dashboard.views.micrographs import TrioView
 from pickcal.dashboard.views.montage import MontageView
 from pickcal.dashboard.views.plane import PlaneView
+from pickcal.dashboard.views.posting import Posted
 from pickcal.dashboard.views.saving import SavingView
 from pickcal.dashboard.views.thresholds import ThresholdsView
 from pickcal.errors import PickcalError
@@ -139,6 +141,7 @@ class Page:
         self._look = look
         self._pending: set[str] = set()
         self._scheduled = False
+        self._post: Post = (lambda call: call()) if self._document is None else Posted(self._document)
         self.session = Session(inspector, self._post, read_only, by=str(pn.state.user or ""))
         self.session.follow(_query())
         self._always: list[PartOfPage] = [part(self.session, look) for part in (FrameView, ThresholdsView)]
@@ -170,13 +173,6 @@ class Page:
         views: list[PartOfPage] = [part(self.session, self._look) for part in (PlaneView, CurveView)]
         self._always += views
         self._plots[:] = [view.layout for view in views]
-
-    def _post(self, call: Callable[[], None]) -> None:
-        """Run something in the document's thread; from any thread."""
-        if self._document is None:
-            call()
-        else:
-            self._document.add_next_tick_callback(call)
 
     def _changed(self, changes: frozenset[str]) -> None:
         """Note what changed; all that comes at once is shown at once."""
