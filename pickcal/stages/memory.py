@@ -1,7 +1,8 @@
 """How much memory a batch needs on a worker: from shapes, with factors fitted to measured peaks.
 
-Measured at 2048 x 2048 to 8192 x 8192 source pixels, with blobs and 10 to 200 templates, on the search's coarse grid
-and on the working one: estimates are 4 to 20 % above the peaks. `tests/stages/test_memory.py` holds them to that.
+Measured at 4096 x 4096 and 8192 x 8192 source pixels of 1 Å, with blobs and 1 to 50 templates, picking and scoring, on
+the search's coarse grid and on the working one: estimates are 4 to 13 % above the peaks. `tests/stages/test_memory.py`
+holds them to that.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 
 from pickcal.project import Project
 
-PROCESS = 355e6
+PROCESS = 345e6
 """Bytes of a worker process that has imported everything."""
 PER_SOURCE_PIXEL = 5.6
 """Reading, clipping and cropping a source micrograph: bytes per pixel of it."""
@@ -18,9 +19,9 @@ PER_WORKING_PIXEL = 12.0
 """The same, bytes per pixel of the working image."""
 PER_STORED_PIXEL = 2.0
 """Working images of the whole batch, float16."""
-PER_FILTERED_PIXEL = 35.0
+PER_FILTERED_PIXEL = 30.0
 """Filtering a working image: bytes per pixel of it."""
-PER_SEARCHED_PIXEL = {False: (150.0, 5.0), True: (160.0, 3.4)}
+PER_SEARCHED_PIXEL = {False: (125.0, 4.8), True: (185.0, 3.3)}
 """Searching: bytes per pixel of the grid that is searched, which is coarser where the low-pass allows it, and the same
 for every image of the bank's basis; with all maps, and with the leading ones, on which groups of alike entries are
 looked for."""

@@ -12,7 +12,7 @@ from pickcal.stages.memory import import_memory, search_memory
 SIDE = 1640
 """Of a working image: as of 8192 x 8192 pixels of 1 Å."""
 MOST = 1.25
-"""Estimates are at most this much above what was used; they are fitted to be 2 to 20 % above."""
+"""Estimates are at most this much above what was used; they are fitted to be 4 to 13 % above."""
 MEASURED = """
 import resource, subprocess, sys
 code = subprocess.run([sys.executable, "-m", "pickcal", *sys.argv[1:], "--workers", "1"]).returncode
