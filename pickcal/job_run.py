@@ -16,14 +16,16 @@ from pickcal.report import write_report
 from pickcal.selection import read_thresholds
 from pickcal.settings import CalibrateSettings, ImportSettings, SelectSettings
 from pickcal.simulation import simulate
-from pickcal.stages.calibrate import calibrate, summary
+from pickcal.stages.calibrate import calibrate
+from pickcal.stages.calibrate_result import summary
 from pickcal.stages.evaluate import evaluate_picks, evaluate_selection
 from pickcal.stages.export import export
 from pickcal.stages.import_picks import import_picks
 from pickcal.stages.ingest import ingest
 from pickcal.stages.pick import pick
 from pickcal.stages.score import score
-from pickcal.stages.select import automatic, select, selection_counts
+from pickcal.stages.select import automatic, select
+from pickcal.stages.select_result import selection_counts
 from pickcal.stages.watch import Session, watch
 from pickcal.stores.places import Url
 

@@ -4,6 +4,8 @@ What does not hang on the process is asked of `pickcal.cli.main` in this one, wh
 """
 
 import json
+import subprocess
+import sys
 import tomllib
 from functools import partial
 from pathlib import Path
@@ -193,6 +195,18 @@ def test_status_says_what_there_is_and_what_is_left(session, here):
     assert "left: calibrate blob" in text
     with pytest.raises(json.JSONDecodeError):
         json.loads(text)
+
+
+def test_status_starts_without_what_only_computing_takes(session):
+    """SciPy, Dask's arrays and plots take longer to import than a status takes."""
+    folder, _ = session
+    code = (
+        "import sys; from pickcal.project import Project; from pickcal.stages.status import status;"
+        "status(Project.open('p.zarr'));"
+        "print(sorted({'scipy', 'numba', 'dask.array', 'distributed', 'matplotlib', 'panel'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_finished_stages_do_nothing_and_say_so(session, here):

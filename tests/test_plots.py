@@ -16,8 +16,8 @@ from small_project import (
     outlying,
 )
 
-from pickcal.calibration import calibrated_scores, fit_lines
-from pickcal.calibration.lines import line_columns, micrograph_medians
+from pickcal.calibration import calibrated_scores
+from pickcal.calibration.lines import fit_lines, line_columns, micrograph_medians
 from pickcal.errors import ProjectError
 from pickcal.plots import (
     medians_figure,

@@ -11,8 +11,8 @@ from scipy.integrate import trapezoid
 from scipy.stats import multivariate_normal, norm
 from test_plots import overlapping, texts
 
-from pickcal.calibration import calibrated_scores, fit_lines
-from pickcal.calibration.lines import line_columns, micrograph_medians
+from pickcal.calibration import calibrated_scores
+from pickcal.calibration.lines import fit_lines, line_columns, micrograph_medians
 from pickcal.calibration.mixture import Model, fit_mixture, mixture_columns, power_limit, probabilities
 from pickcal.plots import components_figure, false_discovery_figure, plane_figure, trends_figure
 from pickcal.plots.densities import Expected, expected_numbers, reference_plane

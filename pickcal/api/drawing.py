@@ -78,7 +78,7 @@ class Drawing(Reading):
         """
         from pickcal.plots.images import micrographs_figure
         from pickcal.plots.project import picks_diameter
-        from pickcal.stages.select import thresholds_of
+        from pickcal.stages.select_result import thresholds_of
 
         self.project.require("picks", picks)
         self.project.require_images("a plot of micrographs")

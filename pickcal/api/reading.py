@@ -14,7 +14,8 @@ from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED, NO_PICK, REASONS
 from pickcal.settings import SelectSettings
-from pickcal.stages.select import Judge, Judged, stored_selection
+from pickcal.stages.select import Judge, Judged
+from pickcal.stages.select_result import stored_selection
 
 Rows = slice | int | str | None
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -194,7 +194,7 @@ def groups_differ(residuals: Floats, groups: NDArray[np.integer]) -> bool:
     apart = np.abs(medians[large][:, None] - medians[large])
     error = np.hypot(errors[:, None], errors)
     pairs = len(large) * (len(large) - 1)
-    needed = max(CLEAR_ERRORS, -float(ndtri(0.01 / pairs)))
+    needed = max(CLEAR_ERRORS, -NormalDist().inv_cdf(0.01 / pairs))
     return bool(((apart > needed * error) & (apart > 1.0)).any())
 
 
@@ -301,8 +301,9 @@ def ranked_outliers(fit: xr.Dataset, names: Sequence[str], share: Floats) -> lis
         deviations, NaN where there is none), `furthest` (the larger of both without sign), `share`, `why`.
     """
     share, words = np.asarray(share, dtype=np.float64), ScoreWords.of(fit.attrs)
-    residuals = {score: np.asarray(fit["residual"].sel(score=score).values, np.float64) for score in ("ncc", "power")}
-    outlying = {score: fit["outlier"].sel(score=score).values == 1 for score in residuals}
+    scores, residual, outlier = (fit[name].values for name in ("score", "residual", "outlier"))
+    residuals = {str(score): row.astype(np.float64) for score, row in zip(scores, residual, strict=True)}
+    outlying = {str(score): row == 1 for score, row in zip(scores, outlier, strict=True)}
     dirty = _far_above(share)
     size = np.nan_to_num(np.abs(np.stack(list(residuals.values())))).max(axis=0)
     chosen = np.flatnonzero(outlying["ncc"] | outlying["power"] | dirty)

@@ -36,12 +36,13 @@ def calibrate(
     """Fit both scores against defocus over the whole data set."""
     from pickcal.project import Project
     from pickcal.report import save_plots
-    from pickcal.stages import calibrate as stage
+    from pickcal.stages.calibrate import calibrate as stage
+    from pickcal.stages.calibrate_result import summary
 
     with session(output) as (_, show):
         opened = Project.open(project, mode="r+")
-        stage.calibrate(opened, picks, settings)
-        out = stage.summary(opened, picks)
+        stage(opened, picks, settings)
+        out = summary(opened, picks)
         if plots is not None:
             out["plots"] = [str(path) for path in save_plots(opened, picks, plots)]
         show(out)
@@ -79,8 +80,9 @@ def select(
     from pickcal.errors import InputError
     from pickcal.project import Project
     from pickcal.selection import read_thresholds
-    from pickcal.stages.select import automatic, selection_counts
+    from pickcal.stages.select import automatic
     from pickcal.stages.select import select as stage
+    from pickcal.stages.select_result import selection_counts
 
     with session(output) as (_, show):
         if thresholds is not None:

@@ -29,7 +29,8 @@ from pickcal.dashboard.truth import LiveTruth
 from pickcal.errors import ProjectError
 from pickcal.plots.images import ordinary_by_defocus
 from pickcal.settings import SelectSettings
-from pickcal.stages.select import Judge, thresholds_of
+from pickcal.stages.select import Judge
+from pickcal.stages.select_result import thresholds_of
 from pickcal.stores.homes import Home, home_of
 from pickcal.stores.places import Url
 

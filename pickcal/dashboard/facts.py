@@ -23,7 +23,7 @@ from pickcal.plots.scores import scores_figure, threshold_figure
 from pickcal.plots.style import UM, png
 from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
-from pickcal.stages.select import selections_of
+from pickcal.stages.select_result import selections_of
 from pickcal.stores.places import Url
 
 Floats = NDArray[np.floating]

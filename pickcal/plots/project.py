@@ -17,7 +17,7 @@ from pickcal.plots.images import micrographs_figure
 from pickcal.plots.probability import components_figure, plane_figure, trends_figure
 from pickcal.plots.scores import scores_figure, threshold_figure
 from pickcal.project import Project
-from pickcal.stages.select import thresholds_of
+from pickcal.stages.select_result import thresholds_of
 
 MOST_SCORES = 5_000_000
 """Places for picks that the plots of scores are drawn from; of more, every n-th micrograph is taken."""

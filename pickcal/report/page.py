@@ -32,7 +32,7 @@ from pickcal.schema import Status
 from pickcal.selection import REASONS
 from pickcal.stages.history import history, statuses, words
 from pickcal.stages.import_picks import PROGRAMS
-from pickcal.stages.select import selections_of
+from pickcal.stages.select_result import selections_of
 
 MOST_ROWS = 500
 """Micrographs in one table of the page."""

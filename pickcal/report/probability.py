@@ -10,10 +10,10 @@ import xarray as xr
 from pickcal.calibration.verdicts import ScoreWords, ranked_outliers
 from pickcal.plots.style import UM
 from pickcal.project import Project
-from pickcal.stages.calibrate import junk_share
+from pickcal.stages.calibrate_result import junk_share
 from pickcal.stages.control_result import stored_control
 from pickcal.stages.expected import sorted_probabilities, threshold_table
-from pickcal.stages.select import expected_false, is_stale, picks_of
+from pickcal.stages.select_result import expected_false, is_stale, picks_of
 
 THRESHOLD_WORDS = {
     "min_ncc": "{words.score} at least {}",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +12,6 @@ from numpy.typing import NDArray
 from pickcal.calibration.lines import fit_lines, line_columns, micrograph_medians
 from pickcal.calibration.mixture import PICK_VARIABLES, Model, NotFitted, fit_mixture, mixture_columns
 from pickcal.calibration.trends import mean_defocus
-from pickcal.calibration.verdicts import ranked_outliers
 from pickcal.engine.one_job import only_job
 from pickcal.errors import InputError
 from pickcal.project import Block, Project
@@ -36,8 +33,6 @@ LINE_SAMPLE = 20_000
 MIXTURE_PICKS = 200_000
 """Picks that the mixture is fitted on, about; of at least and at most so many micrographs:"""
 LEAST_MIXTURE, MOST_MIXTURE = 100, 2000
-MOST_OUTLYING = 10
-"""Outlying micrographs that a summary names."""
 LONGEST_WAIT = 60.0
 """Seconds to wait for another process that fits the same picks."""
 
@@ -261,75 +256,3 @@ def _columns(
         if model is not None:
             columns["mixture"] = mixture_columns(picks, micrographs, model)
         yield start, columns
-
-
-def fingerprint(project: Project, picks: str) -> str:
-    """Short digest of some picks and of what calibrates them."""
-    made = hashlib.sha256(str(project.picks(picks).attrs["bank"]).encode())
-    fit, mixture = project.calibration(picks), project.mixture(picks)
-    if fit is not None:
-        for values in (fit["shift"].values, fit["gain"].values, np.array([fit.attrs["pivot"]])):
-            made.update(values.tobytes())
-    if mixture is not None:
-        for name in sorted(map(str, mixture.data_vars)):
-            made.update(mixture[name].values.tobytes())
-        made.update(json.dumps(mixture.attrs, sort_keys=True, default=str).encode())
-    return made.hexdigest()[:16]
-
-
-def summary(project: Project, picks: str) -> dict[str, object]:
-    """Verdicts, slopes, probabilities and outlying micrographs of a stored fit as plain values."""
-    fit, mixture = project.calibration(picks), project.mixture(picks)
-    assert fit is not None
-    out: dict[str, object] = {"reference_defocus": float(fit.attrs["reference_defocus"])}
-    main = str(project.dataset(f"picks/{picks}").attrs.get("score", "ncc"))
-    for score in fit["score"].values:
-        one = fit.sel(score=score)
-        out[main if score == "ncc" else str(score)] = {
-            "verdict": [str(v) for v in one["verdict"].values],
-            "slope_per_um": [_plain(v) for v in one["slope"].values],
-            "interval": [
-                [_plain(low), _plain(high)]
-                for low, high in zip(one["slope_low"].values, one["slope_high"].values, strict=True)
-            ],
-            "rho_before": _plain(one["rho_before"].item()),
-            "rho_after": _plain(one["rho_after"].item()),
-            "outliers": int(one["outlier"].sum()),
-        }
-    out["probability"] = probability_summary(fit, mixture)
-    names = [str(name) for name in project.read("micrographs", "name")]
-    out["outlying_micrographs"] = ranked_outliers(fit, names, junk_share(fit, mixture))[:MOST_OUTLYING]
-    return out
-
-
-def probability_summary(fit: xr.Dataset, mixture: xr.Dataset | None) -> dict[str, object]:
-    """How the mixture went, and what it expects, as plain values."""
-    out: dict[str, object] = {"verdict": str(fit.attrs.get("probability", "not fitted"))}
-    if mixture is None:
-        return out
-    report = json.loads(mixture.attrs["report"])
-    expected = mixture["expected"].sum("micrograph")
-    slopes = report["slopes"]
-    return {
-        **out,
-        "noise_from": str(mixture.attrs["noise_from"]),
-        "expected_particles": float(expected.sel(component="particle")),
-        "expected_junk": float(expected.sel(component="junk")),
-        "trend": report["trend"],
-        "converged": report["converged"],
-        "iterations": report["iterations"],
-        "particle_score_per_um": slopes["ncc"]["slope"],
-        "particle_score_interval": slopes["ncc"].get("interval"),
-        "micrographs_fitted": report["micrographs"],
-    }
-
-
-def junk_share(fit: xr.Dataset, mixture: xr.Dataset | None) -> NDArray[np.floating]:
-    """Fraction of the picks of every micrograph that are junk of high power; NaN where it is not known."""
-    if mixture is None:
-        return np.full(fit.sizes["micrograph"], np.nan)
-    return np.asarray(mixture["fraction"].sel(component="junk").values)
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

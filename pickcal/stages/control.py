@@ -36,10 +36,11 @@ from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED, rejection_reasons
 from pickcal.settings import ControlSettings, SelectSettings
-from pickcal.stages.calibrate import fingerprint
+from pickcal.stages.calibrate_result import fingerprint
 from pickcal.stages.control_result import COUNTS, summary
 from pickcal.stages.search import Search, image_of, load_bank, search_micrograph, stored_search
-from pickcal.stages.select import automatic, stored_selection, thresholds_of
+from pickcal.stages.select import automatic
+from pickcal.stages.select_result import stored_selection, thresholds_of
 
 PER_PICK = tuple(name for name in PICK_VARIABLES if name not in {"count", "status"})
 PATCH = 0.25

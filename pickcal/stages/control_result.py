@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pickcal.calibration.trends import mean_defocus
 from pickcal.project import Project
 from pickcal.schema import Status
-from pickcal.stages.calibrate import fingerprint
-from pickcal.stages.select import thresholds_of
+from pickcal.stages.calibrate_result import fingerprint
+from pickcal.stages.select_result import thresholds_of
 
 COUNTS = {
     "control_accepted": "picks accepted on the phase-randomised copy, -1 if not tried",

@@ -20,7 +20,8 @@ from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED
 from pickcal.settings import EvaluateSettings
-from pickcal.stages.select import judge, likelihoods, stored_selection
+from pickcal.stages.select import judge, likelihoods
+from pickcal.stages.select_result import stored_selection
 
 Floats = NDArray[np.floating]
 

@@ -24,7 +24,8 @@ from pickcal.formats.foreign import EXPOSURE_COLUMNS, Column, ExportBlock, categ
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED, NO_PICK, REASONS
 from pickcal.settings import ExportSettings
-from pickcal.stages.select import Judge, Judged, stored_selection
+from pickcal.stages.select import Judge, Judged
+from pickcal.stages.select_result import stored_selection
 from pickcal.stores.places import Place, Url
 
 ORDERS = ("source_row", "source_pick")

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pickcal.project import Project, stage_counts
 from pickcal.schema import Status
 from pickcal.stages.batches import failures
-from pickcal.stages.calibrate import summary
+from pickcal.stages.calibrate_result import summary
 from pickcal.stages.control_result import stored_control
 from pickcal.stages.history import History, history, statuses, totals, words
-from pickcal.stages.select import is_stale
+from pickcal.stages.select_result import is_stale
 
 
 def status(project: Project) -> dict[str, Any]:

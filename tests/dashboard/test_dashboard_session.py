@@ -18,7 +18,8 @@ from pickcal.errors import InputError, ProjectError
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED, REASONS, read_thresholds, reason_counts
 from pickcal.settings import SelectSettings
-from pickcal.stages.select import judge, thresholds_of
+from pickcal.stages.select import judge
+from pickcal.stages.select_result import thresholds_of
 
 WAIT = 60
 

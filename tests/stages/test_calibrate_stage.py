@@ -16,7 +16,8 @@ from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.settings import CalibrateSettings, SelectSettings
-from pickcal.stages.calibrate import calibrate, probability_summary
+from pickcal.stages.calibrate import calibrate
+from pickcal.stages.calibrate_result import probability_summary
 from pickcal.stages.select import likelihoods, select
 
 FAST = CalibrateSettings(bootstrap=0)

@@ -21,7 +21,8 @@ from pickcal.stages.calibrate import calibrate
 from pickcal.stages.control import control
 from pickcal.stages.control_result import stored_control
 from pickcal.stages.pick import pick
-from pickcal.stages.select import automatic, judge, select, thresholds_of
+from pickcal.stages.select import automatic, judge, select
+from pickcal.stages.select_result import thresholds_of
 from pickcal.stages.status import status
 
 

@@ -9,7 +9,8 @@ from pickcal.errors import InputError
 from pickcal.selection import ACCEPTED, REASONS, read_thresholds
 from pickcal.settings import CalibrateSettings, SelectSettings
 from pickcal.stages.calibrate import calibrate
-from pickcal.stages.select import Judge, automatic, expected_false, is_stale, judge, select, stored_selection
+from pickcal.stages.select import Judge, automatic, judge, select
+from pickcal.stages.select_result import expected_false, is_stale, stored_selection
 
 FAST = CalibrateSettings(bootstrap=0)
 PLANTED = plant(micrographs=60, seed=21, junk_count=straight(6.0), junk_scale=0.8, particle_power=straight(0.5, 0.1))

@@ -31,7 +31,8 @@ from pickcal.stages.batches import batches_left
 from pickcal.stages.calibrate import calibrate
 from pickcal.stages.control_result import stored_control
 from pickcal.stages.pick import pick
-from pickcal.stages.select import is_stale, select
+from pickcal.stages.select import select
+from pickcal.stages.select_result import is_stale
 from pickcal.stages.status import status
 from pickcal.stages.watch import Session, watch
 

@@ -25,7 +25,7 @@ from pickcal.errors import InputError
 from pickcal.formats.atomic import atomic_path
 from pickcal.project import Project
 from pickcal.settings import SelectSettings
-from pickcal.stages.calibrate import fingerprint
+from pickcal.stages.calibrate_result import fingerprint
 
 LAYOUT = 1
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)

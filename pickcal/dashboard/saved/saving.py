@@ -14,7 +14,8 @@ from pickcal.errors import InputError, PickcalError, ProjectError
 from pickcal.project import Project, check_name
 from pickcal.settings import ExportSettings, SelectSettings, validated
 from pickcal.stages.export import export
-from pickcal.stages.select import is_stale, select
+from pickcal.stages.select import select
+from pickcal.stages.select_result import is_stale
 from pickcal.stores.places import Url
 
 LONGEST_NAME = 64

@@ -14,7 +14,8 @@ import numpy as np
 from pickcal.calibration import calibrated_scores
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED
-from pickcal.stages.select import judge, likelihoods, stored_selection
+from pickcal.stages.select import judge, likelihoods
+from pickcal.stages.select_result import stored_selection
 
 from .accuracy import Accuracy, Picked, accuracy
 from .processes import Cost, Slope, median, run, slope

@@ -1,0 +1,94 @@
+"""What a stored calibration says: in numbers, in words, and as a digest that tells whether it is still the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pickcal.calibration.verdicts import ranked_outliers
+from pickcal.project import Project
+
+COLUMNS = ("verdict", "slope", "slope_low", "slope_high", "rho_before", "rho_after", "outlier")
+MOST_OUTLYING = 10
+"""Outlying micrographs that a summary names."""
+
+
+def fingerprint(project: Project, picks: str) -> str:
+    """Short digest of some picks and of what calibrates them."""
+    made = hashlib.sha256(str(project.picks(picks).attrs["bank"]).encode())
+    fit, mixture = project.calibration(picks), project.mixture(picks)
+    if fit is not None:
+        for values in (fit["shift"].values, fit["gain"].values, np.array([fit.attrs["pivot"]])):
+            made.update(values.tobytes())
+    if mixture is not None:
+        for name in sorted(map(str, mixture.data_vars)):
+            made.update(mixture[name].values.tobytes())
+        made.update(json.dumps(mixture.attrs, sort_keys=True, default=str).encode())
+    return made.hexdigest()[:16]
+
+
+def summary(project: Project, picks: str) -> dict[str, object]:
+    """Verdicts, slopes, probabilities and outlying micrographs of a stored fit as plain values."""
+    fit, mixture = project.calibration(picks), project.mixture(picks)
+    assert fit is not None
+    out: dict[str, object] = {"reference_defocus": float(fit.attrs["reference_defocus"])}
+    main = str(project.dataset(f"picks/{picks}").attrs.get("score", "ncc"))
+    # columns of NumPy: taking a part of a dataset has xarray import all of Dask's arrays
+    columns = {name: fit[name].values for name in COLUMNS}
+    for i, score in enumerate(fit["score"].values):
+        one = {name: values[i] for name, values in columns.items()}
+        out[main if score == "ncc" else str(score)] = {
+            "verdict": [str(v) for v in one["verdict"]],
+            "slope_per_um": [_plain(v) for v in one["slope"]],
+            "interval": [
+                [_plain(low), _plain(high)] for low, high in zip(one["slope_low"], one["slope_high"], strict=True)
+            ],
+            "rho_before": _plain(one["rho_before"]),
+            "rho_after": _plain(one["rho_after"]),
+            "outliers": int(one["outlier"].sum()),
+        }
+    out["probability"] = probability_summary(fit, mixture)
+    names = [str(name) for name in project.read("micrographs", "name")]
+    out["outlying_micrographs"] = ranked_outliers(fit, names, junk_share(fit, mixture))[:MOST_OUTLYING]
+    return out
+
+
+def probability_summary(fit: xr.Dataset, mixture: xr.Dataset | None) -> dict[str, object]:
+    """How the mixture went, and what it expects, as plain values."""
+    out: dict[str, object] = {"verdict": str(fit.attrs.get("probability", "not fitted"))}
+    if mixture is None:
+        return out
+    report = json.loads(mixture.attrs["report"])
+    slopes = report["slopes"]
+    return {
+        **out,
+        "noise_from": str(mixture.attrs["noise_from"]),
+        "expected_particles": float(_of(mixture, "expected", "particle").sum()),
+        "expected_junk": float(_of(mixture, "expected", "junk").sum()),
+        "trend": report["trend"],
+        "converged": report["converged"],
+        "iterations": report["iterations"],
+        "particle_score_per_um": slopes["ncc"]["slope"],
+        "particle_score_interval": slopes["ncc"].get("interval"),
+        "micrographs_fitted": report["micrographs"],
+    }
+
+
+def junk_share(fit: xr.Dataset, mixture: xr.Dataset | None) -> NDArray[np.floating]:
+    """Fraction of the picks of every micrograph that are junk of high power; NaN where it is not known."""
+    if mixture is None:
+        return np.full(fit.sizes["micrograph"], np.nan)
+    return _of(mixture, "fraction", "junk")
+
+
+def _of(mixture: xr.Dataset, name: str, component: str) -> NDArray[np.floating]:
+    """Column of a variable over (micrograph, component)."""
+    return np.asarray(mixture[name].values[:, mixture["component"].values.tolist().index(component)])
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,107 @@
+"""What a stored selection says: of which picks it is, its thresholds, what it leaves, and whether it still holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from pickcal.errors import ProjectError
+from pickcal.project import Project
+from pickcal.selection import ACCEPTED, REASONS
+from pickcal.settings import SelectSettings, validated
+from pickcal.stages.calibrate_result import fingerprint
+
+
+def expected_false(project: Project, name: str) -> dict[str, object]:
+    """Give the number of false picks to expect among those accepted, noise and junk apart; {} without a mixture."""
+    counts = project.dataset(f"selection/{name}")
+    expected = {key: float(counts.attrs[key]) for key in ("expected_noise", "expected_junk") if key in counts.attrs}
+    if not expected:
+        return {}
+    accepted = int(counts["counts"].sel(reason=REASONS[ACCEPTED]).sum()) if "counts" in counts else 0
+    total = sum(expected.values())
+    return {**expected, "expected_false_rate": total / accepted if accepted else 0.0}
+
+
+def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[str, Any]:
+    """Give what a stored selection leaves, as plain values: thresholds, totals per reason, false picks to expect.
+
+    Parameters
+    ----------
+    project, name
+        Where it is stored, and its name.
+    counts
+        As `select` returned it.
+    """
+    totals = counts["counts"].values.sum(axis=1)
+    reasons = [str(reason) for reason in counts["reason"].values]
+    thresholds = {
+        key: value
+        for key, value in thresholds_of(project, name).stored().items()
+        if value is not None and value not in ([], False)
+    }
+    for key in ("accept", "reject"):
+        if key in thresholds:
+            thresholds[key] = f"{len(thresholds[key])} by hand"
+    return {
+        "selection": name,
+        "picks": counts.attrs["picks"],
+        "calibrated": bool(counts.attrs["calibrated"]),
+        "thresholds": thresholds,
+        **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
+        **expected_false(project, name),
+    }
+
+
+def is_stale(project: Project, name: str) -> bool:
+    """Whether the picks of a selection, or their calibration, have changed since it was made."""
+    attributes = project.dataset(f"selection/{name}").attrs
+    picks = str(attributes["picks"])
+    return picks in project.names("picks") and attributes.get("fingerprint") != fingerprint(project, picks)
+
+
+def stored_selection(project: Project, name: str) -> tuple[str, SelectSettings]:
+    """Name of the picks and the thresholds of a stored selection.
+
+    Raises
+    ------
+    ProjectError
+        If there is no such selection, or its picks are gone or were picked or calibrated anew since.
+    """
+    project.require("selection", name)
+    if is_stale(project, name):
+        raise ProjectError(
+            f"{project.path}: selection {name!r} was made before its picks were picked or calibrated anew, and would "
+            "now accept others; give the same select command again"
+        )
+    picks = picks_of(project, name)
+    if picks not in project.names("picks"):
+        raise ProjectError(f"{project.path}: selection {name!r} is of picks {picks!r}, which are gone; pick them again")
+    return picks, thresholds_of(project, name)
+
+
+def picks_of(project: Project, name: str) -> str:
+    """Name of the picks that a stored selection is of."""
+    return str(project.settings(f"selection/{name}")["picks"])
+
+
+def selections_of(project: Project, picks: str) -> list[str]:
+    """Names of the selections of some picks."""
+    return [name for name in project.names("selection") if picks_of(project, name) == picks]
+
+
+def thresholds_of(project: Project, name: str, picks: str | None = None) -> SelectSettings:
+    """Thresholds of a stored selection, stale or not.
+
+    Raises
+    ------
+    ProjectError
+        If there is no such selection, or it is not of the picks given.
+    """
+    project.require("selection", name)
+    of = picks_of(project, name)
+    if picks is not None and of != picks:
+        raise ProjectError(f"{project.path}: selection {name!r} is of picks {of!r}, not of {picks!r}")
+    values = {key: value for key, value in project.settings(f"selection/{name}").items() if key != "picks"}
+    return validated(SelectSettings, values, f"selection {name}")
