@@ -5,11 +5,16 @@ be trusted, so tests act with `Opened.do` and look at the page when it is `settl
 """
 
 import asyncio
+import signal
+import subprocess
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
 import panel as pn
 import pytest
@@ -19,6 +24,7 @@ from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.look import Look
 from pickcal.dashboard.views.posting import Posted
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     "--no-sandbox",
@@ -64,6 +70,67 @@ def act_in_page(post, act):
     done = threading.Event()
     post(lambda: [act(), done.set()])
     assert done.wait(PATIENCE)
+
+
+class ServerProcess:
+    """A server in a process of its own, with what it says: a failed test shows it, see `conftest.py`."""
+
+    running: ClassVar[list["ServerProcess"]] = []
+
+    def __init__(self, process, said, stacks):
+        self.process, self._said, self._stacks = process, said, stacks
+
+    def said(self):
+        """All that it printed."""
+        self._said.seek(0)
+        return self._said.read()
+
+    def threads(self):
+        """What it printed, and what its threads do now if it can tell."""
+        if self._stacks and self.process.poll() is None:
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+        return self.said()
+
+    def wait_for(self, condition):
+        """Wait until something holds of what it said; refused if it ends before."""
+        end = time.monotonic() + PATIENCE
+        while not (found := condition(self.said())):
+            assert self.process.poll() is None and time.monotonic() < end, self.said()
+            time.sleep(0.05)
+        return found
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+
+
+@contextmanager
+def server_process(command, stacks=False):
+    """Run a server in the root of the repository until the block ends.
+
+    Its output goes to a file: a pipe that nobody reads stops the server once it is full. `stacks` says that it takes a
+    `SIGUSR1` as a wish to print what its threads do (`faulthandler.register`).
+    """
+    # what is appended is not moved by reading
+    with tempfile.TemporaryFile("a+") as said:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT)
+        server = ServerProcess(process, said, stacks)
+        ServerProcess.running.append(server)
+        try:
+            yield server
+        finally:
+            ServerProcess.running.remove(server)
+            server.end()
+
+
+def answers(address):
+    """Whether a server is there already."""
+    try:
+        urlopen(address, timeout=20).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -3,57 +3,38 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from browsing import eventually, needs_chromium, watched
+from browsing import answers, eventually, needs_chromium, server_process, watched
 from small_project import make_project
 
+from pickcal.dashboard.controller import Inspector
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED, read_thresholds, reason_counts
 from pickcal.settings import SelectSettings
-from pickcal.stages.select import judge, thresholds_of
+from pickcal.stages.select import judge
+from pickcal.stages.select_result import thresholds_of
 
 pytestmark = needs_chromium
-ROOT = Path(__file__).parents[2]
 PICTURES = Path(os.environ["PICKCAL_SCREENSHOTS"]) if "PICKCAL_SCREENSHOTS" in os.environ else None
 TABS = ("Low, middle and high defocus", "All micrographs", "Montage", "Calibration", "Save and export")
 
 
 @contextmanager
 def running(command, pattern=r"(http://127\.0\.0\.1:\d+\S*)"):
-    """Run a server until the block ends; yields the address that it prints, and finds no warning after that."""
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        address, lines = None, []
-        for line in process.stdout:
-            lines.append(line)
-            if found := re.search(pattern, line):
-                address = found[1]
-                break
-        assert address, "".join(lines)
-        for _ in range(100):
-            try:
-                urlopen(address, timeout=20).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+    """Run a server until the block ends; yields the address that it prints, and finds no warning in what it says."""
+    with server_process(command) as server:
+        address = server.wait_for(lambda said: re.search(pattern, said))[1]
+        server.wait_for(lambda _: answers(address))
         yield address
-        process.terminate()
-        said = process.stdout.read()
-        assert "Warning" not in said, said
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
+        server.end()
+        assert "Warning" not in (said := server.said()), said
 
 
 def inspecting(path, *options):
@@ -132,8 +113,6 @@ def judged(project, settings):
 
 def rows_of(project):
     """Rows of the lowest, the middle and the highest defocus, as the page chooses them."""
-    from pickcal.dashboard.controller import Inspector
-
     return Inspector(project.path).trio("template", 0)
 
 
@@ -322,10 +301,17 @@ def test_decisions_outlive_the_server(browser, own):
         for key in "]2.a":
             seen.page.keyboard.press(key)
         assert seen.eventually(lambda: "draft" in seen.query())
-        drafts = own.path / "drafts" / "files"
-        assert seen.eventually(lambda: any('"micrograph"' in file.read_text() for file in drafts.glob("*.json")))
-        page.wait_for_timeout(500)
-        accepted, query = seen.accepted(), urlparse(page.url).query
+        drafts = Inspector(own.path).drafts
+
+        def kept():
+            draft = drafts.read(seen.query()["draft"])
+            return draft is not None and (draft.settings.accept or draft.settings.reject) and draft.settings
+
+        assert seen.eventually(kept)
+        # of both keys that decide something; the page may show the count of the first for a while
+        accepted = int(judged(own, kept())[0][ACCEPTED])
+        assert seen.eventually(lambda: seen.accepted() == accepted)
+        query = urlparse(page.url).query
     # the connection is lost, which the page says; how it comes back by itself is in test_dashboard_serving.py
     page.locator("#pickcal-connection").wait_for()
     page.close()

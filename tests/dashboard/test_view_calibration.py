@@ -2,18 +2,14 @@
 
 import json
 import socket
-import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
-from pathlib import Path
-from urllib.request import urlopen
 
 import numpy as np
 import panel as pn
 import pytest
-from browsing import PATIENCE, eventually, needs_chromium, watched
+from browsing import PATIENCE, answers, eventually, needs_chromium, server_process, watched
 from small_project import add_calibration, failed, make_project, outlying
 
 from pickcal.calibration.medians import medians_above_decoys
@@ -25,12 +21,11 @@ from pickcal.settings import CalibrateSettings, SelectSettings
 from pickcal.stages.select import Judge
 
 pytestmark = needs_chromium
-ROOT = Path(__file__).parents[2]
 COUNT = 12
 LOW, HIGH = -1.0, 2.0
 
 SERVER = """
-import json, sys
+import faulthandler, json, signal, sys
 import panel as pn
 from pickcal.dashboard.controller import Inspector
 from pickcal.dashboard.session import Session
@@ -40,6 +35,7 @@ from pickcal.dashboard.views.montage import MontageView
 from pickcal.dashboard.views.posting import Posted
 
 VIEWS = {"calibration": CalibrationView, "montage": MontageView}
+faulthandler.register(signal.SIGUSR1)
 port, paths = int(sys.argv[1]), sys.argv[2:]
 inspectors = {f"/{i}/{tab}": Inspector(path) for i, path in enumerate(paths) for tab in VIEWS}
 
@@ -112,20 +108,10 @@ def address(project, grouped, raw):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-c", SERVER, str(port), *(str(p.path) for p in (project, grouped, raw))]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        for _ in range(300):
-            assert process.poll() is None, process.stdout.read()
-            try:
-                urlopen(f"http://127.0.0.1:{port}/static/js/bokeh.min.js", timeout=20).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
+    address = f"http://127.0.0.1:{port}"
+    with server_process(command, stacks=True) as server:
+        server.wait_for(lambda _: answers(f"{address}/static/js/bokeh.min.js"))
+        yield address
 
 
 @contextmanager
@@ -135,9 +121,11 @@ def browsing(browser, address, width=1280):
     errors, strangers = watched(page)
     page.goto(address)
     page.locator("#state").wait_for()
-    yield page
-    page.close()
-    assert (errors, strangers) == ([], [])
+    try:
+        yield page
+        assert (errors, strangers) == ([], [])
+    finally:
+        page.close()
 
 
 def state(page):

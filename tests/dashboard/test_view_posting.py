@@ -1,110 +1,99 @@
-"""Calls for a document's thread: in order, each once, also those whose tick Bokeh loses at the end of a hold."""
+"""Calls for a document's thread: in order, each once, whichever thread they come from and whatever is held back."""
 
-import queue
+import asyncio
 import sys
 import threading
-from contextlib import suppress
 
 import pytest
 from bokeh.document import Document
-from bokeh.server.callbacks import PeriodicCallback
+from tornado.ioloop import IOLoop
 
 from pickcal.dashboard.views.posting import Posted
 
 
-class Loop:
-    """Makes ticks in the thread that works, as the loop of a server does; periodic ones when they are asked for."""
+class Served:
+    """Makes a document's ticks in the loop's thread, and tells which threads they were asked for in."""
 
-    def __init__(self, document):
-        self.ticks, self.document = queue.SimpleQueue(), document
-        document.callbacks.on_change_dispatch_to(self)
+    def __init__(self):
+        self.document, self.threads, self.loop = Document(), set(), IOLoop.current()
+        self.document.callbacks.on_change_dispatch_to(self)
 
     def _session_callback_added(self, event):
-        if not isinstance(event.callback, PeriodicCallback):
-            self.ticks.put(event.callback.callback)
+        self.threads.add(threading.current_thread())
+        self.loop.add_callback(event.callback.callback)
 
     def _session_callback_removed(self, event):
         pass
 
-    def work(self):
-        with suppress(queue.Empty):
-            while True:
-                self.ticks.get_nowait()()
 
-    def look(self):
-        for callback in self.document.session_callbacks:
-            if isinstance(callback, PeriodicCallback):
-                callback.callback()
+def in_loop(scene):
+    """Let something happen in the thread of a loop, with a document; True once what it waits for has come."""
 
+    async def play():
+        served = Served()
+        condition = scene(served, Posted(served.document))
+        for _ in range(10_000):
+            if condition():
+                return served
+            await asyncio.sleep(0.001)
+        raise AssertionError("it did not come")
 
-@pytest.fixture
-def loop():
-    return Loop(Document())
-
-
-def post_in_vain(loop, post, call):
-    """What `unhold` does to an event that comes after it has made its copy of what was held."""
-    loop.document.hold("combine")
-    post(call)
-    loop.document.callbacks._held_events = []
-    loop.document.unhold()
-    loop.work()
+    return asyncio.run(play())
 
 
-def test_a_call_whose_tick_is_lost_is_made_with_the_next_one(loop):
-    post, made = Posted(loop.document), []
-    post_in_vain(loop, post, lambda: made.append(1))
-    assert made == []
-    post(lambda: made.append(2))
-    loop.work()
-    assert made == [1, 2]
-    loop.look()
-    assert made == [1, 2]
-
-
-def test_a_look_makes_it_when_no_other_comes(loop):
-    post, made = Posted(loop.document), []
-    post_in_vain(loop, post, lambda: made.append(1))
-    assert made == []
-    loop.look()
-    assert made == [1]
-
-
-def test_what_a_call_posts_waits_for_a_tick_of_its_own(loop):
+def test_calls_come_in_order_and_what_a_call_posts_waits_for_a_tick_of_its_own():
     """One that posts itself again and again keeps nobody else waiting."""
-    post, made = Posted(loop.document), []
-    post(lambda: (made.append("first"), post(lambda: made.append("third"))))
-    post(lambda: made.append("second"))
-    loop.look()
-    assert made == ["first", "second"]
-    loop.work()
+    made = []
+
+    def scene(served, post):
+        post(lambda: (made.append("first"), post(lambda: made.append("third"))))
+        post(lambda: made.append("second"))
+        assert made == []
+        return lambda: len(made) == 3
+
+    in_loop(scene)
     assert made == ["first", "second", "third"]
 
 
-def test_a_call_that_fails_takes_no_other_with_it(loop):
-    post, made = Posted(loop.document), []
-    post(lambda: 1 / 0)
-    post(lambda: made.append(1))
-    with pytest.raises(ZeroDivisionError):
-        loop.work()
-    loop.work()
+def test_a_call_that_fails_takes_no_other_with_it():
+    made = []
+
+    def scene(served, post):
+        post(lambda: 1 / 0)
+        post(lambda: made.append(1))
+        return lambda: made
+
+    in_loop(scene)
     assert made == [1]
 
 
-def test_none_is_lost_while_the_document_holds_and_lets_go(loop):
-    """Of as many ticks Bokeh alone loses one in a hundred or so, when threads change as often as here."""
-    count, made, usual = 5000, [], sys.getswitchinterval()
-    post = Posted(loop.document)
-    thread = threading.Thread(target=lambda: [post(lambda n=n: made.append(n)) for n in range(count)])
+@pytest.fixture
+def restless():
+    """Threads that take turns as often as possible."""
+    usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
-    try:
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_none_of_another_thread_is_lost_while_the_document_holds_and_lets_go(restless):
+    """Of as many ticks of Bokeh's that a thread asks for, one in a hundred or so is lost here."""
+    count, made = 5000, []
+
+    def scene(served, post):
+        thread = threading.Thread(target=lambda: [post(lambda n=n: made.append(n)) for n in range(count)])
         thread.start()
         while thread.is_alive():
-            loop.document.hold("combine")
-            loop.document.unhold()
-            loop.work()
-    finally:
-        sys.setswitchinterval(usual)
-        thread.join()
-    loop.look()
+            served.document.hold("combine")
+            served.document.unhold()
+        return lambda: len(made) == count
+
+    served = in_loop(scene)
     assert made == list(range(count))
+    assert served.threads == {threading.main_thread()}
+
+
+def test_a_page_that_is_not_served_runs_nothing():
+    made = []
+    Posted(Document())(lambda: made.append(1))
+    assert made == []

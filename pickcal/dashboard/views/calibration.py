@@ -278,19 +278,22 @@ class CalibrationView:
         title, caption = FURTHER[kind]
         place[:] = [self._words(f"{title} is being drawn …", "calibration-drawing")]
 
-        def show(found: list[Any]) -> None:
+        def show(*found: Any) -> None:
             if choice.value == kind:
                 place[:] = found
 
         def drawn(picture: bytes) -> None:
             alt = f"{title} of picks {picks}"
-            pane = pn.pane.PNG(picture, alt_text=alt, max_width=1100, sizing_mode="scale_width")
-            self._session.post(lambda: show([self._words(html.escape(caption), "calibration-caption"), pane]))
+            session.post(lambda: show(self._words(html.escape(caption), "calibration-caption"), _plot(picture, alt)))
 
         def failed(error: Exception) -> None:
-            self._session.post(lambda: show([self._words(html.escape(str(error)), "calibration-failed")]))
+            session.post(lambda: show(self._words(html.escape(str(error)), "calibration-failed")))
 
         # beside the background's thread: a plot is one long step, for which pictures of micrographs would wait
         inspector.background.submit(
             ("plot", id(self)), lambda: beside(lambda: inspector.picture(picks, kind)), drawn, failed=failed, priority=1
         )
+
+
+def _plot(picture: bytes, alt: str) -> Any:
+    return pn.pane.PNG(picture, alt_text=alt, max_width=1100, sizing_mode="scale_width")
