@@ -270,12 +270,19 @@ def is_volume(path: Path) -> bool:
     Raises
     ------
     MissingFileError, InputError
-        If there is no such file, or it is neither MRC nor TIFF.
+        If there is no such file, or it is neither MRC nor TIFF; or if it is a map, by its space group, that is no cube:
+        its sections would make strange templates.
     """
     header = _header(path)
     if not isinstance(header, mrc.MrcHeader) or path.suffix.lower() == ".mrcs":
         return False
     cubic = header.images == header.height == header.width > 1
+    if header.space_group == 1 and header.images > 1 and not cubic:
+        raise InputError(
+            f"{path}: expected a cubic map (as many sections as rows and columns) or a stack of 2D templates, found a "
+            f"map (space group 1) of {header.images} x {header.height} x {header.width}; make it a cube, or, if it is "
+            "a stack, give it a name that ends in .mrcs"
+        )
     return cubic and (header.space_group == 1 or path.suffix.lower() in (".mrc", ".map"))
 
 
