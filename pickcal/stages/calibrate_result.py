@@ -13,6 +13,7 @@ from pickcal.calibration.verdicts import ranked_outliers
 from pickcal.project import Project
 
 COLUMNS = ("verdict", "slope", "slope_low", "slope_high", "rho_before", "rho_after", "outlier")
+"""Of a fit, over scores first: what a summary tells of each."""
 MOST_OUTLYING = 10
 """Outlying micrographs that a summary names."""
 

@@ -102,7 +102,7 @@ class ServerProcess:
 
     def end(self):
         self.process.terminate()
-        self.process.wait(PATIENCE)
+        self.process.wait(20)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from browsing import answers, eventually, needs_chromium, server_process, watche
 from small_project import make_project
 
 from pickcal.dashboard.controller import Inspector
+from pickcal.dashboard.saved.drafts import Drafts
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED, read_thresholds, reason_counts
@@ -301,7 +302,7 @@ def test_decisions_outlive_the_server(browser, own):
         for key in "]2.a":
             seen.page.keyboard.press(key)
         assert seen.eventually(lambda: "draft" in seen.query())
-        drafts = Inspector(own.path).drafts
+        drafts = Drafts(own.path)
 
         def kept():
             draft = drafts.read(seen.query()["draft"])

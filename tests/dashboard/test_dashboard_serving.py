@@ -21,6 +21,7 @@ from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, Request, bu
 
 import pytest
 from browsing import needs_chromium, watched
+from lab import free_port
 from pydantic import ValidationError
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
@@ -157,12 +158,6 @@ def visit(browser):
 def press(page, times):
     page.get_by_role("button", name="Press").click()
     page.get_by_text(f"pressed {times} times").wait_for()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Forwarder:

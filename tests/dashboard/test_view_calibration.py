@@ -1,7 +1,6 @@
 """Calibration and montage in a real browser: what is drawn is what is stored, and what is clicked is gone to."""
 
 import json
-import socket
 import sys
 import threading
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ import numpy as np
 import panel as pn
 import pytest
 from browsing import PATIENCE, answers, eventually, needs_chromium, server_process, watched
+from lab import free_port
 from small_project import add_calibration, failed, make_project, outlying
 
 from pickcal.calibration.medians import medians_above_decoys
@@ -104,9 +104,7 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(project, grouped, raw):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", SERVER, str(port), *(str(p.path) for p in (project, grouped, raw))]
     address = f"http://127.0.0.1:{port}"
     with server_process(command, stacks=True) as server:
@@ -119,9 +117,9 @@ def browsing(browser, address, width=1280):
     """Open a page of its own, with no console errors and no requests to other hosts at its end."""
     page = browser.new_page(viewport={"width": width, "height": 1000})
     errors, strangers = watched(page)
-    page.goto(address)
-    page.locator("#state").wait_for()
     try:
+        page.goto(address)
+        page.locator("#state").wait_for()
         yield page
         assert (errors, strangers) == ([], [])
     finally:

@@ -27,7 +27,7 @@ class Served:
 
 
 def in_loop(scene):
-    """Let something happen in the thread of a loop, with a document; True once what it waits for has come."""
+    """Let something happen in the thread of a loop, with a document; gives it once what is waited for has come."""
 
     async def play():
         served = Served()
