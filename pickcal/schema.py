@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 class Status(enum.IntEnum):
@@ -133,12 +133,8 @@ BANK: dict[str, Variable] = {
     "coefficients": _number(("entry", "basis"), "1", "entries as combinations of the basis"),
     "template": Variable(("entry",), np.int32, "", "template of an entry", -1),
     "angle": _number(("entry",), "degree", "rotation of an entry"),
-    "group": Variable(
-        ("level", "group_entry"), np.int32, "", "group of alike entries, coarse and fine; empty for none", -1
-    ),
-    "turned": Variable(
-        ("level", "group_entry"), np.int8, "", "1 where the half-turn of an entry resembles its group", 0
-    ),
+    "group": Variable(("group_entry",), np.int32, "", "group of alike entries; empty for none", -1),
+    "turned": Variable(("group_entry",), np.int8, "", "1 where the half-turn of an entry resembles its group", 0),
     "whitening": _number(("ring",), "1", "gain of the whitening filter at multiples of whitening_step; empty for none"),
 }
 

@@ -58,10 +58,10 @@ class Bank:
     pairs
         Entry `pairs + i` is entry i turned by half a turn, for i below `pairs`. Default 0: no entry has a partner.
     group
-        int32 `(levels, h)`: groups of alike entries, counted from 0, on a coarse and a fine level; h is `half`. A
-        partner belongs to the group of its entry. Default: no groups, every entry is looked at everywhere.
+        int32 `(h,)`: groups of alike entries, counted from 0; h is `half`. A partner belongs to the group of its
+        entry. Default: no groups, every entry is looked at.
     turned
-        bool `(levels, h)`: whether it is the entry's partner that resembles the group.
+        bool `(h,)`: whether it is the entry's partner that resembles the group.
 
     Raises
     ------

@@ -29,14 +29,13 @@ class Groups:
 
     Attributes
     ----------
-    coarse, fine
-        Means of the groups, float32 `(groups, k)`, norm 1.
+    means
+        float32 `(groups, k)`, norm 1.
     members, starts
-        int32: entries in the order of their fine groups, and where each group begins, and the last ends.
+        int32: entries in the order of their groups, and where each group begins, and the last ends.
     """
 
-    coarse: Float32
-    fine: Float32
+    means: Float32
     members: NDArray[np.int32]
     starts: NDArray[np.int32]
 
@@ -82,8 +81,7 @@ class Entries:
         """Entries compared by the first images of either kind alone."""
         columns, groups = self.columns(even, odd), self.groups
         if groups is not None:
-            coarse, fine = unit(groups.coarse[:, columns]), unit(groups.fine[:, columns])
-            groups = Groups(coarse, fine, groups.members, groups.starts)
+            groups = Groups(unit(groups.means[:, columns]), groups.members, groups.starts)
         return Entries(unit(self.weights[:, columns]), self.half, odd, self.energy[columns], groups)
 
     def best_of(self, values: Float32, sign: float, given: bool = False) -> tuple[Float32, NDArray[np.intp]]:
@@ -111,7 +109,7 @@ class Entries:
                 best_row(even, odd, sign, product[part], entry[part])
         else:
             split, members = half.shape[1] - self.odd, (self.groups.members, self.groups.starts)
-            for part, even, odd in products(values, self.groups.fine, self.odd):
+            for part, even, odd in products(values, self.groups.means, self.odd):
                 found = (product[part], entry[part])
                 best_member(even, odd, sign, *members, half, values[part], split, likely, *found)
         if self.half == len(self.weights):  # there is no half-turn

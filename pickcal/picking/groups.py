@@ -9,13 +9,13 @@ Float32 = NDArray[np.float32]
 
 EXACT = 256
 """So few entries (half-turns not counted) need no groups."""
-LEVELS = (150, 600)
-"""Groups on the coarse and on the fine level, at most."""
+MOST = 600
+"""Groups, at most."""
 ROUNDS = 8
 
 
 def grouped(coefficients: Float32, odd: int) -> tuple[NDArray[np.int32] | None, NDArray[np.bool_] | None]:
-    """Sort entries into groups of alike ones, half-turns included, on two levels.
+    """Sort entries into groups of alike ones, half-turns included.
 
     Spherical k-means (Dhillon & Modha 2001, Machine Learning 42, 143-175), started from points that are far apart; an
     entry belongs where it, or its half-turn, resembles the mean most.
@@ -30,19 +30,13 @@ def grouped(coefficients: Float32, odd: int) -> tuple[NDArray[np.int32] | None, 
     Returns
     -------
     group, turned
-        int32 and bool `(2, h)`, see `Bank`; None for banks of up to 256 entries.
+        int32 and bool `(h,)`, see `Bank`; None for banks of up to 256 entries.
     """
     if len(coefficients) <= EXACT:
         return None, None
     norms = np.linalg.norm(coefficients, axis=1, keepdims=True)
     unit = coefficients / np.maximum(norms, 1e-12)
-    levels = [_level(unit, odd, min(count, len(unit) // 2)) for count in LEVELS]
-    return np.stack([group for group, _ in levels]), np.stack([turned for _, turned in levels])
-
-
-def _level(unit: Float32, odd: int, count: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Group unit vectors into at most `count` groups, none of them empty."""
-    means = unit[_far_apart(unit, odd, count)]
+    means = unit[_far_apart(unit, odd, min(MOST, len(unit) // 2))]
     for _ in range(ROUNDS):
         group, turned = _nearest(unit, odd, means)
         means = group_means(unit, odd, group, turned)
@@ -84,7 +78,7 @@ def group_means(vectors: Float32, odd: int, group: NDArray[np.integer], turned: 
     odd
         Columns, the last ones, that change their sign in half a turn.
     group, turned
-        One level of `grouped`.
+        From `grouped`.
 
     Returns
     -------

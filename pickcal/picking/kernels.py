@@ -33,16 +33,12 @@ def weighted_squares(maps: Float32, weights: Float32, rows: Indices, columns: In
 
 
 @compiled
-def take_rows(flat: Float32, where: Indices, skip: int, gap: int, out: Float32) -> None:
-    """Copy rows of `(pixels, k)` to the first rows of `out`, but for `gap` columns from column `skip` on."""
+def take_rows(flat: Float32, where: Indices, out: Float32) -> None:
+    """Copy rows of `(pixels, k)` to the first rows of `out`."""
     for i in range(where.shape[0]):
-        source = flat[where[i]]
-        first, second = source[:skip], source[skip + gap : out.shape[1] + gap]
-        to_first, to_second = out[i, :skip], out[i, skip:]
-        for k in range(first.shape[0]):
-            to_first[k] = first[k]
-        for k in range(second.shape[0]):
-            to_second[k] = second[k]
+        source, to = flat[where[i]], out[i]
+        for k in range(to.shape[0]):
+            to[k] = source[k]
 
 
 @compiled

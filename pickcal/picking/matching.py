@@ -97,7 +97,7 @@ class Responses:
     def values(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> Float32:
         """Values of the maps at some pixels, float32 `(points, k)`."""
         out = np.empty((len(y), self.maps.shape[2]), dtype=np.float32)
-        take_rows(self.maps.reshape(-1, self.maps.shape[2]), y * self.maps.shape[1] + x, out.shape[1], 0, out)
+        take_rows(self.maps.reshape(-1, self.maps.shape[2]), y * self.maps.shape[1] + x, out)
         return out
 
     def values_between(self, y: Floats, x: Floats) -> Float32:
@@ -282,10 +282,7 @@ def match(
 def _groups(bank: Bank, seen: SeenBank) -> Groups | None:
     if bank.group is None or bank.turned is None:
         return None
-    half = seen.weights[: bank.half]
-    coarse, fine = (
-        group_means(half, seen.odd, group, turned) for group, turned in zip(bank.group, bank.turned, strict=True)
-    )
-    members = np.argsort(bank.group[1], kind="stable").astype(np.int32)
-    starts = np.searchsorted(bank.group[1][members], np.arange(len(fine) + 1)).astype(np.int32)
-    return Groups(coarse, fine, members, starts)
+    means = group_means(seen.weights[: bank.half], seen.odd, bank.group, bank.turned)
+    members = np.argsort(bank.group, kind="stable").astype(np.int32)
+    starts = np.searchsorted(bank.group[members], np.arange(len(means) + 1)).astype(np.int32)
+    return Groups(means, members, starts)

@@ -17,10 +17,10 @@ from pickcal.picking.matching import Responses, match
 from pickcal.picking.peaks import local_maxima, thin_out
 from pickcal.picking.power import FINE, PowerMaps, peak_power, power_maps, sample
 from pickcal.picking.refine import best_at, highest_near
-from pickcal.picking.screening import Extremes, extreme_scores
+from pickcal.picking.screening import Extremes, extreme_scores, worth_a_look
 
-CLOSE, CLOSE_EXACT = 0.8, 0.45
-"""Coarse peaks nearer than this share of the least distance are one, of groups' scores, and of entries' scores."""
+CLOSE = 0.45
+"""Coarse peaks nearer than this share of the least distance are one."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,10 @@ def search(
     # a peak may be refined back inside from one step beyond the border
     border = max(0, int(np.floor(0.5 * parameters.diameter / prepared.pixel_size)) - 1)
     window = tuple(slice(part.start + border, max(part.stop - border, part.start + border)) for part in prepared.valid)
-    highest, lowest = extreme_scores(prepared.responses, (window[0], window[1]))
+    at, looked = (window[0], window[1]), None
+    if bank.pairs:  # of blobs, which are few, the energy tells what their scores tell
+        looked = worth_a_look(prepared.responses, at, parameters.diameter / prepared.pixel_size)
+    highest, lowest = extreme_scores(prepared.responses, at, looked)
     corner = (window[0].start, window[1].start)
     picks = _collect(highest, 1.0, corner, prepared, bank, parameters)
     return picks, _collect(lowest, -1.0, corner, prepared, bank, parameters)
@@ -202,8 +205,7 @@ def _collect(
     responses, valid, pixel_size = prepared.responses, prepared.valid, prepared.pixel_size
     distance = parameters.min_distance / pixel_size
     y, x = local_maxima(best.score)
-    close = CLOSE_EXACT if responses.entries.groups is None else CLOSE
-    kept = thin_out(y, x, best.score[y, x], close * distance)
+    kept = thin_out(y, x, best.score[y, x], CLOSE * distance)
     fine_y, fine_x, score = highest_near(responses, best, corner, y[kept], x[kept], sign)
     py, px = fine_y - valid[0].start, fine_x - valid[1].start
     border = 0.5 * parameters.diameter / pixel_size

@@ -50,7 +50,7 @@ def search_memory(project: Project, name: str, screened: bool = True) -> int:
     coarser, finer = (int(part) for part in group.attrs["bank_ratio"])
     working = _pixels(project, "height", "width")
     searched = working * (finer / coarser) ** 2
-    plain, by_basis = PER_SEARCHED_PIXEL[screened and sizes["level"] > 0]
+    plain, by_basis = PER_SEARCHED_PIXEL[screened and sizes["group_entry"] > 0]
     return int(
         PROCESS
         + working * PER_FILTERED_PIXEL

@@ -155,8 +155,8 @@ def stored_bank(
         "coefficients": bank.coefficients,
         "template": bank.template,
         "angle": bank.angle,
-        "group": np.zeros((0, 0), dtype=np.int32) if bank.group is None else bank.group,
-        "turned": np.zeros((0, 0), dtype=np.int8) if bank.turned is None else bank.turned.astype(np.int8),
+        "group": np.zeros(0, dtype=np.int32) if bank.group is None else bank.group,
+        "turned": np.zeros(0, dtype=np.int8) if bank.turned is None else bank.turned.astype(np.int8),
         "whitening": np.zeros(0, dtype=np.float32) if whitening is None else whitening.gain,
     }
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())).hexdigest()

@@ -16,7 +16,7 @@ from pickcal.picking.matching import Responses, match
 from pickcal.picking.peaks import local_maxima
 from pickcal.picking.projection import even_angles, project
 from pickcal.picking.refine import LEAST_GROUP, NEAR, TRIED, best_at, best_entries, highest_near
-from pickcal.picking.screening import extreme_scores
+from pickcal.picking.screening import extreme_scores, worth_a_look
 from pickcal.settings import SimulateSettings
 from pickcal.simulation import simulate_particle
 
@@ -106,7 +106,7 @@ def test_entries_of_the_likeliest_groups(both, monkeypatch, sign):
     every = sign * values @ full.entries.weights.T
     monkeypatch.setattr(comparing, "MANY", 0)
     found = {}
-    for likely in (comparing.LIKELY, len(full.entries.groups.fine)):
+    for likely in (comparing.LIKELY, len(full.entries.groups.means)):
         monkeypatch.setattr(comparing, "LIKELY", likely)
         found[likely], entry = full.entries.best_of(values, sign)
         np.testing.assert_allclose(every[np.arange(300), entry], found[likely], rtol=1e-4)
@@ -130,9 +130,9 @@ def test_the_search_knows_whose_score_a_pixel_has(both, sign, grouped):
     assert len(y) > 50
     compared = full.entries.weights
     if grouped:
-        turned = full.entries.groups.fine.copy()
+        turned = full.entries.groups.means.copy()
         turned[:, turned.shape[1] - full.entries.odd :] *= -1
-        compared = np.concatenate([full.entries.groups.fine, turned])
+        compared = np.concatenate([full.entries.groups.means, turned])
     values = full.maps[y + 20, x + 25].astype(float)
     products = sign * values @ compared.T.astype(float)
     best = products.argmax(axis=1)
@@ -145,9 +145,10 @@ def test_the_search_knows_whose_score_a_pixel_has(both, sign, grouped):
 
 @pytest.fixture(scope="module", params=[1.0, -1.0], ids=["picks", "decoys"])
 def peaks(request, both):
-    """The sign, and the score map of a window with its corner and its local maxima."""
+    """The sign, and the score map of a window with its corner and its local maxima, where a search looks."""
     window = (slice(18, 78), slice(18, 78))
-    found = extreme_scores(both[1], window)[0 if request.param > 0 else 1]
+    looked = worth_a_look(both[1], window, DIAMETER / PIXEL)
+    found = extreme_scores(both[1], window, looked)[0 if request.param > 0 else 1]
     y, x = local_maxima(found.score)
     assert len(y) > 30
     return request.param, found, (18, 18), y, x
@@ -186,7 +187,7 @@ def test_the_best_entries_about_a_peak_are_those_of_a_naive_loop(both, peaks, gr
                 members = np.arange(half)
                 if grouped:
                     groups = full.entries.groups
-                    group = found.row[py, px] % len(groups.fine)
+                    group = found.row[py, px] % len(groups.means)
                     members = groups.members[groups.starts[group] : groups.starts[group + 1]]
                 else:
                     members = np.array([found.row[py, px] % half])

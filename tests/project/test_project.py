@@ -82,7 +82,7 @@ def test_project_of_another_version(tmp_path):
     content = json.loads(file.read_text())
     content["attributes"].update(format_version=99, pickcal_version="7.5")
     file.write_text(json.dumps(content))
-    with pytest.raises(ProjectError, match=r"expected project format 3, found 99 written by pickcal 7\.5"):
+    with pytest.raises(ProjectError, match=r"expected project format 4, found 99 written by pickcal 7\.5"):
         Project.open(tmp_path / "p.zarr")
 
 
