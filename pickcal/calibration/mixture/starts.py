@@ -35,7 +35,9 @@ def from_starts(
         return _from_quantiles(junk, data, between)
     small = data.taken(some_micrographs(data, START_PICKS))
     begin = fit_noise(decoys)
-    found = [expectation_maximisation(small, _start(junk, data, begin, offset), free_noise=False) for offset in STARTS]
+    found = [
+        expectation_maximisation(small, _start_above(junk, data, begin, offset), free_noise=False) for offset in STARTS
+    ]
     best = max(found, key=lambda fit: fit.log_likelihood)
     starts = [
         {
@@ -70,6 +72,20 @@ def _from_quantiles(junk: bool, data: Observations, between: Valley | None) -> t
         for at, fit in zip(STARTS_ALONE, found, strict=True)
     ]
     return expectation_maximisation(data, best.mixture, free_noise=True), starts
+
+
+def _start_above(junk: bool, data: Observations, noise: Noise, offset: float) -> Mixture:
+    """Particles have the power of the picks above the offset: else junk takes the strongest of them, and keeps them."""
+    start = _start(junk, data, noise, offset)
+    if data.power is None:
+        return start
+    above = data.ncc > (data.design @ start.particles.ncc)[data.index]
+    power = data.power[above & np.isfinite(data.power)]
+    if len(power) < LEAST_START:
+        return start
+    first, width = np.eye(data.design.shape[1])[0], max(1.4826 * _deviation(power), 1e-3)
+    particles = replace(start.particles, power=first * float(np.median(power)), power_deviation=width)
+    return replace(start, particles=particles)
 
 
 def _start_alone(junk: bool, data: Observations, at: tuple[float, float]) -> Mixture:
