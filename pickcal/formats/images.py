@@ -334,6 +334,11 @@ def _finite(stored: NDArray[Any], name: str) -> tuple[FloatImage, Summary]:
         if bad:
             pixels[~good] = pixels[good].mean(dtype=np.float64)
             found = summarise(pixels)
+        if not found.finite():
+            raise InputError(
+                f"{name}: expected pixels with a mean and a variance, found values from {found.low:g} to "
+                f"{found.high:g}, too large for single precision; process the movie again"
+            )
     if found.low == found.high:
         raise InputError(f"{name}: expected an image, found {found.low:g} in every pixel; process the movie again")
     return pixels, found

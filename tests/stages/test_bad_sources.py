@@ -37,6 +37,12 @@ def constant(path):
     write_mrc(path, np.full((160, 160), 7.0, np.float32), 5.0)
 
 
+def too_large(path):
+    content = path.read_bytes()
+    pixels = np.frombuffer(content[1024:], "<f4").astype(float)
+    path.write_bytes(content[:1024] + (pixels / np.abs(pixels).max() * 1e37).astype("<f4").tobytes())
+
+
 def complex_mode(path):
     with mrcfile.new(path, overwrite=True) as file:
         file.set_data(np.ones((160, 160), np.complex64))
@@ -61,6 +67,7 @@ BREAKAGES = {
     "shorter than a header": (cut_header, ["truncated"]),
     "NaN only": (not_numbers, ["no finite pixel"]),
     "constant": (constant, ["7 in every pixel"]),
+    "too large": (too_large, ["with a mean and a variance", "e+37", "single precision"]),
     "mode 4": (complex_mode, ["expected MRC mode", "found 4"]),
     "movie": (movie, ["movie of 4 images", "motion correction"]),
     "voxel size": (other_voxel, ["1.35 Å in its header", "5 Å in the STAR file", "--source-pixel-size"]),
