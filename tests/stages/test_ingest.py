@@ -45,7 +45,7 @@ def test_project_opens_with_xarray_alone(picked):
     assert picks["ncc"].dims == ("micrograph", "pick")
     assert picks["decoy_ncc"].dims == ("micrograph", "decoy")
     assert set(tree.children) == {"micrographs", "picks", "calibration", "selection", "control"}
-    assert tree.attrs["format_version"] == 3
+    assert tree.attrs["format_version"] == 4
     units = {name: micrographs[name].attrs["units"] for name in ("pixel_size", "defocus_u", "voltage", "height")}
     assert units == {"pixel_size": "Å", "defocus_u": "Å", "voltage": "kV", "height": "px"}
     assert picks["x"].attrs["units"] == picks["y"].attrs["units"] == "Å"
