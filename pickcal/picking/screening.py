@@ -66,10 +66,10 @@ def worth_a_look(responses: Responses, window: Window, diameter: float) -> NDArr
     energy = np.empty(variance.shape, np.float32)
     origin = (np.array([window[0].start]), np.array([window[1].start]))
     weighted_squares(responses.maps, np.sqrt(responses.entries.energy), *origin, energy)
+    energy /= variance
     median, largest = np.quantile(variance, (0.5, 1 - MOST_UNUSUAL))
     unusual = variance > max(UNUSUAL * median, largest)
-    best = best_of_tiles(np.asarray(energy / variance, np.float32), max(LEAST_TILE, round(TILE * diameter)), SHARE)
-    return np.asarray(best | unusual)
+    return np.asarray(best_of_tiles(energy, max(LEAST_TILE, round(TILE * diameter)), SHARE) | unusual)
 
 
 def best_of_tiles(values: Float32, side: int, share: float) -> NDArray[np.bool_]:

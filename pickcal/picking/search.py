@@ -134,9 +134,9 @@ def search(
     # a peak may be refined back inside from one step beyond the border
     border = max(0, int(np.floor(0.5 * parameters.diameter / prepared.pixel_size)) - 1)
     window = tuple(slice(part.start + border, max(part.stop - border, part.start + border)) for part in prepared.valid)
-    at, looked = (window[0], window[1]), None
-    if bank.pairs:  # of blobs, which are few, the energy tells what their scores tell
-        looked = worth_a_look(prepared.responses, at, parameters.diameter / prepared.pixel_size)
+    at, diameter = (window[0], window[1]), parameters.diameter / prepared.pixel_size
+    # of blobs, which are few, the energy tells what their scores tell
+    looked = worth_a_look(prepared.responses, at, diameter) if bank.pairs else None
     highest, lowest = extreme_scores(prepared.responses, at, looked)
     corner = (window[0].start, window[1].start)
     picks = _collect(highest, 1.0, corner, prepared, bank, parameters)

@@ -80,12 +80,11 @@ def _start_above(junk: bool, data: Observations, noise: Noise, offset: float) ->
     if data.power is None:
         return start
     above = data.ncc > (data.design @ start.particles.ncc)[data.index]
-    power = data.power[above & np.isfinite(data.power)]
-    if len(power) < LEAST_START:
+    values = data.power[above & np.isfinite(data.power)]
+    if len(values) < LEAST_START:
         return start
-    first, width = np.eye(data.design.shape[1])[0], max(1.4826 * _deviation(power), 1e-3)
-    particles = replace(start.particles, power=first * float(np.median(power)), power_deviation=width)
-    return replace(start, particles=particles)
+    first, (power, width) = np.eye(data.design.shape[1])[0], _middle(values)
+    return replace(start, particles=replace(start.particles, power=first * power, power_deviation=width))
 
 
 def _start_alone(junk: bool, data: Observations, at: tuple[float, float]) -> Mixture:
@@ -103,16 +102,17 @@ def _start_alone(junk: bool, data: Observations, at: tuple[float, float]) -> Mix
     parts = [data.power[chosen & np.isfinite(data.power)] for chosen in (~above, above)]
     if min(map(len, parts)) < LEAST_START:
         return start
-    (noise_power, width), (power, spread) = ((float(np.median(v)), 1.4826 * _deviation(v)) for v in parts)
-    noise = replace(noise, power_mean=noise_power, power_deviation=max(width, 1e-3))
-    particles = replace(start.particles, power=first * power, power_deviation=max(spread, 1e-3))
+    (noise_power, noise_width), (power, width) = map(_middle, parts)
+    noise = replace(noise, power_mean=noise_power, power_deviation=noise_width)
+    particles = replace(start.particles, power=first * power, power_deviation=width)
     fractions = np.array([1 - part, part, 0.05 * (start.junk is not None)])
     return replace(start, noise=noise, particles=particles, fractions=fractions / fractions.sum())
 
 
-def _deviation(values: Floats) -> float:
-    """Median distance from the median."""
-    return float(np.median(np.abs(values - np.median(values))))
+def _middle(values: Floats) -> tuple[float, float]:
+    """Median, and standard deviation by the median distance from it, at least 0.001."""
+    median = float(np.median(values))
+    return median, max(1.4826 * float(np.median(np.abs(values - median))), 1e-3)
 
 
 def astride(mixture: Mixture, between: Valley | None) -> bool:
