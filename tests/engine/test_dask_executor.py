@@ -145,11 +145,9 @@ def test_who_hears_nothing_from_the_scheduler_does_not_write(monkeypatch):
 def test_no_worker_comes(lab):
     """Said so after the wait that was asked for."""
     lab.start_scheduler()
-    began = time.monotonic()
     refused = pytest.raises(InputError, match="no worker for 2 s; expected at least one")
     with refused, open_executor(ClusterSettings(kind=lab.address, wait=2)):
         pass
-    assert time.monotonic() - began < 60
 
 
 def test_the_scheduler_dies_and_comes_back(lab, tmp_path):

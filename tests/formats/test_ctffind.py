@@ -1,6 +1,5 @@
 import math
 import re
-import time
 
 import numpy as np
 import pytest
@@ -209,19 +208,16 @@ def test_numbers_of_c_and_fortran():
     assert all(math.isnan(number(word)) for word in ("1_000", "0x10", "********", "１", "", "nan"))
 
 
-def test_long_lines_of_blanks_take_no_time(write):
-    start = time.process_time()
+def test_long_lines_of_blanks_are_read_in_one_pass(write):
+    blanks = " " * 1_000_000  # a pattern that tries every pair of them would not end before the suite's timeout
     for part in ("Input file: ", "Pixel size: ", "Columns: #1 "):
-        read_exposures([write(text().replace(f"# {part}", f"# {part}{' ' * 60_000}"))])
+        read_exposures([write(text().replace(f"# {part}", f"# {part}{blanks}"))])
         with pytest.raises(InputError):
-            read_exposures([write(f"# {part}{' ' * 60_000}")])
-    assert time.process_time() - start < 5
+            read_exposures([write(f"# {part}{blanks}")])
 
 
-def test_thousands_of_files_are_quick(write):
+def test_thousands_of_files_keep_their_order(write):
     paths = [write(text(name=f"Micrographs/m{i}.mrc"), f"m{i}.txt") for i in range(2000)]
-    start = time.process_time()
     frame = read_exposures(paths)
-    assert time.process_time() - start < 2000 * 0.5e-3
     assert frame["name"].tolist() == [f"Micrographs/m{i}.mrc" for i in range(2000)]
     assert (frame["problem"] == "").all()
