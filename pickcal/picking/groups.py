@@ -12,6 +12,8 @@ EXACT = 256
 MOST = 600
 """Groups, at most."""
 ROUNDS = 8
+BLANK = 1e-3
+"""An entry whose norm is less than this part of the largest is that of an empty template."""
 
 
 def grouped(coefficients: Float32, odd: int) -> tuple[NDArray[np.int32] | None, NDArray[np.bool_] | None]:
@@ -35,8 +37,12 @@ def grouped(coefficients: Float32, odd: int) -> tuple[NDArray[np.int32] | None, 
     if len(coefficients) <= EXACT:
         return None, None
     norms = np.linalg.norm(coefficients, axis=1, keepdims=True)
-    unit = coefficients / np.maximum(norms, 1e-12)
-    means = unit[_far_apart(unit, odd, min(MOST, len(unit) // 2))]
+    # an empty class average is like nothing, itself included: it would be chosen for ever
+    told = norms[:, 0] > BLANK * norms.max()
+    unit = np.where(told[:, None], coefficients / np.maximum(norms, 1e-12), np.float32(0))
+    if not told.any():
+        return None, None
+    means = unit[told][_far_apart(unit[told], odd, min(MOST, max(1, int(told.sum()) // 2)))]
     for _ in range(ROUNDS):
         group, turned = _nearest(unit, odd, means)
         means = group_means(unit, odd, group, turned)
