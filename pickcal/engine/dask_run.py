@@ -33,6 +33,8 @@ LEAST_WINDOW = 32
 """Tasks with the scheduler however few workers there are."""
 DEATHS_ALONE = 4
 """Workers that must have died of a task that ran alone before it is blamed."""
+ATTEMPTS = 3
+"""Times that a task is tried which fails with an error or loses its turn; one that hangs is not tried again."""
 KILLED = f"the worker process died on this batch, alone, {DEATHS_ALONE} times (out of memory?)"
 MOST_KILLERS = 5
 """So many tasks in a row that kill their workers alone are no accident of a task."""
@@ -48,7 +50,7 @@ class Run(Generic[T, R]):
     def __init__(self, executor: DaskExecutor, call: Call[T, R]) -> None:
         self._executor, self._call = executor, call
         self._name, self._numbers = uuid.uuid4().hex[:8], itertools.count()
-        self._flying: dict[str, tuple[T, Any]] = {}
+        self._flying: dict[str, tuple[T, Any, int]] = {}
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._strays: list[Any] = []
         self._bereaved: deque[T] = deque()
@@ -75,7 +77,7 @@ class Run(Generic[T, R]):
 
     def _give_up(self) -> None:
         """Take back what is in flight; a task that is running already is refused when it comes to writing."""
-        futures = [future for _, future in self._flying.values()]
+        futures = [future for _, future, _ in self._flying.values()]
         if futures:
             with suppress(OSError, TimeoutError):
                 self._executor.ask(self._executor.client.cancel, futures, asynchronous=True, seconds=10.0)
@@ -116,10 +118,10 @@ class Run(Generic[T, R]):
                         "or fewer --workers, and the same command again"
                     )
 
-    def _submit(self, task: T) -> None:
+    def _submit(self, task: T, attempt: int = 1) -> None:
         key = f"pickcal-{self._name}-{next(self._numbers)}"
-        future = self._executor.client.submit(self._call, task, key=key, pure=False, retries=2)
-        self._flying[key] = (task, future)
+        future = self._executor.client.submit(self._call, task, key=key, pure=False)
+        self._flying[key] = (task, future, attempt)
         future.add_done_callback(self._finished.put)
 
     def _collected(self) -> Iterator[Outcome[T, R]]:
@@ -133,8 +135,8 @@ class Run(Generic[T, R]):
         yield from self._results([future for future in ended if future.status == "finished"])
         for future in ended:
             if future.status == "error" and future.key in self._flying:
-                task, _ = self._flying.pop(future.key)
-                yield from self._failure(task, future)
+                task, _, attempt = self._flying.pop(future.key)
+                yield from self._failure(task, future, attempt)
 
     def _ended(self) -> list[Any]:
         """Futures that ended, of those in flight; waits one tick for the first."""
@@ -172,18 +174,21 @@ class Run(Generic[T, R]):
             yield self._success(future, done)
 
     def _success(self, future: Any, done: Any) -> Outcome[T, R]:
-        task, _ = self._flying.pop(future.key)
+        task, _, _ = self._flying.pop(future.key)
         future.release()
         self._progress = time.monotonic()
         return Outcome(task, done.result, measure=done.measure)
 
-    def _failure(self, task: T, future: Any) -> Iterator[Outcome[T, R]]:
+    def _failure(self, task: T, future: Any, attempt: int) -> Iterator[Outcome[T, R]]:
         from distributed import KilledWorker
 
         error = future.exception(timeout=10)
         future.release()
         self._progress = time.monotonic()
-        if isinstance(error, (KilledWorker, LostTask)):
+        final = isinstance(error, (KilledWorker, Unsuitable)) or (isinstance(error, Failed) and error.hung)
+        if not final and attempt < ATTEMPTS:
+            self._submit(task, attempt + 1)
+        elif isinstance(error, (KilledWorker, LostTask)):
             if isinstance(error, KilledWorker):
                 self._deaths_per_try = int(getattr(error, "allowed_failures", 0)) + 1
             log("batch.bereaved", level="warning", task=repr(task), error=explain(error))
@@ -197,7 +202,7 @@ class Run(Generic[T, R]):
 
     def _recover(self) -> None:
         """Give everything that was in flight to a scheduler that came back, or to its successor."""
-        lost = [task for task, _ in self._flying.values()]
+        lost = [task for task, _, _ in self._flying.values()]
         self._flying.clear()
         self._check_progress()
         self._executor.reconnect()

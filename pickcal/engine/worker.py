@@ -1,4 +1,4 @@
-"""Loaded by the worker processes of every kind of cluster when they start (a Dask preload module)."""
+"""Loaded by the workers of this machine, of queues and of deploy/ when they start (a Dask preload module)."""
 
 from __future__ import annotations
 

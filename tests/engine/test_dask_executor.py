@@ -9,6 +9,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from distributed.system import MEMORY_LIMIT
 from lab import Lab, until
 
 import pickcal
@@ -24,9 +25,17 @@ def nothing(task):
     return task
 
 
-def hang_on_three(task):
+def hang_on_three(folder, task):
     if task == 3:
+        (folder / f"{time.time_ns()}").touch()
         time.sleep(600)
+    return task
+
+
+def fail_twice(folder, task):
+    (folder / f"{time.time_ns()}").touch()
+    if len(list(folder.iterdir())) < 3:
+        raise OSError("the network was away")
     return task
 
 
@@ -108,11 +117,24 @@ def test_without_dask_a_call_checks_its_version():
         replace(call, version="0.0.0")(3)
 
 
-def test_a_batch_that_hangs_is_reported_and_alone(cluster):
-    """Its worker ends itself after the limit; others have their results."""
-    outcomes = {o.task: o for o in cluster.run(hang_on_three, range(6))}
+def test_a_batch_that_hangs_is_reported_and_alone(cluster, tmp_path):
+    """Its worker ends itself after the limit, once: it is not given another's hours; others have their results."""
+    outcomes = {o.task: o for o in cluster.run(partial(hang_on_three, tmp_path), range(6))}
     assert {task for task, o in outcomes.items() if o.error is None} == {0, 1, 2, 4, 5}
     assert outcomes[3].error == "it took longer than 2 s (--batch-limit)"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_error_that_passes_costs_nothing(cluster, tmp_path):
+    """A task that fails with an error is tried three times."""
+    (outcome,) = cluster.run(partial(fail_twice, tmp_path), [7])
+    assert (outcome.error, outcome.result, len(list(tmp_path.iterdir()))) == (None, 7, 3)
+
+
+def test_a_worker_of_this_machine_may_use_its_even_share(cluster):
+    """One worker has all of it, however many cores there are."""
+    (worker,) = cluster.client.scheduler_info()["workers"].values()
+    assert worker["memory_limit"] == pytest.approx(MEMORY_LIMIT, rel=1e-3)
 
 
 def test_who_lost_its_batch_does_not_write(dask_executor, tmp_path):

@@ -35,7 +35,7 @@ CONFIGURATION = {
     "distributed.scheduler.worker-ttl": "2 minutes",
     # a cluster object gives up workers that were away for longer; restarting one takes half a minute on a busy machine
     "distributed.deploy.lost-worker-timeout": "60s",
-    # batches are alike and long: fetching them from one another gains nothing
+    # a worker that comes late, or in the place of one that died, takes over what waits at others
     "distributed.scheduler.work-stealing": True,
     "distributed.worker.profile.enabled": False,
 }

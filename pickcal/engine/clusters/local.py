@@ -16,6 +16,7 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
     """Start a scheduler in this process and its workers, all on the loopback interface."""
     from dask.system import CPU_COUNT
     from distributed import LocalCluster
+    from distributed.system import MEMORY_LIMIT
 
     workers = settings.workers or CPU_COUNT
     with (
@@ -24,7 +25,7 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
             n_workers=workers if settings.workers_min is None else settings.workers_min,
             threads_per_worker=1,
             processes=True,
-            memory_limit=settings.memory or "auto",
+            memory_limit=settings.memory or MEMORY_LIMIT // workers,
             host=settings.listen or "127.0.0.1",
             dashboard_address="127.0.0.1:0",
             env=dict.fromkeys(WORKER_THREADS, "1"),
