@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from pandas.api.types import union_categoricals
 from scipy.spatial import KDTree
 
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, ProjectError
 from pickcal.formats.foreign import Column
 from pickcal.formats.registry import pick_files
-from pickcal.project import Project
+from pickcal.project import Project, check_name
 from pickcal.schema import Status, Variable, score_variable
 from pickcal.settings import ImportPicksSettings
 from pickcal.stages.coordinates import Frame, check_inside, outside
@@ -86,6 +87,19 @@ def import_picks(
     InputError, MissingFileError, ProjectError
         If a file cannot be read or does not fit the project, or the name is taken by other picks.
     """
+    check_name("picks", name)
+    with only_job(project.path, f"picks/{name}"):
+        return _import_picks(project, paths, name, settings, reporter, overwrite)
+
+
+def _import_picks(
+    project: Project,
+    paths: Sequence[Path],
+    name: str,
+    settings: ImportPicksSettings,
+    reporter: Reporter,
+    overwrite: bool,
+) -> dict[str, Any]:
     began = time.monotonic()
     frame = Frame.of(project.table())
     reporter.start("import picks", len(files := pick_files(paths)))
@@ -165,7 +179,8 @@ def _check_uids(uid: NDArray[np.uint64] | None, index: NDArray[np.int32], frame:
 def _usual_distance(x: NDArray[np.float64], y: NDArray[np.float64], index: NDArray[np.int32], frame: Frame) -> float:
     """Distance that all but one in twenty picks keep from their nearest neighbour, Å; of some 20,000 picks."""
     found: list[NDArray[np.float64]] = []
-    for micrograph in np.random.default_rng(0).permutation(np.unique(index)):
+    sized = np.unique(index)[np.isfinite(frame.pixel_size[np.unique(index)])]  # NaN where a micrograph was not read
+    for micrograph in np.random.default_rng(0).permutation(sized):
         rows = np.flatnonzero(index == micrograph)
         if len(rows) > 1:
             points = np.column_stack([x[rows], y[rows]]) * frame.pixel_size[micrograph]
@@ -221,7 +236,8 @@ def _there_already(project: Project, name: str, identity: dict[str, Any], digest
     project.check_same(f"picks/{name}", identity, remedy)
     if project.dataset(f"picks/{name}").attrs["bank"] != digest:
         raise ProjectError(f"{project.path}: picks {name!r} hold other picks than these files do now; {remedy}")
-    return True
+    mended = (project.done(f"picks/{name}") == Status.SKIPPED) & (project.done("micrographs") == Status.DONE)
+    return not mended.any()  # a micrograph that could not be read then has no picks yet
 
 
 def _write(

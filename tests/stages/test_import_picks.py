@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cryosparc.dataset import Dataset
 from handmade import noise, write_set
 
 from pickcal.engine.executors import SerialExecutor
+from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Silent
 from pickcal.errors import InputError, ProjectError
 from pickcal.project import Project
@@ -255,6 +257,49 @@ def asymmetric(tmp_path):
 
 def bright(image):
     return np.unravel_index(np.argmax(image), image.shape)
+
+
+def test_a_micrograph_that_is_mended_later_gets_its_picks(tmp_path):
+    """Unreadable at first, it stops nothing, also where a diameter is taken from the picks; the same command mends."""
+    table = write_set(tmp_path, [noise((80, 100), seed) for seed in range(3)])
+    whole = (tmp_path / "mics" / "m2.mrc").read_bytes()
+    (tmp_path / "mics" / "m2.mrc").write_bytes(b"no header")
+
+    def imported():
+        ingest([table], tmp_path / "p.zarr", ImportSettings(), SerialExecutor(), Silent())
+        return Project.open(tmp_path / "p.zarr", "r+")
+
+    paths = [autopick(tmp_path / "picks", f"m{i}", [(20, 30, 0.5), (60, 30, 0.4)]) for i in (1, 2, 3)]
+    assert take(imported(), *paths)["diameter"] == pytest.approx(200)
+    project = imported()
+    assert project.done("picks/theirs").tolist() == [Status.DONE, Status.SKIPPED, Status.DONE]
+
+    (tmp_path / "mics" / "m2.mrc").write_bytes(whole)
+    project = imported()
+    take(project, *paths)
+    assert project.done("picks/theirs").tolist() == [Status.DONE] * 3
+    assert project.read("picks/theirs", "x")[1].tolist() == [100.0, 300.0]
+    before = project.group_mark("picks/theirs")
+    take(imported(), *paths)  # nothing is left to do
+    assert imported().group_mark("picks/theirs") == before
+
+
+def test_one_job_at_a_time_writes_picks(tmp_path):
+    project = tables(tmp_path / "p.zarr", ["a.mrc"], size=(1000, 1000))
+    path = autopick(tmp_path, "a", [(10, 10, 0.5)])
+    said = []
+
+    def at_once():
+        with pytest.raises(ProjectError) as caught:
+            take(project, path)
+        said.append(str(caught.value))
+
+    with only_job(project.path, "picks/theirs"):
+        other = threading.Thread(target=at_once)
+        other.start()
+        other.join()
+    assert "picks/theirs: another job works on it" in said[0]
+    assert take(project, path)["imported"] == 1
 
 
 def test_y_of_cryosparc_on_an_asymmetric_micrograph(asymmetric, tmp_path):
