@@ -54,8 +54,11 @@ class WatchPickSettings(Settings):
         Raises
         ------
         InputError
-            If there are templates without a diameter.
+            If there are templates without a diameter, or what only templates have a use for.
         """
+        for name in ("template_pixel_size", "rotation_step"):
+            if self.templates is None and getattr(self, name) != type(self).model_fields[name].default:
+                raise InputError(f"{name}: expected only with templates; give --templates too, or leave it out")
         if self.diameter is None:
             if self.templates is not None:
                 raise InputError("diameter: expected the particle diameter beside the templates, in Å; got none")

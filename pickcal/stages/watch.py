@@ -27,14 +27,16 @@ from pickcal.settings import (
     PickSettings,
     SelectSettings,
     WatchSettings,
+    validated,
 )
 from pickcal.stages.arrivals import Arrivals
 from pickcal.stages.batches import batches_left, run_batches
 from pickcal.stages.calibrate import calibrate, lay_on_more
 from pickcal.stages.ingest import IngestTask, columns_of, create, ingest_batch, too_large, working_shapes
-from pickcal.stages.pick import pick
+from pickcal.stages.pick import identity_of, pick
 from pickcal.stages.search import stored_picking
 from pickcal.stages.select import automatic, select
+from pickcal.stages.select_result import is_stale
 from pickcal.stores.homes import home_of
 from pickcal.stores.places import Place, place
 
@@ -53,7 +55,7 @@ class Session:
     source, path
         Table or folder that grows, and the project.
     watching, importing, picking, fitting
-        Settings; `picking` None goes on with the picks that the project holds.
+        Settings; `picking` None goes on with the picks that the project holds, `fitting` None with its fit.
     selecting
         Thresholds of the selection to keep up to date; default: what `--auto` fills in.
     name
@@ -71,7 +73,7 @@ class Session:
     picking: PickSettings | None
     executor: Executor
     reporter: Reporter
-    fitting: CalibrateSettings = CalibrateSettings()
+    fitting: CalibrateSettings | None = None
     selecting: SelectSettings = SelectSettings()
     name: str | None = None
     stop: Callable[[], bool] = lambda: False
@@ -85,8 +87,8 @@ def watch(session: Session) -> dict[str, Any]:
     Returns
     -------
     dict
-        `rounds`, `micrographs`, `done`, `failed` and their `errors`, `fits` of the calibration, and `waiting`:
-        micrographs that are known of and not complete.
+        `rounds`, `micrographs`, `done`, `failed` and their `errors` (micrograph, stage, error), `fits` of the
+        calibration, and `waiting`: micrographs that are known of and not complete.
 
     Raises
     ------
@@ -106,8 +108,10 @@ def _watch(session: Session) -> dict[str, Any]:
     arrivals = Arrivals(session.source, session.importing, watching.settle, watching.ctf_table)
     project = _opened(session)
     known = set() if project is None else {str(name) for name in project.read("micrographs", "name")}
-    if project is not None and _in_work(project, session):
-        _round(project, session)
+    if project is not None:
+        if _in_work(project, session):
+            _round(project, session)
+        _as_asked(project, session)
     quiet, told = time.monotonic(), ""
     while not session.stop():
         last = watching.patience is not None and time.monotonic() - quiet > watching.patience
@@ -166,6 +170,9 @@ def _opened(session: Session) -> Project | None:
         raise ProjectError(f"{session.path}: exists and was imported otherwise:\n{lines}\nchoose another project")
     if session.picking is None:
         session.name, session.picking = _stored_picking(project, session.name)
+    elif _name(session) in project.names("picks"):
+        remedy = "choose another --name, or leave out what to pick with, to go on with these picks"
+        project.check_same(f"picks/{_name(session)}", identity_of(session.picking), remedy)
     return project
 
 
@@ -190,6 +197,35 @@ def _in_work(project: Project, session: Session) -> bool:
     if bool(batches_left(project, "micrographs", again=False)) or _name(session) not in project.names("picks"):
         return True
     return bool(batches_left(project, group, again=False)) or project.calibration(_name(session)) is None
+
+
+def _as_asked(project: Project, session: Session) -> None:
+    """Fit and select what is there as is asked now; an earlier call may have had other settings, or been killed."""
+    name, selection = _name(session), session.watching.selection
+    if project.calibration(name) is not None and not _fitted_as_asked(project, session):
+        calibrate(project, name, _fitting(project, session), swap=True)
+        session.fits += 1
+    if selection is None or project.calibration(name) is None:
+        return
+    if selection not in project.names("selection") or is_stale(project, selection):
+        _selected(project, name, selection, session)
+
+
+def _fitted_as_asked(project: Project, session: Session) -> bool:
+    """Whether the stored fit was made with the settings asked for; any will do where none are asked for."""
+    if session.fitting is None:
+        return True
+    return not differing(project.settings(f"calibration/{_name(session)}"), session.fitting.stored())
+
+
+def _fitting(project: Project, session: Session) -> CalibrateSettings:
+    """Give the settings of the fit: those asked for, else those of the fit that is there."""
+    if session.fitting is not None:
+        return session.fitting
+    group = f"calibration/{_name(session)}"
+    if project.calibration(_name(session)) is None:
+        return CalibrateSettings()
+    return validated(CalibrateSettings, project.settings(group), group)
 
 
 def _name(session: Session) -> str:
@@ -245,10 +281,10 @@ def _calibrated(project: Project, name: str, shown: int, session: Session) -> No
     fit = project.calibration(name)
     done = int((project.done(f"picks/{name}") == Status.DONE).sum())
     if fit is not None and done < session.watching.refit * int(fit.attrs.get("fitted_done", 0)):
-        same = not differing(project.settings(f"calibration/{name}"), session.fitting.stored())
+        same = _fitted_as_asked(project, session)
         if same and lay_on_more(project, name, min(shown, fit.sizes["micrograph"])):
             return
-    calibrate(project, name, session.fitting, swap=True)
+    calibrate(project, name, _fitting(project, session), swap=True)
     session.fits += 1
 
 
@@ -271,7 +307,7 @@ def _summary(project: Project | None, arrivals: Arrivals, session: Session) -> d
     for group in groups:
         failed = np.flatnonzero(project.done(group) == Status.FAILED)
         reasons = project.read(group, "error")
-        errors += [{"micrograph": str(names[i]), "error": str(reasons[i])} for i in failed]
+        errors += [{"micrograph": str(names[i]), "stage": group, "error": str(reasons[i])} for i in failed]
     return out | {
         "picks": name,
         "micrographs": project.arrived,

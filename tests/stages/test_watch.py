@@ -373,8 +373,45 @@ def test_nothing_to_go_on_with(follow, tmp_path):
         follow(picking=None)
     with pytest.raises(InputError, match="beside the templates"):
         WatchPickSettings(templates=tmp_path / "t.mrcs").as_pick()
+    with pytest.raises(InputError, match="rotation_step: expected only with templates"):
+        WatchPickSettings(diameter=150, rotation_step=10).as_pick()
     assert isinstance(WatchPickSettings(diameter=150).as_pick(), BlobSettings)
     assert follow()["micrographs"] == 0
+
+
+def test_other_settings_count_although_nothing_new_has_come(microscope, follow, small_settings):
+    """A fit and a selection as asked now; other picking is refused before it is too late."""
+    microscope.arrive(0, 1, 2, 3)
+    follow()
+    parabola = CalibrateSettings(bootstrap=0, degree=2)
+    picked = SelectSettings(min_ncc=0.2)
+    assert follow(fitting=parabola)["fits"] == 1
+    assert follow(fitting=parabola)["fits"] == 0
+    project = Project.open(follow.path, "r+")
+    assert project.settings("calibration/template")["degree"] == 2
+    with pytest.raises(ProjectError, match=r"diameter: stored 150\.0, asked 140\.0\n.*leave out what to pick with"):
+        follow(picking=small_settings.model_copy(update={"diameter": 140.0}))
+
+    assert follow(selection="live", selecting=picked, fitting=None)["fits"] == 0
+    assert not is_stale(project, "live")
+    calibrate(project, "template", FIT)
+    assert is_stale(project, "live")
+    assert follow(selection="live", selecting=picked, fitting=None)["fits"] == 0
+    assert not is_stale(project, "live")
+    assert project.settings("calibration/template")["degree"] == 1
+
+
+def test_a_session_with_a_failed_micrograph_ends_in_words(microscope, small_set, follow, cli):
+    microscope.arrive(0, 1)
+    microscope.image(2, part=0.5)
+    microscope.rewrite(2)
+    ran = cli(
+        *("watch", microscope.table, follow.path, "--templates", small_set.templates, "--diameter", 150),
+        *("--rotation-step", 30, "--batch", 2, "--settle", 0.2, "--interval", 0.2, "--patience", 1, "--first", 2),
+        *("--cluster", "serial"),
+        code=3,
+    )
+    assert f"{microscope.names[2]} (micrographs): " in ran.out and "truncated" in ran.out
 
 
 def test_ctrl_c_ends_the_command_and_the_same_one_goes_on(microscope, small_set, follow, tmp_path, cli):
