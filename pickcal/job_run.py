@@ -11,11 +11,12 @@ from pickcal.engine.executors import Executor
 from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError
 from pickcal.job_file import EvaluateJob, Job, SelectJob
-from pickcal.project import Project
+from pickcal.project import Project, differing
 from pickcal.report import write_report
 from pickcal.selection import read_thresholds
 from pickcal.settings import CalibrateSettings, ImportSettings, SelectSettings
 from pickcal.simulation import simulate
+from pickcal.simulation.writing import resolved, simulated_with
 from pickcal.stages.calibrate import calibrate
 from pickcal.stages.calibrate_result import summary
 from pickcal.stages.evaluate import evaluate_picks, evaluate_selection
@@ -114,11 +115,19 @@ def _watch(job: Job, executor: Executor, reporter: Reporter, stop: Callable[[], 
 
 
 def _simulate(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any]:
-    """Simulate into the folder of the import's STAR file, unless it is there already."""
+    """Simulate into the folder of the import's STAR file, unless it is there already and was made alike."""
     assert job.simulate is not None and job.import_ is not None
     star = job.import_.sources[0]
     if isinstance(star, Url):
         raise InputError(f"{star}: micrographs are simulated into a folder; give a path as import.sources")
+    made = simulated_with(star.parent) if star.exists() else None
+    lines = differing(made, resolved(job.simulate).stored()) if made is not None else []
+    if lines:
+        raise InputError(
+            f"{star.parent}: holds micrographs that were simulated otherwise:\n"
+            + "".join(f"  {line}\n" for line in lines)
+            + "give another folder in import.sources (and another project), or remove this one"
+        )
     if not star.exists():
         reporter.start("simulate", job.simulate.micrographs)
         simulate(star.parent, job.simulate, executor, lambda _: reporter.advance(1))

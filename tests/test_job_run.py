@@ -56,6 +56,24 @@ def test_micrographs_are_not_simulated_into_a_bucket(tmp_path):
         done(job)
 
 
+def test_other_settings_of_the_simulation_do_not_take_the_old_micrographs(tmp_path):
+    """They would be judged for what they are not; the same settings go on with them."""
+    job = {
+        "project": tmp_path / "p.zarr",
+        "simulate": {"micrographs": 1, "height": 512, "width": 512, "pixel_size": 4.0, "particles_min": 1}
+        | {"particles_max": 5, "empty": 0, "crowded": 0, "templates": 2, "signal": 1.0},
+        "import": {"sources": [tmp_path / "sim/micrographs_ctf.star"]},
+    }
+    assert done(job)["import"]["done"] == 1
+    again = done(job)
+    assert again["import"]["ran"] == 0
+    job["simulate"]["signal"] = 0.5
+    with pytest.raises(
+        InputError, match=r"simulated otherwise:\n  signal: stored 1\.0, asked 0\.5\ngive another folder"
+    ):
+        done(job)
+
+
 def test_a_session_in_which_nothing_arrived_ends_in_words(tmp_path):
     """Export and report would have nothing to tell of."""
     source = tmp_path / "micrographs_ctf.star"

@@ -55,7 +55,7 @@ def run(
     from pickcal.engine.executors import open_executor
     from pickcal.job_run import run as run_job
 
-    extra = [f"cluster.workers={workers}"] if workers else []
+    extra = [f"cluster.workers={workers}"] if workers is not None else []
     with session(output) as (reporter, show):
         loaded = load_job(job, (*set_, *extra), cluster)
         with open_executor(loaded.cluster if loaded.has_tasks else SERIAL, reporter.note) as executor:

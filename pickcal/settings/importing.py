@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pickcal.settings.base import PixelCount, Settings
 from pickcal.stores.places import PlaceField
@@ -30,6 +30,12 @@ class ImportSettings(Settings):
     size: tuple[PixelCount, PixelCount] | None = Field(
         None, description="With --tables-only: rows and columns of the micrographs in pixels, if the table lacks them."
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> ImportSettings:
+        if self.size is not None and not self.tables_only:
+            raise ValueError("size: expected only with tables_only; images tell their size, leave it out")
+        return self
 
 
 class ImportPicksSettings(Settings):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -20,6 +22,9 @@ from pickcal.settings import SimulateSettings
 from pickcal.simulation.imaging import PROTEIN_POTENTIAL, interaction, simulate_micrograph
 from pickcal.simulation.particles import simulate_particle
 from pickcal.simulation.scene import Scene, make_scene, particle_diameter, plan
+
+SETTINGS = "settings.json"
+"""Of a data set's folder: what it was simulated with."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,7 @@ def simulate(
     PickcalError
         If micrographs could not be made or written; the message names each and why.
     """
-    if settings.map is not None:
-        # workers may run in another folder
-        settings = settings.model_copy(update={"map": settings.map.resolve()})
+    settings = resolved(settings)
     plan(settings)
     simulate_particle(settings)
     folder = _fresh(out)
@@ -104,6 +107,31 @@ def simulate(
         raise PickcalError("micrographs could not be simulated; remove the folder and try again\n" + "\n".join(failed))
     scenes = [make_scene(settings, i) for i in range(settings.micrographs)]
     return _write_tables(folder, settings, names, scenes)
+
+
+def resolved(settings: SimulateSettings) -> SimulateSettings:
+    """Give settings whose map is named in full: workers may run in another folder."""
+    return settings if settings.map is None else settings.model_copy(update={"map": settings.map.resolve()})
+
+
+def simulated_with(folder: Path) -> dict[str, Any] | None:
+    """Give the settings that a folder's data set was simulated with; None where it does not tell.
+
+    Raises
+    ------
+    InputError
+        If the file of settings is damaged.
+    """
+    path = folder / SETTINGS
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: expected the settings of a simulation, found no JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected the settings of a simulation, found {type(found).__name__}")
+    return found
 
 
 def micrograph_name(index: int) -> str:
@@ -187,6 +215,7 @@ def _write_tables(
     listed = pd.DataFrame({"rlnMicrographName": names})
     _write_star(written.contaminants, {"contaminants": _contaminants(names, scenes)})
     _write_star(written.truth, {"particles": _particles(names, scenes), "micrographs": listed})
+    (folder / SETTINGS).write_text(json.dumps(settings.stored(), indent=2) + "\n")
     _write_star(written.micrographs, {"optics": _optics(settings), "micrographs": micrographs})
     return written
 
