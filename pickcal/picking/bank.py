@@ -32,7 +32,7 @@ ASYMMETRY = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """Compressed templates at the working pixel.
+    """Compressed templates at the pixel of the search grid, `ratio` times the working pixel.
 
     Attributes
     ----------

@@ -53,7 +53,7 @@ def score_at(
     image
         Working image `(y, x)`, any grey scale.
     pixel_size
-        Å per pixel, that of the bank.
+        Å per pixel of the image; the bank's is `bank.ratio` times that.
     bank, parameters
         Templates or blobs; filters, sign and diameter. `min_distance` and `max_picks` do not matter.
     x, y

@@ -1,9 +1,10 @@
 """Where a look at templates is worth it.
 
 All entries at all pixels would be most of a search's cost, and all but a few pixels hold nothing. The energy of the
-maps tells where: it is the mean square of all scores, costs one pass, and treats both signs alike, so that decoys are
-found as picks are. Noise rarely resembles many entries at once, particles do: of places where a single entry scores
-high by chance, energy leaves out more than of particles.
+maps tells where: the sum of their squares, each weighed by the root of its part in the entries. That is near the mean
+square of all scores (whose weight is the part itself, and which finds no better), costs one pass, and treats both signs
+alike, so that decoys are found as picks are. Noise rarely resembles many entries at once, particles do: of places where
+a single entry scores high by chance, energy leaves out more than of particles.
 """
 
 from __future__ import annotations

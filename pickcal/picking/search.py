@@ -113,7 +113,7 @@ def search(
     image
         Working image `(y, x)`, any grey scale.
     pixel_size
-        Å per pixel, that of the bank.
+        Å per pixel of the image; the bank's is `bank.ratio` times that.
     bank
         Templates or blobs.
     parameters
