@@ -34,7 +34,7 @@ from pickcal.picking.fourier import Workspace
 from pickcal.picking.surrogate import patched, phase_randomised
 from pickcal.project import Project
 from pickcal.schema import Status
-from pickcal.selection import ACCEPTED, rejection_reasons
+from pickcal.selection import ACCEPTED, rejection_reasons, settings_of
 from pickcal.settings import ControlSettings, SelectSettings
 from pickcal.stages.calibrate_result import fingerprint
 from pickcal.stages.control_result import COUNTS, summary
@@ -233,9 +233,11 @@ def control_batch(task: ControlTask) -> list[Trial]:
             copy = _copy(image, pixel_size, task.search, [task.seed, index])
             found = search_micrograph(copy, row.isel(micrograph=0), bank, whitening, task.search, workspace)
             counts = {}
-            for name, table in (("real", picks), ("control", _table(found))):
+            # decisions by hand were made on real picks, and say nothing of a copy
+            for name, table, hands in (("real", picks, {str(row["name"].item())}), ("control", _table(found), set())):
+                kept = settings_of(task.thresholds, hands)
                 counts[f"{name}_found"] = int(table["count"].item())
-                counts[f"{name}_accepted"] = _accepted(table, row, lines, mixture, task.thresholds)
+                counts[f"{name}_accepted"] = _accepted(table, row, lines, mixture, kept)
         except Exception as error:
             trials.append(Trial(index, error=explain(error)))
         else:
@@ -266,6 +268,4 @@ def _accepted(
 ) -> int:
     """Count the picks of one micrograph, or of its copy, that pass the thresholds."""
     likelihood = None if mixture is None else probabilities(picks, row, mixture)
-    # the excluded micrographs are not tried, and this one row does not know their names
-    kept = thresholds.model_copy(update={"exclude": ()})
-    return int((rejection_reasons(picks, lines, row, kept, likelihood) == ACCEPTED).sum())
+    return int((rejection_reasons(picks, lines, row, thresholds, likelihood) == ACCEPTED).sum())

@@ -15,7 +15,7 @@ from pickcal.present import render
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.selection import ACCEPTED
-from pickcal.settings import CalibrateSettings, ControlSettings, SelectSettings
+from pickcal.settings import CalibrateSettings, ControlSettings, HandPick, SelectSettings
 from pickcal.stages import control as module
 from pickcal.stages.calibrate import calibrate
 from pickcal.stages.control import control
@@ -177,6 +177,29 @@ def test_a_selection_and_its_exclusions(calibrated, own):
     assert result["real_accepted"] == pytest.approx(accepted / 5)
     assert result["skipped"] == [{"micrograph": "micrographs/mic_0002.mrc", "error": "excluded by the selection"}]
     assert "not tried: micrographs/mic_0002.mrc: excluded" in render(result)
+
+
+def test_decisions_by_hand_count_on_the_real_micrographs_and_not_on_the_copies(calibrated, own):
+    """One pick taken and one left by hand: as many are accepted as the selection says, and no copy fails over them."""
+    path = own(calibrated)
+    project = Project.open(path, "r+")
+    plain, names = thresholds_of(project, "auto"), project.read("micrographs", "name")
+    table = project.dataset("picks/template")[["x", "y"]].load()
+    reasons = judge(project, "template", plain)
+    hands = {}
+    for word, rejected in (("accept", True), ("reject", False)):
+        row, place = np.argwhere((reasons > ACCEPTED) if rejected else (reasons == ACCEPTED))[0]
+        x, y = (float(table[axis].values[row, place]) for axis in ("x", "y"))
+        hands[word] = (HandPick(micrograph=str(names[row]), x=x, y=y),)
+    select(project, "template", "hands", plain.model_copy(update=hands))
+    accepted = (judge(project, "template", thresholds_of(project, "hands")) == ACCEPTED).sum(axis=1)
+    result = run(path, selection="hands", micrographs=0)
+    assert result["errors"] == []
+    of = {row["micrograph"]: row["real_accepted"] for row in result["per_micrograph"]}
+    assert [of[str(name)] for name in names] == accepted.tolist()
+    assert accepted.sum() == (reasons == ACCEPTED).sum()
+    before = run(path, selection="auto", micrographs=0)
+    assert [row[0] for row in counted(result)] == [row[0] for row in counted(before)]
 
 
 def test_thresholds_that_accept_everything_are_warned_of(calibrated, own):
