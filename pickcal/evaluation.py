@@ -1,7 +1,8 @@
 """Comparison of picks with truth or hand picks: precision, recall, F1, average precision, transfer loss.
 
-Transfer loss is the headline: the best threshold of the lowest- or highest-defocus micrograph is applied to all
-others, and their F1 is held against what each could reach with its own best threshold.
+Transfer loss is the headline: the threshold that a careful person would set on the lowest- or highest-defocus
+micrograph (`Curve.careful_threshold`) is applied to all others, and their F1 is held against what each could reach with
+its own best threshold.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def label_picks(
 ) -> Labelled:
     """Match picks with truth one to one, best score first, each with the nearest particle still free.
 
-    Because matching runs down the scores, the matches at any threshold are those of the picks above it. Particles
-    and picks nearer to the border than `border` count neither way.
+    Because matching runs down the scores, the matches at any threshold on these scores are those of the picks above it;
+    another score needs labels of its own. Picks without a score come last. Particles and picks nearer to the border
+    than `border` count neither way.
 
     Parameters
     ----------
@@ -85,7 +87,7 @@ def _inside(points: Floats, extent: tuple[float, float], border: float) -> NDArr
 
 @dataclass(frozen=True)
 class Curve:
-    """F1 against threshold over one or more micrographs, thresholds falling."""
+    """F1 against threshold over one or more micrographs, thresholds falling; -inf accepts picks without a score too."""
 
     thresholds: Floats
     f1: Floats
@@ -97,13 +99,13 @@ class Curve:
         return float(self.f1.max(initial=0.0))
 
     def best_threshold(self) -> float:
-        """Threshold of the highest F1, midway to the next lower score; infinity without picks."""
+        """Threshold of the highest F1, midway to the next lower score; infinity without a true pick."""
         return self._midway(int(np.argmax(self.f1))) if self.f1.any() else float("inf")
 
     def careful_threshold(self, tolerance: float = 0.005) -> float:
         """Middle of the range around the best threshold within which F1 stays within `tolerance` of the best.
 
-        What a careful person sets: the top of a flat curve, not its highest tooth. Infinity without picks.
+        What a careful person sets: the top of a flat curve, not its highest tooth. Infinity without a true pick.
         """
         if not self.f1.any():
             return float("inf")
@@ -111,13 +113,13 @@ class Curve:
         enough = self.f1 >= self.f1[first] - tolerance
         while first > 0 and enough[first - 1]:
             first -= 1
-        while last + 1 < len(enough) and enough[last + 1]:
+        while last + 1 < len(enough) and enough[last + 1] and np.isfinite(self.thresholds[last + 1]):
             last += 1
         return 0.5 * (float(self.thresholds[first]) + self._midway(last))
 
     def _midway(self, index: int) -> float:
-        below = self.thresholds[index + 1] if index + 1 < len(self.thresholds) else self.thresholds[index]
-        return float(0.5 * (self.thresholds[index] + below))
+        below = self.thresholds[min(index + 1, len(self.thresholds) - 1)]
+        return float(0.5 * (self.thresholds[index] + (below if np.isfinite(below) else self.thresholds[index])))
 
     def at(self, threshold: float) -> float:
         """F1 of the picks at or above a threshold."""
@@ -126,7 +128,8 @@ class Curve:
 
 
 def f1_curve(scores: Floats, true: NDArray[np.bool_], particles: int) -> Curve:
-    """Precision, recall and F1 at every distinct score."""
+    """Precision, recall and F1 at every distinct score; picks without a score are accepted together and last."""
+    scores = _ranked(scores)
     order = np.argsort(-scores, kind="stable")
     found = np.cumsum(true[order])
     count = np.arange(1, len(order) + 1)
@@ -134,6 +137,11 @@ def f1_curve(scores: Floats, true: NDArray[np.bool_], particles: int) -> Curve:
     last = np.append(ordered[1:] != ordered[:-1], True) if len(ordered) else np.zeros(0, dtype=bool)
     found, count, ordered = found[last], count[last], ordered[last]
     return Curve(ordered, 2 * found / np.maximum(count + particles, 1), found / count, found / max(particles, 1))
+
+
+def _ranked(scores: Floats) -> Floats:
+    """Scores to hold against thresholds: NaN, no score, is below all others and equals its like."""
+    return np.where(np.isnan(scores), -np.inf, scores)
 
 
 def average_precision(curve: Curve) -> float:
@@ -158,18 +166,25 @@ def summarise(labelled: Sequence[Labelled], scores: Sequence[Floats], defocus: F
     dict
         precision, recall, f1 at the best pooled threshold, that threshold, average_precision,
         per_micrograph_best_f1 (pooled counts, each micrograph at its own best threshold), transfer_loss from both
-        ends of defocus, rho_defocus of the true particles.
+        ends of defocus, rho_defocus of the true particles. Where no pick has a score, precision, recall and f1 are
+        those of all picks, and what needs thresholds is None.
     """
     total = sum(entry.particles for entry in labelled)
     pooled = f1_curve(_joined(scores), _joined([entry.true for entry in labelled]).astype(bool), total)
     top = int(np.argmax(pooled.f1)) if len(pooled.f1) else None
+    figures: dict[str, Any] = {
+        "precision": float(pooled.precision[top]) if top is not None else 0.0,
+        "recall": float(pooled.recall[top]) if top is not None else 0.0,
+        "f1": pooled.best(),
+    }
+    if len(pooled.thresholds) and not np.isfinite(pooled.thresholds).any():
+        unknown = dict.fromkeys(("threshold", "average_precision", "per_micrograph_best_f1", "rho_defocus"))
+        return {**figures, **unknown, "transfer_loss": dict.fromkeys(("from_lowest_defocus", "from_highest_defocus"))}
     own = [f1_curve(s, entry.true, entry.particles) for s, entry in zip(scores, labelled, strict=True)]
     best = [curve.best_threshold() for curve in own]
     spread = np.concatenate([np.full(int(e.true.sum()), d) for e, d in zip(labelled, defocus, strict=True)])
     return {
-        "precision": float(pooled.precision[top]) if top is not None else 0.0,
-        "recall": float(pooled.recall[top]) if top is not None else 0.0,
-        "f1": pooled.best(),
+        **figures,
         "threshold": pooled.best_threshold(),
         "average_precision": average_precision(pooled),
         "per_micrograph_best_f1": _pooled_f1(labelled, scores, best),
@@ -219,9 +234,12 @@ def reliability(labelled: Sequence[Labelled], probabilities: Sequence[Floats]) -
     Returns
     -------
     list of dict
-        Per tenth that holds picks: their mean `probability`, the fraction `true`, and the `share` of all picks.
+        Per tenth that holds picks: their mean `probability`, the fraction `true`, and the `share` of all picks that
+        have a probability.
     """
     true, chances = _joined([entry.true for entry in labelled]).astype(bool), _joined(probabilities)
+    known = np.isfinite(chances)
+    true, chances = true[known], chances[known]
     tenth = np.clip((chances * RELIABILITY_BINS).astype(int), 0, RELIABILITY_BINS - 1)
     out = []
     for i in range(RELIABILITY_BINS):
@@ -244,7 +262,7 @@ def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def _pooled_f1(labelled: Sequence[Labelled], scores: Sequence[Floats], thresholds: Sequence[float]) -> float:
     found = count = total = 0
     for entry, values, threshold in zip(labelled, scores, thresholds, strict=True):
-        accepted = values >= threshold
+        accepted = _ranked(values) >= threshold
         found += int(entry.true[accepted].sum())
         count += int(accepted.sum())
         total += entry.particles

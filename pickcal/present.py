@@ -99,13 +99,20 @@ def _evaluation(result: Result) -> str:
     rho = result["rho_defocus"]
     rows.append(("Spearman, score and defocus", *_kinds(rho)))
     head = f"picks {result['picks']}: {result['particles']} particles on {result['micrographs']} micrographs"
+    if not result["calibrated"]:
+        head += " (not calibrated: both columns are raw)"
     if result.get("particles_near_border"):
         head += (
             f"\n  not counted: {result['particles_near_border']} particles, and picks, "
             "within half a diameter of the border"
         )
-    if not result["calibrated"]:
-        head += " (not calibrated: both columns are raw)"
+    missing, counted = result.get("picks_without_score", 0), result.get("picks_counted", 0)
+    if missing:
+        head += (
+            "\n  no pick has a score: figures are of all picks together"
+            if missing == counted
+            else f"\n  {missing} of {counted} picks have no score: they are accepted together, after all others"
+        )
     table = [
         f"  {label:<{LABEL_WIDTH}}{raw:>7}{calibrated:>12}{chance:>13}".rstrip()
         for label, raw, calibrated, chance in rows

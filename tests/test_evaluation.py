@@ -144,6 +144,34 @@ def test_equal_scores_are_accepted_together():
     assert curve.thresholds.tolist() == [0.5] and curve.f1 == pytest.approx([0.8])
 
 
+def test_picks_without_a_score_are_accepted_together_and_last():
+    """Four particles: two scored picks are true, one is not; of three without a score two are true."""
+    scores, true = np.array([0.9, np.nan, 0.8, np.nan, 0.7, np.nan]), np.array([1, 1, 0, 0, 1, 1], bool)
+    curve = f1_curve(scores, true, 4)
+    assert curve.thresholds.tolist() == [0.9, 0.8, 0.7, -np.inf]
+    assert curve.f1 == pytest.approx([2 / 5, 2 / 6, 4 / 7, 8 / 10])
+    assert curve.best_threshold() == -np.inf
+    again = f1_curve(scores[::-1], true[::-1], 4)
+    np.testing.assert_array_equal(again.f1, curve.f1)
+    # where all particles have a score, the threshold lies at one
+    best = f1_curve(scores, np.array([1, 0, 1, 0, 1, 0], bool), 3)
+    assert best.best() == 1 and best.best_threshold() == best.careful_threshold(tolerance=0.0) == pytest.approx(0.7)
+    found = summarise([labelled(true, 4)] * 2, [scores] * 2, np.array([8000.0, 20000.0]))
+    assert found["f1"] == found["per_micrograph_best_f1"] == pytest.approx(0.8)
+    assert found["transfer_loss"] == {"from_lowest_defocus": 0, "from_highest_defocus": 0}
+
+
+def test_without_any_score_there_are_no_figures_of_thresholds():
+    """Of six picks four are true, of five particles."""
+    nothing = [np.full(3, np.nan)] * 2
+    found = summarise([labelled([1, 1, 0], 2), labelled([1, 0, 1], 3)], nothing, np.array([8000.0, 20000.0]))
+    assert found["precision"] == pytest.approx(4 / 6) and found["recall"] == pytest.approx(4 / 5)
+    assert found["f1"] == pytest.approx(8 / 11)
+    assert found["transfer_loss"] == {"from_lowest_defocus": None, "from_highest_defocus": None}
+    for name in ("threshold", "average_precision", "per_micrograph_best_f1", "rho_defocus"):
+        assert found[name] is None
+
+
 def test_a_careful_threshold_is_the_middle_of_a_flat_top():
     scores = np.arange(1000.0, 0, -1)
     true = scores > 400
@@ -273,6 +301,11 @@ def test_probabilities_of_zero_and_one_are_in_the_outer_tenths():
         {"probability": 0.0, "true": 0.0, "share": pytest.approx(1 / 3)},
         {"probability": 1.0, "true": 1.0, "share": pytest.approx(2 / 3)},
     ]
+
+
+def test_picks_without_a_probability_are_in_no_tenth():
+    found = reliability([labelled([0, 1, 1], 2)], [np.array([0.25, np.nan, 0.25], np.float32)])
+    assert found == [{"probability": 0.25, "true": 0.5, "share": 1.0}]
 
 
 def test_no_pick_has_no_false_discovery():

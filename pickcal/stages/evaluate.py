@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,10 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
     -------
     dict
         As `pickcal evaluate --json` prints: how many particles count, and how many lie too near to the border to be
-        counted; precision, recall, f1, threshold and average_precision on calibrated
-        scores, `raw` with the same on raw scores and, where there is a mixture, `probability` on probabilities;
-        per_micrograph_best_f1, transfer_loss, rho_defocus; `false_discovery` and `reliability` of the probabilities.
+        counted; how many picks count, and how many of them have no score; precision, recall, f1, threshold and
+        average_precision on calibrated scores, `raw` with the same on raw scores and, where there is a mixture,
+        `probability` on probabilities, by which picks are then also matched; per_micrograph_best_f1, transfer_loss,
+        rho_defocus; `false_discovery` and `reliability` of the probabilities.
 
     Raises
     ------
@@ -106,7 +107,8 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
     micrographs = project.table()
     likelihood = likelihoods(project, picks, dataset, micrographs)
     defocus = mean_defocus(micrographs)[order]
-    raw = summarise(labels, _scores(dataset["ncc"].values, labels, order), defocus)
+    scores = _scores(dataset["ncc"].values, labels, order)
+    raw = summarise(labels, scores, defocus)
     ours = summarise(labels, _scores(calibrated, labels, order), defocus)
     keys = ("precision", "recall", "f1", "threshold", "average_precision")
     out = {
@@ -115,6 +117,8 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
         "micrographs": len(order),
         "particles": sum(entry.particles for entry in labels),
         "particles_near_border": _near_border(known, labels, order),
+        "picks_counted": sum(len(values) for values in scores),
+        "picks_without_score": sum(int(np.isnan(values).sum()) for values in scores),
         **{key: ours[key] for key in keys},
         "raw": {key: raw[key] for key in keys},
         "per_micrograph_best_f1": ours["per_micrograph_best_f1"],
@@ -122,6 +126,7 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
         "rho_defocus": {"raw": raw["rho_defocus"], "calibrated": ours["rho_defocus"]},
     }
     if likelihood is not None:
+        labels, order = labels_of(project, picks, known, settings, likelihood["probability"].values)
         chances = _scores(likelihood["probability"].values, labels, order)
         sure = summarise(labels, chances, defocus)
         out["probability"] = {key: sure[key] for key in keys}
@@ -134,6 +139,8 @@ def evaluate_picks(project: Project, picks: str, truth: Path, settings: Evaluate
 
 def evaluate_selection(project: Project, selection: str, truth: Path, settings: EvaluateSettings) -> dict[str, Any]:
     """Figures of a picks group as `evaluate_picks`, with precision, recall and F1 of one selection of it.
+
+    Of the selection only the accepted picks are matched with truth: a rejected pick takes no particle from them.
 
     Parameters
     ----------
@@ -149,13 +156,9 @@ def evaluate_selection(project: Project, selection: str, truth: Path, settings: 
     """
     picks, thresholds = stored_selection(project, selection)
     out = evaluate_picks(project, picks, truth, settings)
-    labels, order = labels_of(project, picks, read_truth(project, truth), settings)
     accepted = judge(project, picks, thresholds) == ACCEPTED
-    found = count = 0
-    for entry, i in zip(labels, order, strict=True):
-        chosen = accepted[i, entry.counted]
-        found += int(entry.true[chosen].sum())
-        count += int(chosen.sum())
+    labels, _ = labels_of(project, picks, read_truth(project, truth), settings, accepted=accepted)
+    found, count = sum(int(entry.true.sum()) for entry in labels), sum(len(entry.true) for entry in labels)
     total = int(out["particles"])
     best = {key: out[key] for key in ("precision", "recall", "f1", "threshold")}
     out.update(
@@ -171,9 +174,23 @@ def evaluate_selection(project: Project, selection: str, truth: Path, settings: 
 
 
 def labels_of(
-    project: Project, picks: str, truth: Truth, settings: EvaluateSettings
+    project: Project,
+    picks: str,
+    truth: Truth,
+    settings: EvaluateSettings,
+    scores: Floats | None = None,
+    accepted: NDArray[np.bool_] | None = None,
 ) -> tuple[list[Labelled], NDArray[np.intp]]:
     """Match picks with truth: one entry, and its row in the project, for each micrograph that has both.
+
+    Parameters
+    ----------
+    project, picks, truth, settings
+        See `evaluate_picks`.
+    scores
+        Matched best first by these, shape `(micrograph, pick)`; default: the main score, raw.
+    accepted
+        Which picks are matched at all, same shape; default: all.
 
     Raises
     ------
@@ -183,25 +200,21 @@ def labels_of(
     dataset = project.picks(picks)
     diameter = float(dataset.attrs["diameter"])
     small = dataset[["x", "y", "ncc", "count", "status"]].load()
+    ranks = small["ncc"].values if scores is None else scores
     micrographs = project.table()
     labels, order = [], []
     for i, positions in enumerate(truth.positions):
         if positions is None or small["status"].values[i] != Status.DONE:
             continue
-        count = int(small["count"].values[i])
-        points = np.column_stack([small["y"].values[i, :count], small["x"].values[i, :count]]).astype(np.float64)
+        places = np.arange(int(small["count"].values[i]))
+        if accepted is not None:
+            places = places[accepted[i, places]]
+        points = np.column_stack([small[axis].values[i, places] for axis in ("y", "x")]).astype(np.float64)
         pixel = float(micrographs["pixel_size"].values[i])
-        extent = tuple((int(micrographs[name].values[i]) - 1) * pixel for name in ("height", "width"))
-        labels.append(
-            label_picks(
-                points,
-                small["ncc"].values[i, :count],
-                positions,
-                (extent[0], extent[1]),
-                settings.radius * diameter,
-                0.5 * diameter,
-            )
-        )
+        height, width = ((int(micrographs[name].values[i]) - 1) * pixel for name in ("height", "width"))
+        radius, border = settings.radius * diameter, 0.5 * diameter
+        entry = label_picks(points, ranks[i, places], positions, (height, width), radius, border)
+        labels.append(replace(entry, counted=places[entry.counted]))
         order.append(i)
     if not order:
         raise InputError(f"none of the micrographs that truth tells of has finished picks {picks!r}")
