@@ -341,7 +341,7 @@ def _slopes(found: Found, trend: Trend, settings: CalibrateSettings) -> dict[str
         part = found.data.taken(chosen)
         fitted = expectation_maximisation(part, start, free_noise=found.decoys is None, iterations=40)
         drawn.append([at @ fitted.mixture.particles.ncc, at @ fitted.mixture.particles.power])
-    # the resamples hold some of the micrographs only
+    # the resamples hold some of the micrographs with picks only
     shrink = np.sqrt(len(rows) / max(int((found.data.per_micrograph() > 0).sum()), 1))
     half = ndtri(0.5 + 0.5 * settings.confidence) * np.std(drawn, axis=0, ddof=1) * shrink
     for name, width in zip(("ncc", "power"), half, strict=True):

@@ -150,8 +150,8 @@ def _low_scores(data: Observations) -> Noise:
 
 
 def some_micrographs(data: Observations, picks: int, seed: int = 0) -> NDArray[np.intp]:
-    """Micrographs that hold about so many picks together, drawn at random, in order."""
+    """Micrographs with picks, about so many together, drawn at random, in order."""
     counts = data.per_micrograph()
-    order = np.random.default_rng(seed).permutation(len(counts))
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(counts))
     enough = int(np.searchsorted(np.cumsum(counts[order]), picks)) + 1
     return np.sort(order[:enough])

@@ -167,6 +167,20 @@ def test_intervals_are_as_wide_as_the_slopes_scatter():
     assert np.mean(widths) / 1.96 < 2.5 * np.std(found, ddof=1)
 
 
+def test_empty_micrographs_do_not_widen_the_intervals():
+    """As many micrographs again that have no pick tell nothing: the interval of the slope stays as it was."""
+    widths = []
+    for empty in (0, 40):
+        defocus = np.tile(np.linspace(6e3, 29e3, 40), 2)[: 40 + empty]
+        planted = plant(micrographs=40 + empty, power=False, defocus=defocus)
+        planted.picks["count"].values[40:] = planted.picks["decoy_count"].values[40:] = 0
+        model = fitted(planted, CalibrateSettings(trend="line"))
+        assert model.report["micrographs"] == 40
+        low, high = model.report["slopes"]["ncc"]["interval"]
+        widths.append(high - low)
+    assert widths[1] == pytest.approx(widths[0], rel=0.02)
+
+
 def test_without_decoys_it_is_said():
     model = fitted(plant(decoys=False))
     assert not model.from_decoys and "no decoys" in model.verdict
