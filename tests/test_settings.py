@@ -61,6 +61,8 @@ TEMPLATE = {"templates": "t.mrcs", "diameter": 150}
         (TemplateSettings, TEMPLATE | {"contrast": "black"}, "contrast: expected 'dark' or 'light', got 'black'"),
         (TemplateSettings, TEMPLATE | {"max_picks": 2.5}, "max_picks: expected a valid integer.*, got 2.5"),
         (TemplateSettings, TEMPLATE | {"ctf": "maybe"}, "ctf: expected a valid boolean.*, got 'maybe'"),
+        (CalibrateSettings, {"bootstrap": 1}, "bootstrap: expected 0 for .* at least 20 resamples, got 1"),
+        (CalibrateSettings, {"bootstrap": 19}, "bootstrap: expected 0 .*, got 19"),
         (TemplateSettings, {"templates": "t.mrcs"}, "diameter: expected a value, got none"),
         (
             TemplateSettings,

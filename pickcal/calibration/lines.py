@@ -281,6 +281,8 @@ def _with_interval(fit: Fit, rows: _Rows, contrast: Floats, settings: CalibrateS
 
 def _depends(fit: Fit, low: float, high: float, trend: Trend, confidence: float) -> bool:
     """Whether the interval of the slope excludes 0, or for curves, whether all terms in defocus together do."""
+    if not np.isfinite([low, high]).all():
+        return False
     count = len(replace(trend, covariates=(), centres=(), groups=()).terms) - 1
     if count == 1:
         return not low <= 0 <= high
