@@ -43,6 +43,9 @@ class Trend:
         `exposure_group` is not among them.
     groups
         Exposure groups that have a constant each, the first being that of the reference; empty for one constant.
+    dose
+        Column of the table that the covariate `dose` is taken from; "" for whichever a block of micrographs has, as in
+        recipes from before it was kept.
     """
 
     reference: float
@@ -51,6 +54,7 @@ class Trend:
     covariates: tuple[str, ...] = ()
     centres: tuple[float, ...] = ()
     groups: tuple[int, ...] = ()
+    dose: str = ""
 
     @classmethod
     def of(
@@ -88,9 +92,10 @@ class Trend:
             places = np.unique(np.quantile((known - reference) * UM, np.linspace(0.0, 1.0, SPLINE_KNOTS)))
             knots = tuple(float(place) for place in places) if len(places) == SPLINE_KNOTS else ()
         names = tuple(name for name in covariates if name != "exposure_group")
+        dose = dose_column(micrographs) if "dose" in names else ""
         centres = []
         for name in names:
-            values = covariate(micrographs, name)
+            values = covariate(micrographs, name, dose)
             if not np.isfinite(values).any():
                 raise InputError(
                     f"covariates: expected {name} of the micrographs, found it on none of {len(values)}"
@@ -101,7 +106,7 @@ class Trend:
         if "exposure_group" in covariates:
             found, counts = np.unique(micrographs["exposure_group"].values, return_counts=True)
             groups = tuple(int(group) for group in found[np.argsort(-counts, kind="stable")])
-        return cls(reference, degree, knots, names, tuple(centres), groups)
+        return cls(reference, degree, knots, names, tuple(centres), groups, dose)
 
     @property
     def terms(self) -> list[str]:
@@ -112,7 +117,10 @@ class Trend:
         return [*names, *self.covariates, *(f"exposure group {group}" for group in self.groups[1:])]
 
     def design(self, micrographs: xr.Dataset) -> Floats:
-        """Design matrix `(micrograph, term)`: defocus in µm about the reference; NaN where a value is unknown."""
+        """Design matrix `(micrograph, term)`: defocus in µm about the reference; NaN where a value is unknown.
+
+        What an exposure group adds is unknown if the group is none of `groups`.
+        """
         offset = (mean_defocus(micrographs) - self.reference) * UM
         columns = [np.ones(len(offset)), offset]
         if self.knots:
@@ -120,9 +128,11 @@ class Trend:
         elif self.degree == 2:
             columns.append(offset**2)
         for name, centre in zip(self.covariates, self.centres, strict=True):
-            columns.append(covariate(micrographs, name) - centre)
-        group = micrographs["exposure_group"].values if self.groups else None
-        columns += [np.asarray(group == other, dtype=np.float64) for other in self.groups[1:]]
+            columns.append(covariate(micrographs, name, self.dose) - centre)
+        if self.groups:
+            group = micrographs["exposure_group"].values
+            known = np.isin(group, self.groups)
+            columns += [np.where(known, group == other, np.nan) for other in self.groups[1:]]
         return np.column_stack(columns)
 
     def slope_at_reference(self) -> Floats:
@@ -152,7 +162,12 @@ def mean_defocus(micrographs: xr.Dataset) -> Floats:
     return np.asarray(0.5 * (micrographs["defocus_u"].values + micrographs["defocus_v"].values), dtype=np.float64)
 
 
-def covariate(micrographs: xr.Dataset, name: str) -> Floats:
+def dose_column(micrographs: xr.Dataset) -> str:
+    """Column that tells of the dose: `dose` where a table gives any above 0, else the mean grey value `image_mean`."""
+    return "dose" if "dose" in micrographs and (micrographs["dose"].values > 0).any() else "image_mean"
+
+
+def covariate(micrographs: xr.Dataset, name: str, dose: str = "") -> Floats:
     """Values of one covariate of every micrograph.
 
     Parameters
@@ -163,13 +178,14 @@ def covariate(micrographs: xr.Dataset, name: str) -> Floats:
         A column of the table; or `astigmatism` (µm); `dose`, the natural logarithm of the dose that a table tells, or
         where none does of the mean grey value, which is dose times what the ice lets through; `time`, hours since the
         year 2000 by the time stamp YYYYMMDD_HHMMSS in the name. NaN where it is not known.
+    dose
+        Column that `dose` is taken from; default: that of `dose_column`.
     """
     if name == "astigmatism":
         return np.asarray(np.abs(micrographs["defocus_u"].values - micrographs["defocus_v"].values) * UM)
     if name == "dose":
-        told = "dose" in micrographs and np.isfinite(micrographs["dose"].values).any()
-        grey = micrographs["dose" if told else "image_mean"].values.astype(np.float64)
-        return np.where(grey > 0, np.log(np.where(grey > 0, grey, 1.0)), np.nan)
+        told = micrographs[dose or dose_column(micrographs)].values.astype(np.float64)
+        return np.where(told > 0, np.log(np.where(told > 0, told, 1.0)), np.nan)
     if name == "time":
         return np.array([_hours(str(value)) for value in micrographs["name"].values], dtype=np.float64)
     return np.asarray(micrographs[name].values, dtype=np.float64)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pickcal.calibration.lines import fit_lines, line_columns, micrograph_medians
 from pickcal.calibration.mixture import PICK_VARIABLES, Model, NotFitted, fit_mixture, mixture_columns
-from pickcal.calibration.trends import mean_defocus
+from pickcal.calibration.trends import Trend, mean_defocus
 from pickcal.engine.one_job import only_job
 from pickcal.errors import InputError
 from pickcal.project import Block, Project
@@ -33,6 +33,8 @@ LINE_SAMPLE = 20_000
 MIXTURE_PICKS = 200_000
 """Picks that the mixture is fitted on, about; of at least and at most so many micrographs:"""
 LEAST_MIXTURE, MOST_MIXTURE = 100, 2000
+GROUP_SAMPLE = 8
+"""Micrographs of every exposure group in a sample, if it has so many, where groups are fitted apart."""
 LONGEST_WAIT = 60.0
 """Seconds to wait for another process that fits the same picks."""
 
@@ -117,6 +119,8 @@ def _fitted(project: Project, picks: str, settings: CalibrateSettings) -> _Fitte
     if not done:
         raise InputError(f"{project.path}: picks {picks!r} hold no finished micrograph; finish 'pickcal pick' first")
     rows = _sample(project.count, LINE_SAMPLE)
+    if settings.by_group:
+        rows = _with_every_group(rows, np.arange(project.count), table)
     medians = _medians(table, rows, settings)
     lines = fit_lines(medians, table.micrographs(rows), settings)
     model, verdict = _model(table, rows, settings)
@@ -148,17 +152,20 @@ def lay_on_more(project: Project, picks: str, start: int) -> bool:
     Returns
     -------
     bool
-        False where that cannot be done: the fit has no values up to `start`, or knows nothing of an exposure group.
+        False where that cannot be done: the fit has no values up to `start`, or lines or mixture have a constant for
+        each exposure group and none for one of these.
     """
     fit, mixture = project.calibration(picks), project.mixture(picks)
     if fit is None or fit.sizes["micrograph"] < start:
         return False
     settings = validated(CalibrateSettings, project.settings(f"calibration/{picks}"), f"calibration {picks}")
     table = PickTable(project, picks)
-    if fit.attrs["per_group"]:
-        groups = table.micrographs(slice(start, project.count))["exposure_group"].values
-        if not np.isin(groups, fit["group"].values).all():
-            return False
+    known = [fit["group"].values] if fit.attrs["per_group"] else []
+    trends = [Trend.from_json(part.attrs["trend"]) for part in (fit, mixture) if part is not None]
+    known += [np.array(trend.groups) for trend in trends if trend.groups]
+    groups = table.groups[start:]
+    if not all(np.isin(groups, those).all() for those in known):
+        return False
     done = int((project.done(f"picks/{picks}") == Status.DONE).sum())
     model = None if mixture is None else Model.from_dataset(mixture)
     blocks = _columns(table, fit, model, settings, None, start)
@@ -191,6 +198,16 @@ class PickTable:
         """Rows of the table of micrographs."""
         return self._micrographs.isel(micrograph=rows).load()
 
+    @property
+    def groups(self) -> NDArray[np.integer]:
+        """Exposure group of every micrograph."""
+        return np.asarray(self._micrographs["exposure_group"].values)
+
+    @property
+    def finished(self) -> NDArray[np.bool_]:
+        """Which micrographs have picks or are known to have none."""
+        return np.asarray(self._picks["status"].values == Status.DONE)
+
     def blocks(self) -> list[tuple[int, int]]:
         """Blocks of micrographs that hold about half a million places for picks each."""
         return blocks_of(self.count, int(self._picks.sizes["pick"]))
@@ -207,6 +224,18 @@ def _sample(count: int, most: int) -> NDArray[np.intp]:
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def _with_every_group(rows: NDArray[np.intp], among: NDArray[np.intp], table: PickTable) -> NDArray[np.intp]:
+    """Add to a sample what it lacks of an exposure group: of one that it has not seen, a fit knows nothing."""
+    among = among[table.finished[among]]
+    groups, generator, parts = table.groups[among], np.random.default_rng(1), [rows]
+    for group in np.unique(groups):
+        members = among[groups == group]
+        left = np.setdiff1d(members, rows)
+        lacking = GROUP_SAMPLE - (len(members) - len(left))
+        parts.append(generator.permutation(left)[: max(lacking, 0)])
+    return np.sort(np.concatenate(parts))
 
 
 def _medians(table: PickTable, rows: NDArray[np.intp], settings: CalibrateSettings) -> xr.Dataset:
@@ -227,7 +256,8 @@ def _model(table: PickTable, rows: NDArray[np.intp], settings: CalibrateSettings
     if len(rows) > wanted:
         # evenly over the range of defocus
         order = rows[np.argsort(mean_defocus(table.micrographs(rows)), kind="stable")]
-        rows = np.sort(order[np.unique(np.linspace(0, len(order) - 1, wanted).round().astype(np.intp))])
+        chosen = np.sort(order[np.unique(np.linspace(0, len(order) - 1, wanted).round().astype(np.intp))])
+        rows = _with_every_group(chosen, rows, table) if settings.by_group else chosen
     try:
         model = fit_mixture(table.picks(rows, template), table.micrographs(rows), table.diameter, settings)
     except NotFitted as error:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pickcal.calibration import calibrated, calibrated_scores
-from pickcal.calibration.lines import fit_lines, line_columns, micrograph_medians, spearman
+from pickcal.calibration.lines import _depends, fit_lines, line_columns, micrograph_medians, spearman
+from pickcal.calibration.robust import Fit
+from pickcal.calibration.trends import Trend
 from pickcal.errors import InputError
 from pickcal.schema import Status
 from pickcal.settings import CalibrateSettings
@@ -204,6 +207,25 @@ def test_a_group_that_cannot_be_fitted_does_not_hold_up_the_others():
     assert fit.applied.sel(score="ncc").values.tolist() == [1, 0]
     assert "3 micrographs" in str(fit.verdict.sel(score="ncc", group=2).values)
     np.testing.assert_allclose(calibrated_scores(picks, fit)["ncc"][:3], picks["ncc"][:3])
+
+
+def test_a_micrograph_of_a_group_that_was_not_fitted_keeps_its_scores():
+    """With a constant per group: that of an unknown one is not known, and another's is not its own."""
+    defocus, ncc, power = planted(n=30)
+    group = np.arange(30) % 2 + 1
+    picks, settings = with_medians(ncc, power), CalibrateSettings(covariates=("exposure_group",), **ALL)
+    lines = fit_lines(micrograph_medians(picks, "all"), table(defocus, exposure_group=group), settings)
+    group[5] = 7
+    laid = line_columns(lines, micrograph_medians(picks, "all"), table(defocus, exposure_group=group))
+    assert (laid["shift"].values[:, 5] == 0).all() and laid["gain"].values[5] == 1
+    assert (laid["shift"].values[:, np.arange(30) != 5] != 0).all()
+
+
+def test_a_slope_without_an_interval_supports_nothing():
+    """An interval that is no number claims no dependence."""
+    trend, fit = Trend(18000.0), Fit(np.ones(2), np.full((2, 2), np.nan), 1.0, 5.0)
+    for degree in (1, 2):
+        assert not _depends(fit, np.nan, np.nan, replace(trend, degree=degree), 0.95)
 
 
 def test_a_parabola_takes_away_what_a_line_leaves():

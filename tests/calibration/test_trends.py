@@ -81,7 +81,8 @@ def test_groups_have_a_constant_each_but_the_largest():
     trend = Trend.of(micrographs(6, exposure_group=group), covariates=("exposure_group",))
     assert trend.groups == (7, 2, 9) and trend.terms[2:] == ["exposure group 2", "exposure group 9"]
     other = micrographs(4, exposure_group=[9, 7, 2, 5])
-    np.testing.assert_array_equal(trend.design(other)[:, 2:], [[0, 1], [0, 0], [1, 0], [0, 0]])
+    # what a group adds that was not there is not known
+    np.testing.assert_array_equal(trend.design(other)[:, 2:], [[0, 1], [0, 0], [1, 0], [np.nan, np.nan]])
 
 
 def test_unknown_values_stay_unknown_and_covariates_known_nowhere_are_refused():
@@ -106,6 +107,32 @@ def test_astigmatism_and_dose():
     np.testing.assert_allclose(covariate(told, "dose"), [np.log(40), np.nan, np.log(60)])
     untold = table.assign(dose=("micrograph", np.full(3, np.nan)))
     np.testing.assert_allclose(covariate(untold, "dose"), covariate(table, "dose"))
+
+
+def test_a_dose_of_nothing_is_not_told():
+    """Tables that know no dose may say 0: the grey values tell then, and of one such micrograph nothing is known."""
+    table = micrographs(3, image_mean=[50, 100, 70])
+    np.testing.assert_allclose(covariate(table.assign(dose=("micrograph", np.zeros(3))), "dose"), np.log([50, 100, 70]))
+    some = table.assign(dose=("micrograph", [40.0, 0.0, 60.0]))
+    np.testing.assert_allclose(covariate(some, "dose"), [np.log(40), np.nan, np.log(60)])
+
+
+@pytest.mark.parametrize("told", [0, 7])
+def test_a_row_of_the_design_is_the_same_in_any_block(told):
+    """Also where only some micrographs have a dose: what it is taken from is settled by the fit, and is stored."""
+    doses = np.r_[np.linspace(40, 60, told), np.full(20 - told, [np.nan, 0.0][told % 2])]
+    table = micrographs(20, dose=doses)
+    trend = Trend.from_json(Trend.of(table, covariates=("dose",)).to_json())
+    whole = trend.design(table)
+    parts = [trend.design(table.isel(micrograph=slice(i, i + 5))) for i in range(0, 20, 5)]
+    np.testing.assert_array_equal(np.vstack(parts), whole)
+    assert np.isfinite(whole[:, 2]).sum() == (told or 20)
+
+
+def test_a_recipe_from_before_the_source_of_the_dose_was_kept_is_read():
+    table = micrographs(5)
+    text = '{"reference": 18000.0, "degree": 1, "knots": [], "covariates": ["dose"], "centres": [4.6], "groups": []}'
+    np.testing.assert_allclose(Trend.from_json(text).design(table)[:, 2], np.log(table["image_mean"].values) - 4.6)
 
 
 def test_time_is_hours_by_the_time_stamps_in_the_names():

@@ -175,6 +175,45 @@ def test_a_large_data_set_is_fitted_on_some_and_laid_on_all(tmp_path, monkeypatc
         assert mixture["expected"].values[:, kind].sum() == pytest.approx(true.sum(), rel=0.06)
 
 
+BY_GROUP = {
+    "covariate": CalibrateSettings(bootstrap=0, covariates=("exposure_group",)),
+    "per group": CalibrateSettings(bootstrap=0, per_group=True),
+}
+
+
+@pytest.mark.parametrize("kind", BY_GROUP)
+def test_a_sample_holds_some_of_every_exposure_group(tmp_path, monkeypatch, kind):
+    """A group of few micrographs that a sample would miss, with scores that lie 0.1 higher."""
+    group = np.where(np.isin(np.arange(100), [3, 17, 31, 45, 59, 73, 87]), 8, 1).astype(np.int32)
+    planted = plant(micrographs=100, columns={"exposure_group": group})
+    for name in ("ncc", "decoy_ncc"):
+        planted.picks[name].values[group == 8] += np.float32(0.1)
+    project = planted_project(tmp_path / "p.zarr", planted)
+    for name, value in (("LINE_SAMPLE", 24), ("MIXTURE_PICKS", 1300), ("LEAST_MIXTURE", 10)):
+        monkeypatch.setattr(stage, name, value)
+    found = calibrate(project, "template", BY_GROUP[kind])
+    assert 24 < found.attrs["micrographs_fitted"] < 40
+    shift = found["shift"].sel(score="ncc").values
+    assert np.median(shift[group == 8]) - np.median(shift[group == 1]) == pytest.approx(0.1, abs=0.03)
+    chance = chances(project)["probability"].values
+    there = planted.kind[group == 8] >= 0
+    assert np.abs(chance[group == 8][there] - planted.oracle[group == 8][there]).mean() < 0.04
+
+
+@pytest.mark.parametrize("kind", ["plain", *BY_GROUP])
+@pytest.mark.parametrize("groups", [(1, 4), (1,)])
+def test_a_fit_is_not_laid_on_a_group_that_it_has_not_seen(tmp_path, kind, groups):
+    """Where groups are told apart; a fit that takes all for one is laid on any."""
+    group = np.resize(groups, 24).astype(np.int32)
+    project = planted_project(tmp_path / "p.zarr", plant(micrographs=24, columns={"exposure_group": group}))
+    calibrate(project, "template", {"plain": FAST, **BY_GROUP}[kind])
+    assert stage.lay_on_more(project, "template", 20)
+    group[22] = 9
+    project.write_blocks("micrographs", 0, 24, {"exposure_group": group})
+    assert stage.lay_on_more(project, "template", 20) == (kind == "plain")
+    assert stage.lay_on_more(project, "template", 23)
+
+
 def test_picks_without_power(tmp_path):
     """Calibrated on the NCC score alone; the automatic power maximum is left out, and says nothing worse."""
     from pickcal.stages.select import automatic

@@ -142,7 +142,8 @@ def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, set
         SHADOW * diameter,
         settings.junk,
     )
-    covariates = tuple(name for name in settings.covariates if name != "template")
+    covariates = [name for name in settings.covariates if name not in {"template", "exposure_group"}]
+    covariates += ["exposure_group"] if settings.by_group else []
     trends = [
         Trend.of(micrographs, settings.reference_defocus, settings.degree, covariates, spline=kind == "spline")
         for kind in (["line", "spline"] if settings.trend == "auto" else [settings.trend])

@@ -397,6 +397,19 @@ COVARIATES = {
 }
 
 
+def test_a_fit_per_group_is_one_of_probabilities_too():
+    """Groups planted apart, in particles and in noise: with `per_group`, their other micrographs are judged better."""
+    planted = plant(micrographs=N, seed=7, power=False, columns={"exposure_group": _GROUP})
+    for name in ("ncc", "decoy_ncc"):
+        planted.picks[name].values[_GROUP == 4] += np.float32(0.05)
+    model, better = halves(planted, CalibrateSettings(bootstrap=0, trend="line", per_group=True))
+    _, plain = halves(planted, LINE)
+    assert model.trend.groups == (1, 4)
+    assert model.mixture.particles.ncc[-1] == pytest.approx(0.05, abs=0.005)
+    assert model.mixture.noise.mean[-1] == pytest.approx(0.05, abs=0.005)
+    assert better > plain + 0.01
+
+
 @pytest.mark.parametrize("name", COVARIATES)
 def test_a_planted_covariate_is_found_and_helps_on_other_micrographs(name):
     columns, effect, values = COVARIATES[name]
