@@ -57,8 +57,8 @@ def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_po
     Returns
     -------
     Medians
-        NCC: the score above which half of the largest excess of picks over decoys lies, the excess taken less three
-        times its counting error. Power: the same, among picks and decoys above that point. Break-even: the
+        NCC: the score above which half of the excess of picks over decoys lies, the excess counted where it is largest
+        less three times its counting error. Power: the same, among picks and decoys above that point. Break-even: the
         score that maximises picks - 2 decoys above it, where the density of picks is twice that of decoys; the middle
         of the flat top. NaN where the excess there is below 10 or below three times its counting error. Break-even is
         NaN, too, where it lies above the median: ice that scores above all decoys has made it then, not the particles.
@@ -87,7 +87,7 @@ def medians_above_decoys(ncc: Floats, power: Floats, decoy_ncc: Floats, decoy_po
 
 
 def _plateau(gain: NDArray[np.integer]) -> tuple[int, int, int]:
-    """Range around the maximum where the gain stays within half its counting error: first, maximum, last."""
+    """Range around the maximum where the gain falls short of it by at most half its root: first, maximum, last."""
     top = int(np.argmax(gain))
     enough = gain >= gain[top] - 0.5 * np.sqrt(max(float(gain[top]), 0.0))
     first = last = top
