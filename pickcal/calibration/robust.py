@@ -44,11 +44,6 @@ class Fit:
     scale: float
     degrees_of_freedom: float
 
-    def interval(self, confidence: float) -> tuple[Floats, Floats]:
-        """Lower and upper ends of the confidence intervals of the coefficients."""
-        half = self.quantile(confidence) * np.sqrt(np.diag(self.covariance))
-        return self.coefficients - half, self.coefficients + half
-
     def band(self, design: Floats, confidence: float) -> Floats:
         """Half-width of the confidence band of the fitted mean at rows of a design matrix."""
         # a sum per row: products of matrices may round differently in another block of rows

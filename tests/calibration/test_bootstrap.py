@@ -43,8 +43,8 @@ def test_uneven_errors_are_covered_better_than_asymptotically():
     for seed in range(200):
         design, y = simulated(60, seed, 6, fan=True)
         low, high = slope_interval(design, y, 250)
-        plain = robust_fit(design, y).interval(0.95)
-        inside += [low < 0.05 < high, plain[0][1] < 0.05 < plain[1][1]]
+        fit = robust_fit(design, y)
+        inside += [low < 0.05 < high, abs(fit.coefficients[1] - 0.05) < fit.band(np.eye(2), 0.95)[1]]
     assert inside[0] >= 180 > 174 >= inside[1]
 
 

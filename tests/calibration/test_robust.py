@@ -56,15 +56,15 @@ def test_intervals_cover_the_truth_as_often_as_they_say(n, outliers):
     for seed in range(300):
         x, y, rng = line(n, seed)
         y[rng.choice(n, outliers, replace=False)] += 0.5
-        low, high = robust_fit(design_of(x), y).interval(0.95)
-        covered += (low <= [0.3, 0.05]) & (high >= [0.3, 0.05])
+        found = robust_fit(design_of(x), y)
+        covered += np.abs(found.coefficients - [0.3, 0.05]) <= found.band(np.eye(2), 0.95)
     assert (covered / 300 >= 0.90).all() and (covered / 300 <= 0.99).all()
 
 
 def test_higher_confidence_means_wider_intervals_by_students_t():
     x, y, _ = line(12, 0)
     found = robust_fit(design_of(x), y)
-    half = [0.5 * np.diff(found.interval(level), axis=0)[0] for level in (0.8, 0.99)]
+    half = [found.band(np.eye(2), level) for level in (0.8, 0.99)]
     ratio = stats.t.ppf(0.995, found.degrees_of_freedom) / stats.t.ppf(0.9, found.degrees_of_freedom)
     np.testing.assert_allclose(half[1] / half[0], ratio)
 
@@ -72,8 +72,8 @@ def test_higher_confidence_means_wider_intervals_by_students_t():
 def test_band_is_the_interval_of_the_fitted_mean():
     x, y, _ = line(20, 2)
     found = robust_fit(design_of(x), y)
-    low, high = found.interval(0.95)
-    assert found.band(np.array([[1.0, 0.0]]), 0.95)[0] == pytest.approx(0.5 * (high[0] - low[0]))
+    error = stats.t.ppf(0.975, found.degrees_of_freedom) * np.sqrt(found.covariance[0, 0])
+    assert found.band(np.array([[1.0, 0.0]]), 0.95)[0] == pytest.approx(error)
     ends = found.band(design_of(np.array([-1.0, 0.0, 1.0])), 0.95)
     assert ends[0] > ends[1] < ends[2]
 
