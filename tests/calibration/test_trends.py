@@ -117,10 +117,11 @@ def test_a_dose_of_nothing_is_not_told():
     np.testing.assert_allclose(covariate(some, "dose"), [np.log(40), np.nan, np.log(60)])
 
 
+@pytest.mark.parametrize("otherwise", [0.0, np.nan])
 @pytest.mark.parametrize("told", [0, 7])
-def test_a_row_of_the_design_is_the_same_in_any_block(told):
+def test_a_row_of_the_design_is_the_same_in_any_block(told, otherwise):
     """Also where only some micrographs have a dose: what it is taken from is settled by the fit, and is stored."""
-    doses = np.r_[np.linspace(40, 60, told), np.full(20 - told, [np.nan, 0.0][told % 2])]
+    doses = np.r_[np.linspace(40, 60, told), np.full(20 - told, otherwise)]
     table = micrographs(20, dose=doses)
     trend = Trend.from_json(Trend.of(table, covariates=("dose",)).to_json())
     whole = trend.design(table)
