@@ -106,7 +106,8 @@ def fit_lines(medians: xr.Dataset, micrographs: xr.Dataset, settings: CalibrateS
     reference = settings.reference_defocus or (float(np.median(defocus[usable])) if usable.any() else None)
     left_out = {"template", "exposure_group"} if settings.per_group else {"template"}
     covariates = [name for name in settings.covariates if name not in left_out]
-    trend = Trend.of(micrographs, reference, settings.degree, covariates, spline=settings.trend == "spline")
+    spline = settings.trend == "spline"
+    trend = Trend.of(micrographs, reference, settings.degree, covariates, spline=spline, scored=usable)
     design, group_of = trend.design(micrographs), _group_of(micrographs, settings.per_group)
     out = _empty(np.unique(group_of), trend)
     out.attrs.update(
@@ -281,7 +282,7 @@ def _with_interval(fit: Fit, rows: _Rows, contrast: Floats, settings: CalibrateS
 
 def _depends(fit: Fit, low: float, high: float, trend: Trend, confidence: float) -> bool:
     """Whether the interval of the slope excludes 0, or for curves, whether all terms in defocus together do."""
-    if not np.isfinite([low, high]).all():
+    if not np.isfinite([low, high]).all():  # it claims nothing
         return False
     count = len(replace(trend, covariates=(), centres=(), groups=()).terms) - 1
     if count == 1:

@@ -64,6 +64,7 @@ class Trend:
         degree: int = 1,
         covariates: Sequence[str] = (),
         spline: bool = False,
+        scored: NDArray[np.bool_] | None = None,
     ) -> Trend:
         """Make the recipe for a data set.
 
@@ -77,6 +78,9 @@ class Trend:
             See the class; `exposure_group` among the covariates gives every group a constant.
         spline
             A natural cubic spline in defocus with four knots at even quantiles, instead of a polynomial.
+        scored
+            Which micrographs have scores, shape `(micrograph,)`: exposure groups of others have no constant; default:
+            all.
 
         Raises
         ------
@@ -104,7 +108,8 @@ class Trend:
             centres.append(float(np.nanmedian(values)))
         groups: tuple[int, ...] = ()
         if "exposure_group" in covariates:
-            found, counts = np.unique(micrographs["exposure_group"].values, return_counts=True)
+            of = micrographs["exposure_group"].values
+            found, counts = np.unique(of if scored is None else of[scored], return_counts=True)
             groups = tuple(int(group) for group in found[np.argsort(-counts, kind="stable")])
         return cls(reference, degree, knots, names, tuple(centres), groups, dose)
 

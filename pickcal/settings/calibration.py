@@ -32,7 +32,7 @@ class CalibrateSettings(Settings):
     )
     covariates: tuple[Covariate, ...] = Field((), description="Further covariates of the fits.")
     per_group: bool = Field(
-        False, description="Lines per exposure group, and for probabilities a constant per group in every trend."
+        False, description="Every exposure group has lines of its own, and a constant of its own for probabilities."
     )
     reference_defocus: float | None = Field(
         None, gt=0, description="Defocus at which calibrated equals raw score, Å; default: the median."

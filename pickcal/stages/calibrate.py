@@ -153,7 +153,7 @@ def lay_on_more(project: Project, picks: str, start: int) -> bool:
     -------
     bool
         False where that cannot be done: the fit has no values up to `start`, or lines or mixture have a constant for
-        each exposure group and none for one of these.
+        each exposure group and none for one that came with picks.
     """
     fit, mixture = project.calibration(picks), project.mixture(picks)
     if fit is None or fit.sizes["micrograph"] < start:
@@ -163,7 +163,7 @@ def lay_on_more(project: Project, picks: str, start: int) -> bool:
     known = [fit["group"].values] if fit.attrs["per_group"] else []
     trends = [Trend.from_json(part.attrs["trend"]) for part in (fit, mixture) if part is not None]
     known += [np.array(trend.groups) for trend in trends if trend.groups]
-    groups = table.groups[start:]
+    groups = table.groups[start:][table.finished[start:]]
     if not all(np.isin(groups, those).all() for those in known):
         return False
     done = int((project.done(f"picks/{picks}") == Status.DONE).sum())

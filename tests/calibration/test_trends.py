@@ -85,6 +85,15 @@ def test_groups_have_a_constant_each_but_the_largest():
     np.testing.assert_array_equal(trend.design(other)[:, 2:], [[0, 1], [0, 0], [1, 0], [np.nan, np.nan]])
 
 
+def test_a_group_without_scores_has_no_constant():
+    """Nothing is fitted to it: what it adds stays unknown, as of a group that is not there."""
+    group, scored = np.array([7, 7, 2, 2, 2, 9]), np.array([1, 1, 1, 0, 0, 0], bool)
+    table = micrographs(6, exposure_group=group)
+    trend = Trend.of(table, covariates=("exposure_group",), scored=scored)
+    assert trend.groups == (7, 2)
+    np.testing.assert_array_equal(trend.design(table)[:, 2], [0, 0, 1, 1, 1, np.nan])
+
+
 def test_unknown_values_stay_unknown_and_covariates_known_nowhere_are_refused():
     ice = np.r_[np.nan, np.linspace(1, 2, 9)]
     table = micrographs(10, ice_thickness=ice, phase_shift=np.full(10, np.nan))

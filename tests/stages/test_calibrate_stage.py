@@ -214,6 +214,19 @@ def test_a_fit_is_not_laid_on_a_group_that_it_has_not_seen(tmp_path, kind, group
     assert stage.lay_on_more(project, "template", 23)
 
 
+@pytest.mark.parametrize("kind", BY_GROUP)
+def test_a_group_that_had_no_picks_when_it_was_fitted_was_not_seen(tmp_path, kind):
+    """Its micrograph failed: nothing new has to be known of it, until it has picks."""
+    group = np.r_[np.resize([1, 4], 24), 9].astype(np.int32)
+    planted = plant(micrographs=25, columns={"exposure_group": group})
+    planted.picks["status"].values[24] = Status.FAILED
+    project = planted_project(tmp_path / "p.zarr", planted)
+    calibrate(project, "template", BY_GROUP[kind])
+    assert stage.lay_on_more(project, "template", 20)
+    project.write_blocks("picks/template", 0, 25, {"status": np.full(25, Status.DONE, np.int8)})
+    assert not stage.lay_on_more(project, "template", 20)
+
+
 def test_picks_without_power(tmp_path):
     """Calibrated on the NCC score alone; the automatic power maximum is left out, and says nothing worse."""
     from pickcal.stages.select import automatic

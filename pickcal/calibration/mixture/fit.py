@@ -43,6 +43,7 @@ from pickcal.calibration.mixture.observations import (
     in_shadow,
     off_particles,
     power_levels,
+    valid_places,
 )
 from pickcal.calibration.mixture.rates import false_discovery_rates
 from pickcal.calibration.mixture.starts import astride, from_starts, some_micrographs
@@ -144,8 +145,10 @@ def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, set
     )
     covariates = [name for name in settings.covariates if name not in {"template", "exposure_group"}]
     covariates += ["exposure_group"] if settings.by_group else []
+    reference, degree = settings.reference_defocus, settings.degree
+    scored = np.asarray(valid_places(picks).any(axis=1))
     trends = [
-        Trend.of(micrographs, settings.reference_defocus, settings.degree, covariates, spline=kind == "spline")
+        Trend.of(micrographs, reference, degree, covariates, spline=kind == "spline", scored=scored)
         for kind in (["line", "spline"] if settings.trend == "auto" else [settings.trend])
     ]
     data = table.observed(trends[0])
