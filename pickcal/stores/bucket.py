@@ -128,16 +128,19 @@ class Bucket:
                 yield objects.client_of(place / version)
                 lease.check()
                 metadata = json.loads(objects.read(place / version / META))
-                metadata["attributes"][VERSION] = version
+            except BaseException:
+                objects.remove_within(place / version)
+                raise
+            metadata["attributes"][VERSION] = version
+            try:
                 objects.write(place / META, json.dumps(metadata).encode(), "none" if old is None else old)
             except Changed:
                 objects.remove_within(place / version)
                 raise ProjectError(
                     f"{self.place}: {kind} {name!r} was saved by somebody else meanwhile; look at it and save again"
                 ) from None
-            except BaseException:
-                objects.remove_within(place / version)
-                raise
+            # a request that was interrupted, or got no answer, may be carried out all the same, even later: its version
+            # stays, and the next one to save clears it away if nothing names it
             self._forget(place, (version, before))
 
     def _version(self, place: Url) -> str:

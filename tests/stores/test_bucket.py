@@ -227,6 +227,38 @@ def test_selections_are_replaced_whole_and_never_by_two(selected_there, monkeypa
     assert len(versions) == 2  # what is there, and the one before for those who read it
 
 
+@pytest.mark.parametrize("carried_out", [True, False])
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, ProjectError])
+def test_a_save_that_got_no_answer_loses_nothing(there, monkeypatch, ending, carried_out):
+    """Ctrl-C, or a store that went away, when the last request was on its way: what is named is whole either way."""
+    project = small_project(there)
+    write = objects.write
+
+    def save_counts(project, value):
+        counts = xr.Dataset({"counts": ("micrograph", np.full(4, value))})
+        project.write_whole("selection", "mine", counts, {"value": value})
+
+    def unanswered(url, data, *more):
+        if url != there / "selection/mine/zarr.json":
+            return write(url, data, *more)
+        if carried_out:
+            write(url, data, *more)
+        raise ending
+
+    save_counts(project, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(objects, "write", unanswered)
+        with pytest.raises(ending):
+            save_counts(project, 2)
+    project, named = Project.open(there, "r+"), 2 if carried_out else 1
+    assert project.settings("selection/mine") == {"value": named}
+    assert project.dataset("selection/mine")["counts"].values.tolist() == [named] * 4
+    save_counts(project, 3)
+    assert project.dataset("selection/mine")["counts"].values.tolist() == [3] * 4
+    versions = {name.split("/")[0] for name in objects.listed(there / "selection/mine") if "/" in name}
+    assert len(versions) == 2  # what is there, and the one before for those who read it
+
+
 def test_drafts_are_kept(picked_there):
     drafts = Drafts(picked_there.path)
     key = drafts.new_key()
