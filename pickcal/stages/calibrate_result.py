@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from pickcal.calibration.verdicts import ranked_outliers
 from pickcal.project import Project
+from pickcal.schema import Status
+from pickcal.stages.history import history, statuses
 
 COLUMNS = ("verdict", "slope", "slope_low", "slope_high", "rho_before", "rho_after", "outlier")
 """Of a fit, over scores first: what a summary tells of each."""
@@ -19,8 +21,10 @@ MOST_OUTLYING = 10
 
 
 def fingerprint(project: Project, picks: str) -> str:
-    """Short digest of some picks and of what calibrates them."""
+    """Short digest of some picks, of which micrographs they are finished in, and of what calibrates them."""
+    group = f"picks/{picks}"
     made = hashlib.sha256(str(project.picks(picks).attrs["bank"]).encode())
+    made.update(np.flatnonzero(statuses(project, group, history(project, group)) == Status.DONE).tobytes())
     fit, mixture = project.calibration(picks), project.mixture(picks)
     if fit is not None:
         for values in (fit["shift"].values, fit["gain"].values, np.array([fit.attrs["pivot"]])):

@@ -55,7 +55,7 @@ def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[st
 
 
 def is_stale(project: Project, name: str) -> bool:
-    """Whether the picks of a selection, or their calibration, have changed since it was made."""
+    """Whether the picks of a selection, or their calibration, have changed since, or more micrographs are picked."""
     attributes = project.dataset(f"selection/{name}").attrs
     picks = str(attributes["picks"])
     return picks in project.names("picks") and attributes.get("fingerprint") != fingerprint(project, picks)
@@ -67,13 +67,14 @@ def stored_selection(project: Project, name: str) -> tuple[str, SelectSettings]:
     Raises
     ------
     ProjectError
-        If there is no such selection, or its picks are gone or were picked or calibrated anew since.
+        If there is no such selection, or since then its picks went, were picked or calibrated anew, or more
+        micrographs were picked.
     """
     project.require("selection", name)
     if is_stale(project, name):
         raise ProjectError(
-            f"{project.path}: selection {name!r} was made before its picks were picked or calibrated anew, and would "
-            "now accept others; give the same select command again"
+            f"{project.path}: selection {name!r} was made before more micrographs were picked, or its picks were "
+            "picked or calibrated anew, and would now accept others; give the same select command again"
         )
     picks = picks_of(project, name)
     if picks not in project.names("picks"):

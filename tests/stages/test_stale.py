@@ -64,6 +64,31 @@ def test_a_selection_does_not_outlive_its_fit(picked, own, tmp_path):
     assert not any("select" in line for line in status(project)["left"])
 
 
+@pytest.mark.parametrize("fitted", [True, False])
+def test_a_selection_does_not_outlive_fewer_micrographs(picked, small_settings, own, tmp_path, fitted):
+    """One micrograph fails, the rest is selected; mended, the same command picks it: its picks were never selected."""
+    project = Project.open(own(picked), "r+")
+    voltage = project.read("micrographs", "voltage")
+
+    def repeated(value):
+        project.write_blocks("micrographs", 0, project.count, {"voltage": np.r_[value, voltage[1:]]})
+        return pick(project, "again", small_settings, SerialExecutor(), Silent())
+
+    assert (repeated(np.nan).done, repeated(np.nan).failed) == (5, 1)
+    if fitted:
+        calibrate(project, "again", CalibrateSettings())
+    select(project, "again", "first", SelectSettings(min_ncc=0.4))
+    before = export(project, "first", ExportSettings(), tmp_path / "before")
+    assert repeated(voltage[0]).done == 6
+    with pytest.raises(ProjectError, match="made before more micrographs were picked"):
+        export(project, "first", ExportSettings(), tmp_path / "after")
+    assert any(line.startswith("select first") for line in status(project)["left"])
+    select(project, "again", "first", SelectSettings(min_ncc=0.4))
+    after = export(project, "first", ExportSettings(), tmp_path / "after")
+    assert (before["micrographs"], after["micrographs"]) == (5, 6) and after["picks"] > before["picks"]
+    assert not any("select" in line for line in status(project)["left"])
+
+
 def test_missing_voltage_is_not_zero(picked, small_settings, own):
     """A CTF parameter that the table lacks fails the micrograph, by name; the others go on."""
     project = Project.open(own(picked), "r+")
