@@ -53,9 +53,24 @@ def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
 
 def lengthen(array: zarr.Array[Any], count: int) -> None:
     """Make an array longer along `micrograph`, if it is shorter; nothing that is stored is touched."""
-    dims = dims_of(array)
-    if "micrograph" in dims and array.shape[axis := dims.index("micrograph")] < count:
-        array.resize(tuple(count if i == axis else n for i, n in enumerate(array.shape)))
+    shape = _lengthened(array, count)
+    if shape != array.shape:
+        array.resize(shape)
+
+
+def seen_longer(array: zarr.Array[Any], count: int) -> zarr.Array[Any]:
+    """Array as it would be if `lengthen` had made it longer: fill values follow, and nothing is stored."""
+    shape = _lengthened(array, count)
+    if shape == array.shape:
+        return array
+    found = array.async_array
+    return zarr.Array(zarr.AsyncArray(found.metadata.update_shape(shape), found.store_path))
+
+
+def _lengthened(array: zarr.Array[Any], count: int) -> tuple[int, ...]:
+    """Shape with at least so many micrographs."""
+    sizes = zip(dims_of(array), array.shape, strict=False)  # no names at all where another program made it
+    return tuple(max(n, count) if dim == "micrograph" else n for dim, n in sizes) or array.shape
 
 
 def compressor() -> BloscCodec:

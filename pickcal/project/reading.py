@@ -14,7 +14,7 @@ from zarr.errors import ZarrUserWarning
 
 from pickcal.errors import ProjectError
 from pickcal.formats.foreign import Column
-from pickcal.project.arrays import dims_of, lazy_dataset
+from pickcal.project.arrays import dims_of, lazy_dataset, seen_longer
 from pickcal.project.checks import differing
 from pickcal.project.columns import read_columns
 from pickcal.project.groups import Groups, Kind
@@ -65,7 +65,10 @@ class Reading(Groups):
                 arrays = self._opened(f"{group}/{version}")[1]
         except KeyError:
             raise FileNotFoundError(f"{self.path}: there is no group {group}") from None
-        return lazy_dataset(arrays, attributes, self.count)
+        count = self.count
+        if group.startswith("picks/"):
+            arrays = {name: seen_longer(array, count) for name, array in arrays.items()}
+        return lazy_dataset(arrays, attributes, count)
 
     def micrographs(self) -> xr.Dataset:
         """Return the table of micrographs, images included (lazy)."""
@@ -93,7 +96,7 @@ class Reading(Groups):
         array = self._array(group, variable)
         if stop is None and dims_of(array)[:1] == ("micrograph",):
             stop = self.count
-        return _rows(array, start, stop)
+        return _rows(self._reaching(array, stop), start, stop)
 
     def image(self, index: int, shape: tuple[int, int] | None = None) -> NDArray[np.float32]:
         """Return the valid part of one working image, float32 `(y, x)`; `shape` spares reading it from the table."""
@@ -106,9 +109,15 @@ class Reading(Groups):
 
     def read_rows(self, group: str, names: Sequence[str], start: int, stop: int) -> dict[str, NDArray[Any]]:
         """Read rows of several variables."""
-        arrays = {name: self._array(group, name) for name in names}
+        arrays = {name: self._reaching(self._array(group, name), stop) for name in names}
         found = self._each(lambda name: _rows(arrays[name], start, stop), list(names))
         return dict(zip(names, found, strict=True))
+
+    def _reaching(self, array: zarr.Array[Any], stop: int | None) -> zarr.Array[Any]:
+        """Array with all micrographs: picks that were begun while others came in may lack the last until they go on."""
+        if stop is None or dims_of(array)[:1] != ("micrograph",) or stop <= array.shape[0]:
+            return array
+        return seen_longer(array, min(stop, self.count))
 
     def columns(self, picks: str, start: int, stop: int) -> dict[str, Column]:
         """Columns that came in with some picks, rows from `start` to `stop`; {} for our own picks."""

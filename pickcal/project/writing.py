@@ -60,7 +60,8 @@ class Writing(Reading):
         path = f"picks/{name}"
         self.remove(path)
         group = self._root.create_group(path)
-        sizes = {"micrograph": self.count, "pick": places, "decoy": places}
+        # readers see fewer while some are in work, and would find too few rows once those are shown
+        sizes = {"micrograph": self._arrived_now(), "pick": places, "decoy": places}
         create_arrays(group, {**PICKS, **(extra or {})}, sizes, self.batch)
         if bank:
             sub = group.create_group("bank")
@@ -76,6 +77,17 @@ class Writing(Reading):
         """Write the settings of a group, with which it counts as there."""
         finish_group(self._group(group), settings)
         self._forget(group)
+
+    def lengthen(self, group: str) -> None:
+        """Make room in a group of picks for all micrographs that have arrived, if some came while it was made."""
+        self._forget(group)
+        total = self._arrived_now()
+        for array in self._opened(group)[1].values():
+            lengthen(array, total)
+
+    def _arrived_now(self) -> int:
+        """`arrived` as stored now: another process may follow a session into the project."""
+        return int(array_of(self._group("micrographs"), "status").shape[0])
 
     def write_columns(self, picks: str, columns: Iterable[tuple[str, Column]]) -> None:
         """Keep the columns that came in with some picks, in the order of the stored picks; see `project.columns`."""

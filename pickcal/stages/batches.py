@@ -128,6 +128,8 @@ def run_batches(
     """
     began = time.monotonic()
     with only_job(project.path, group) as lease:
+        if group.startswith("picks/"):
+            project.lengthen(group)
         before = project.done(group)
         if tasks:
             _run(project, group, stage, function, tasks, executor, reporter, memory, lease)

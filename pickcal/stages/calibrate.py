@@ -13,7 +13,7 @@ from pickcal.calibration.lines import fit_lines, line_columns, micrograph_median
 from pickcal.calibration.mixture import PICK_VARIABLES, Model, NotFitted, fit_mixture, mixture_columns
 from pickcal.calibration.trends import Trend, mean_defocus
 from pickcal.engine.one_job import only_job
-from pickcal.errors import InputError
+from pickcal.errors import InputError, ProjectError
 from pickcal.project import Block, Project
 from pickcal.schema import Status
 from pickcal.settings import CalibrateSettings, validated
@@ -63,12 +63,24 @@ def calibrate(project: Project, picks: str, settings: CalibrateSettings, swap: b
     ------
     ProjectError, InputError
         If there are no such picks, or none of their micrographs is done; or if another process is fitting them and has
-        not ended after a minute.
+        not ended after a minute; or if micrographs of a new exposure group came meanwhile.
     """
     with only_job(project.path, f"calibration/{picks}", LONGEST_WAIT):
         found = _fitted(project, picks, settings)
         project.write_whole("calibration", picks, found.lines, settings.stored(), found.parts, found.blocks, swap)
+        _lay_on_arrived(project, picks)
     return project.dataset(f"calibration/{picks}")
+
+
+def _lay_on_arrived(project: Project, picks: str) -> None:
+    """Lay a fit on the micrographs that came while it was made, which `pickcal watch` could not do yet."""
+    now = Project.open(project.path, "r+", whole=True)
+    if now.count > project.count and not lay_on_more(now, picks, project.count):
+        project.remove(f"calibration/{picks}")
+        raise ProjectError(
+            f"{project.path}: micrographs of a new exposure group came while picks {picks!r} were calibrated; give the "
+            "same command again"
+        )
 
 
 def trial(project: Project, picks: str, settings: CalibrateSettings) -> tuple[xr.Dataset, xr.Dataset | None]:

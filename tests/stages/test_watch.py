@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import zarr
 from alike import assert_identical
 
 from pickcal.engine.executors import SerialExecutor
@@ -20,6 +21,7 @@ from pickcal.schema import Status
 from pickcal.settings import (
     BlobSettings,
     CalibrateSettings,
+    ExportSettings,
     ImportSettings,
     SelectSettings,
     TemplateSettings,
@@ -30,6 +32,7 @@ from pickcal.settings import (
 from pickcal.stages.batches import batches_left
 from pickcal.stages.calibrate import calibrate
 from pickcal.stages.control_result import stored_control
+from pickcal.stages.export import export
 from pickcal.stages.pick import pick
 from pickcal.stages.select import select
 from pickcal.stages.select_result import is_stale
@@ -310,6 +313,84 @@ def test_other_picks_and_selections_of_the_project_stay_usable(microscope, follo
         pick(project, "blob", BlobSettings(diameter_min=140, diameter_max=160, sizes=1), SerialExecutor(), Silent()).ran
         == 2
     )
+
+
+def test_the_selection_of_a_session_holds_after_every_round(microscope, follow, tmp_path):
+    """It is exported as it is: of all that is picked, with a micrograph that failed and one that came later."""
+    for number, (first, last) in enumerate([(0, 2), (2, 4)]):
+        for i in range(first, last):
+            microscope.image(i, part=0.5 if i == 1 else 1.0)
+        microscope.rewrite(*range(first, last))
+        follow(selection="live", selecting=SelectSettings(min_ncc=0.3))
+        done = export(Project.open(follow.path), "live", ExportSettings(), tmp_path / f"out{number}")
+        assert done["micrographs"] == last - 1
+        assert not any("select" in line for line in status(Project.open(follow.path))["left"])
+
+
+class Meanwhile(SerialExecutor):
+    """Does something else after its first task: while what has arrived is not shown yet."""
+
+    def __init__(self, doing):
+        self.doing = doing
+
+    def run(self, function, tasks):
+        for outcome in super().run(function, tasks):
+            yield outcome
+            if self.doing is not None:
+                doing, self.doing = self.doing, None
+                doing()
+
+
+def test_picks_begun_within_a_round_are_finished_after_it(microscope, follow):
+    """They are of the micrographs shown, others are left to do; after the round the same command picks those.
+
+    A fit of them that was begun before the round's end, and is ready after it, holds for all micrographs too.
+    """
+    blobs = BlobSettings(diameter_min=140, diameter_max=160, sizes=1)
+    began, before = [], []
+
+    def pick_blobs():
+        return pick(Project.open(follow.path, "r+"), "blob", blobs, SerialExecutor(), Silent())
+
+    def begin():
+        began.append(pick_blobs().done)
+        before.append(Project.open(follow.path, "r+"))
+        assert before[0].count == 3  # which it remembers
+
+    microscope.arrive(0, 1, 2)
+    follow()
+    microscope.arrive(3, 4)
+    follow(executor=Meanwhile(begin))
+    assert began == [3]
+    calibrate(before[0], "blob", FIT)
+    project = Project.open(follow.path)
+    assert project.count == project.calibration("blob").sizes["micrograph"] == 5
+    told = status(project)
+    assert (told["picks"]["blob"]["done"], told["picks"]["blob"]["pending"]) == (3, 2)
+    assert "picks blob: 2 micrographs" in told["left"]
+    select(Project.open(follow.path, "r+"), "blob", "mine", SelectSettings(min_ncc=0.2))
+    assert pick_blobs().ran == 2
+    assert status(project)["picks"]["blob"]["done"] == 5
+
+
+def test_picks_that_lack_the_last_micrographs_are_read_as_if_those_were_pending(microscope, follow):
+    """As a version left them that gave such picks too few rows, or one that was overtaken while it made them."""
+    blobs = BlobSettings(diameter_min=140, diameter_max=160, sizes=1)
+    microscope.arrive(0, 1, 2)
+    follow()
+    pick(Project.open(follow.path, "r+"), "blob", blobs, SerialExecutor(), Silent())
+    whole = Project.open(follow.path).dataset("picks/blob").load()
+    for _, array in zarr.open_group(follow.path / "picks/blob").arrays():
+        array.resize((2, *array.shape[1:]))
+    project = Project.open(follow.path)
+    assert project.done("picks/blob").tolist() == [Status.DONE, Status.DONE, Status.PENDING]
+    assert_identical(project.dataset("picks/blob").isel(micrograph=slice(2)).load(), whole.isel(micrograph=slice(2)))
+    assert project.read("picks/blob", "count", 1, 3).tolist() == [int(whole["count"][1]), 0]
+    assert np.isnan(project.picks("blob")["ncc"][2].values).all()
+    shutil.rmtree(f"{follow.path}.events")  # they say that all were done
+    assert status(project)["picks"]["blob"]["pending"] == 1
+    assert pick(Project.open(follow.path, "r+"), "blob", blobs, SerialExecutor(), Silent()).ran == 1
+    assert_identical(project.dataset("picks/blob").load(), whole)
 
 
 def test_a_folder_with_a_table_of_its_ctf(microscope, follow):
