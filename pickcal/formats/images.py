@@ -287,22 +287,24 @@ def is_volume(path: Path) -> bool:
 
 
 def _header(path: Path) -> mrc.MrcHeader | tiff.TiffHeader:
-    if path.is_dir():
-        raise InputError(f"{path}: expected an image file, found a folder")
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: expected an image file, found a folder")
+        if not path.is_file():
+            raise MissingFileError(f"{path}: no such file")
         with path.open("rb") as file:
             head = file.read(mrc.HEADER_BYTES)
         if tiff.looks_like_tiff(head):
             return tiff.read_header(path)
         if mrc.looks_like_mrc(head):
             return mrc.read_header(path)
+        size = path.stat().st_size
+    except MissingFileError:  # which is an OSError
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     raise InputError(
-        f"{path}: expected an MRC or TIFF file, found neither (its first bytes are {head[:8]!r}, "
-        f"its size {path.stat().st_size} bytes)"
+        f"{path}: expected an MRC or TIFF file, found neither (its first bytes are {head[:8]!r}, its size {size} bytes)"
     )
 
 

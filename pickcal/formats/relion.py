@@ -237,7 +237,7 @@ def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Pat
     # absolute names are found from everywhere and say nothing about the folder
     telling = [name for name in names if not split_stack_name(name)[1].is_absolute()] or names
     sample = [split_stack_name(name)[1] for name in sampled(telling)]
-    hits = [sum((folder / file).is_file() for file in sample) for folder in folders]
+    hits = [sum(_is_there(folder / file) for file in sample) for folder in folders]
     if not any(hits):
         looked = ", ".join(str(folder) for folder in folders)
         first = names[0] if names else "any micrograph"
@@ -247,6 +247,13 @@ def find_root(names: Sequence[str], star_path: Path, root: Path | None, cwd: Pat
         )
     best = hits.index(len(sample)) if len(sample) in hits else next(i for i, hit in enumerate(hits) if hit)
     return folders[best]
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be searched, a server that does not answer
+        return False
 
 
 def read_coordinates_star(path: Path, micrograph: str | None = None) -> pd.DataFrame:

@@ -113,7 +113,7 @@ def listed(sources: Sequence[Place], settings: ImportSettings) -> Iterator[Sourc
     InputError, MissingFileError
         If the table is unusable.
     """
-    tables = [source for source in sources if _is_table(source)]
+    tables = [source for source in sources if _is_table(source, len(sources) > 1)]
     if tables and len(tables) < len(sources):
         image = next(source for source in sources if source not in tables)
         raise InputError(f"{image}: expected tables of micrographs or images, got both; the table names its images")
@@ -135,11 +135,17 @@ def listed(sources: Sequence[Place], settings: ImportSettings) -> Iterator[Sourc
         yield Sources(found.count, root, parts, partial(with_headers, root=root, settings=settings))
 
 
-def _is_table(source: Place) -> bool:
+def _is_table(source: Place, one_of_many: bool) -> bool:
+    """Whether a source is a table; one of many that cannot be read is none, and fails alone as an image."""
     if source.suffix.lower() == ".star":
         return True
     with fetched_image(source, pixels=False) as path:
-        return is_table(path)
+        try:
+            return is_table(path)
+        except (OSError, InputError):
+            if one_of_many:
+                return False
+            raise
 
 
 def exposures(source: Place, settings: ImportSettings) -> pd.DataFrame:

@@ -110,6 +110,22 @@ def test_one_bad_file_is_named_and_the_others_go_on(tmp_path, kind, undisturbed)
     xr.testing.assert_equal(found.drop_vars("source"), undisturbed.drop_vars("source"))
 
 
+@pytest.mark.parametrize("listed", [True, False], ids=["table", "images"])
+def test_a_file_that_the_system_refuses_to_look_at_fails_alone(tmp_path, listed):
+    """By a name that no file can have: as for a folder that may not be searched, it cannot even be said what it is."""
+    star = write_set(tmp_path, [noise(seed=i) for i in range(3)])
+    refused = "mics/" + "m" * 300 + ".mrc"
+    with pytest.raises(OSError, match="name too long"):
+        (tmp_path / refused).is_file()
+    star.write_text(star.read_text().replace("mics/m2.mrc", refused))
+    images = [tmp_path / name for name in ("mics/m1.mrc", refused, "mics/m3.mrc")]
+    for ran in (3, 1):  # the second time only that one is tried
+        result = run(star if listed else images, tmp_path / "p.zarr", without_ctf=not listed, batch=1)
+        assert (result.done, result.failed) == (2, 1) and result.ran <= ran
+        [(name, reason)] = result.errors
+        assert name.endswith(refused) and "cannot be read (File name too long)" in reason
+
+
 def test_row_with_a_senseless_defocus_fails_alone(tmp_path):
     """The value and the micrograph are named."""
     star = write_set(tmp_path, [noise(seed=i) for i in range(3)])
