@@ -121,7 +121,7 @@ def into_cache(path: Path, index: int | None = None) -> None:
                 return
             while start < end and (sent := os.sendfile(nowhere.fileno(), file.fileno(), start, end - start)):
                 start += sent
-    except OSError:  # not there, which is for the reader to say, or a system that sends to sockets alone
+    except (OSError, AttributeError):  # not there, which is for the reader to say; or not every system sends to files
         pass
 
 
@@ -130,7 +130,7 @@ def _cached(file: int, start: int, end: int) -> bool:
     byte = bytearray(1)
     try:
         return all(os.preadv(file, [byte], at, os.RWF_NOWAIT) for at in (*range(start, end, APART), end - 1))
-    except OSError:  # BlockingIOError: not there; others: it cannot be told
+    except (OSError, AttributeError, NotImplementedError):  # BlockingIOError: not there; others: it cannot be told
         return False
 
 

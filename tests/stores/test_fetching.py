@@ -48,6 +48,23 @@ def test_of_a_stack_only_the_slice_comes(tmp_path):
     assert not cached(path, 1024 + 5 * size + size // 2)
 
 
+@pytest.mark.parametrize("lacking", ["RWF_NOWAIT", "preadv", "sendfile", "flags"])
+def test_systems_that_lack_a_call_read_all_the_same(tmp_path, monkeypatch, lacking):
+    """macOS and Windows lack names of `os`, and an old C library has `preadv` without flags."""
+    image = noise((90, 80))
+    write_mrc(tmp_path / "a.mrc", image, 2.0)
+    if lacking == "flags":
+
+        def preadv(file, buffers, at, flags=0):
+            raise NotImplementedError("preadv: flags")
+
+        monkeypatch.setattr(os, "preadv", preadv)
+    else:
+        monkeypatch.delattr(os, lacking)
+    [read] = read_ahead([str(tmp_path / "a.mrc")])
+    np.testing.assert_array_equal(read()[0], image)
+
+
 def test_images_of_all_shapes_are_read_one_after_the_other(tmp_path):
     """Each as it is stored; one that is not there and one that is no image fail alone."""
     images = [noise(shape, seed) for seed, shape in enumerate([(90, 80), (90, 80), (70, 120)])]
