@@ -6,6 +6,7 @@ Layout in `pickcal.schema`. A project is made of layers, one module each: `group
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import zarr
 from numpy.typing import NDArray
 
-from pickcal.errors import MissingFileError, ProjectError
+from pickcal.errors import MissingFileError, PickcalError, ProjectError
 from pickcal.project.backing import zarr_store
 from pickcal.project.checks import check_name, differing, stage_counts
 from pickcal.project.creating import new_project
@@ -97,8 +98,15 @@ class Project(Results):
             with home.plainly():
                 root = zarr.open_group(zarr_store(home.backing(), mode == "r"), mode=mode, zarr_format=3)
             version = root.attrs.get("format_version")
-        except (FileNotFoundError, FileExistsError, NotADirectoryError, ValueError, KeyError) as error:
-            if isinstance(where, Url):
+        except PickcalError:  # which says more, of the store's credentials for one
+            raise
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ProjectError(
+                f"{where}: expected a pickcal project, found a zarr.json that is damaged ({error}); put that of a copy "
+                "in its place"
+            ) from None
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, ValueError) as error:
+            if isinstance(where, Url) and isinstance(error, FileNotFoundError):
                 raise MissingFileError(f"{where}: no such project; make one with 'pickcal import'") from None
             raise ProjectError(f"{where}: expected a pickcal project, found something else ({error})") from None
         if version is None:

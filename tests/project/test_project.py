@@ -56,14 +56,16 @@ def test_creation_never_replaces(tmp_path):
         (lambda path: path.mkdir(), ProjectError, "expected a pickcal project"),
         (lambda path: path.write_text("text"), ProjectError, "expected a pickcal project"),
         (lambda path: zarr.open_group(path, mode="w"), ProjectError, "without format_version"),
-        (lambda path: (path.mkdir(), (path / "zarr.json").write_text("{")), ProjectError, "expected a pickcal project"),
+        (lambda path: (path.mkdir(), (path / "zarr.json").write_text("{")), ProjectError, "zarr.json that is damaged"),
+        (lambda path: (path.mkdir(), (path / "zarr.json").write_text("[]")), ProjectError, "zarr.json that is damaged"),
+        (lambda path: (path.mkdir(), (path / "zarr.json").write_bytes(b"\xff")), ProjectError, "json that is damaged"),
         (
             lambda path: zarr.create_array(path, shape=(3,), dtype="f4"),
             ProjectError,
             "expected a pickcal project",
         ),
     ],
-    ids=["missing", "folder", "file", "other group", "damaged", "array"],
+    ids=["missing", "folder", "file", "other group", "torn", "no object", "no text", "array"],
 )
 @pytest.mark.parametrize("mode", ["r", "r+"])
 def test_what_is_no_project_is_refused(tmp_path, make, error, words, mode):

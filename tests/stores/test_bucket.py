@@ -168,6 +168,22 @@ def test_a_project_is_there_as_a_whole_or_not_at_all(there, monkeypatch, s3):
         Project.open(str(there).partition("session")[0])
 
 
+def test_why_a_project_cannot_be_opened_is_said(there, monkeypatch, tmp_path):
+    """Damaged metadata, a profile that is not there, a damaged file of profiles: none is a project yet to be made."""
+    objects.write(there / "zarr.json", b"{")
+    with pytest.raises(ProjectError, match=r"p\.zarr: expected a pickcal project, found a zarr\.json that is damaged"):
+        Project.open(there)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    with pytest.raises(InputError, match="found no 'nobody'"):
+        Project.open(there)
+    (tmp_path / "config").write_text("no section")
+    with pytest.raises(InputError, match=r"config: cannot be read as a file of AWS profiles"):
+        Project.open(there)
+
+
 def test_two_who_make_the_same_project_do_not_mix_it(there):
     outcomes = []
 
