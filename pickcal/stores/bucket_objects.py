@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import suppress
 
-from pickcal.errors import MissingFileError
+from pickcal.errors import MissingFileError, PickcalError
 from pickcal.stores import objects
 from pickcal.stores.objects import Changed, Stat
 from pickcal.stores.places import Url
@@ -26,6 +28,8 @@ class BucketObjects:
         self.where: Url = where
         self._open, self._content = "", b""
         self._flushed = 0.0
+        self._lock = threading.Lock()
+        self._later: threading.Timer | None = None
 
     def names(self) -> list[str]:
         """See `SmallObjects.names`."""
@@ -65,19 +69,38 @@ class BucketObjects:
         return True
 
     def append(self, name: str, content: bytes) -> None:
-        """See `SmallObjects.append`; seen by others after `FLUSH_SECONDS` or `flush`."""
-        if name != self._open:
-            self.flush()
-            self._open, self._content = name, b""
-        self._content += content
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
+        """See `SmallObjects.append`; others see it after `FLUSH_SECONDS` at the latest, or after `flush`."""
+        with self._lock:
+            if name != self._open:
+                self._flush()
+                self._open, self._content = name, b""
+            self._content += content
+            wait = self._flushed + FLUSH_SECONDS - time.monotonic()
+            if wait <= 0:
+                self._flush()
+            elif self._later is None:  # what comes next may be long in coming
+                self._later = threading.Timer(wait, self._flush_later)
+                self._later.daemon = True
+                self._later.start()
 
     def flush(self) -> None:
         """See `SmallObjects.flush`."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._open and self._content:
             objects.write(self.where / self._open, self._content)
             self._flushed = time.monotonic()
+
+    def _flush_later(self) -> None:
+        # a store that does not answer is for the next one to tell who adds something
+        with self._lock, suppress(PickcalError):
+            if self._later is threading.current_thread():
+                self._flush()
 
 
 def _tag(found: Stat) -> str:

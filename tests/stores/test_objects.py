@@ -13,7 +13,7 @@ from handmade import noise, write_mrc
 
 from pickcal.errors import InputError, MissingFileError, ProjectError
 from pickcal.formats.images import image_info, read_image
-from pickcal.stores import lease, objects
+from pickcal.stores import bucket_objects, lease, objects
 from pickcal.stores.bucket_objects import BucketObjects
 from pickcal.stores.fetching import HEAD, fetched, fetched_image
 from pickcal.stores.lease import held
@@ -191,6 +191,30 @@ def test_requests_that_fail_are_sent_again(bucket, s3):
         objects.write(bucket / f"{i}", bytes([i]))
     assert [objects.read(bucket / f"{i}") for i in range(30)] == [bytes([i]) for i in range(30)]
     assert s3.counted()["faults"] > 5
+
+
+def test_what_is_added_is_seen_although_nothing_follows(bucket, monkeypatch):
+    """The first at once, the next a while later without another one; what waits longer than the test with `flush`."""
+    among = BucketObjects(bucket)
+    monkeypatch.setattr(bucket_objects, "FLUSH_SECONDS", 0.5)
+    among.append("a", b"1")
+    assert objects.read(bucket / "a") == b"1"
+    among.append("a", b"2")
+    among.append("a", b"3")
+    end = time.monotonic() + 60
+    while objects.read(bucket / "a") != b"123":
+        assert time.monotonic() < end, "it was never written"
+        time.sleep(0.05)
+    monkeypatch.setattr(bucket_objects, "FLUSH_SECONDS", 1000)
+    among.append("a", b"4")
+    waiting = among._later
+    among.append("b", b"5")
+    assert objects.read(bucket / "a") == b"1234" and objects.stat(bucket / "b") is None
+    among.flush()
+    assert objects.read(bucket / "b") == b"5"
+    assert among._later is None
+    waiting.join(60)
+    assert not waiting.is_alive()
 
 
 def test_only_one_holds_a_lease(store):
