@@ -36,7 +36,7 @@ def only_job(project: Place | str, group: str, wait: float = 0.0) -> AbstractCon
 
 
 def job_at_work(project: Place | str, group: str) -> dict[str, Any] | None:
-    """Who works on a group now, as far as its lease tells: host, pid, since (seconds of the epoch); None if nobody."""
+    """Who works on a group now, as far as its lease tells, as of `stores.lease.living_holder`; None if nobody."""
     return lease.living_holder(beside(project), _name(group), LEASE_SECONDS)
 
 

@@ -157,6 +157,9 @@ def words(project: Project, group: str, found: History, status: NDArray[np.int8]
     }
     if now is not None:
         out["by"] = f"{now.get('command')} on {now.get('host')}, process {now.get('pid')}"
+        if now["elsewhere"]:  # whether it lives is concluded from this
+            renewed = time.strftime("%H:%M:%S", time.localtime(float(now.get("renewed", 0.0))))
+            out["by"] += f", last heard of at {renewed} by its clock"
         out["running_for"] = round(time.time() - float(now.get("since", time.time())))
         out["seconds_left"] = round(max(0, found.left) / found.rate) if found.rate else None
     return out

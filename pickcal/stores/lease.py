@@ -1,8 +1,9 @@
 """A lease: who has it may write, renews it meanwhile, and loses it by dying.
 
 A lease is a small object that its holder writes anew every fifth of its time. One that was not renewed in time, or
-whose process on this machine is gone, belongs to whoever comes next. Clocks of different machines are not compared: who
-finds a lease of another machine watches it for as long as it takes to see it renewed.
+whose process on this machine is gone, belongs to whoever comes next. Nobody takes a lease by comparing clocks of
+different machines: who finds one of another machine watches it for as long as it takes to see it renewed. Only what is
+told to people, who do not want to wait, goes by the clocks; see `living_holder`.
 """
 
 from __future__ import annotations
@@ -67,12 +68,19 @@ def held(among: SmallObjects, name: str, what: str, seconds: float, wait: float 
 
 
 def living_holder(among: SmallObjects, name: str, seconds: float) -> dict[str, Any] | None:
-    """Who has a lease now, as far as it tells: host, pid, since (seconds of the epoch); None if nobody.
+    """Who has a lease now, as far as it tells; None if nobody.
 
     Parameters
     ----------
     among, name, seconds
         See `held`.
+
+    Returns
+    -------
+    dict or None
+        `host`, `pid`, `since` and `renewed` (seconds of the epoch, by the holder's clock), and `elsewhere`: it is on
+        another machine, and counts as living because it renewed the lease no longer ago than twice its time. Clocks
+        that differ by more than that make a living one seem dead, or a dead one seem living for as long.
     """
     found = among.read(name)
     if found is None:
@@ -80,7 +88,7 @@ def living_holder(among: SmallObjects, name: str, seconds: float) -> dict[str, A
     record = _parsed(found[0])
     recent = time.time() - float(record.get("renewed", 0.0)) < 2 * seconds
     alive = _lives_here(record)
-    return record if alive or (alive is None and recent) else None
+    return {**record, "elsewhere": alive is None} if alive or (alive is None and recent) else None
 
 
 class Lease:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -95,6 +96,18 @@ def test_running_stages_are_shown_with_time_left(copied):
     whole = status(copied)["runs"]["picks/blob"]
     assert whole["running"] is False and whole["micrographs_left"] == 0  # what is there counts, not what was recorded
     assert "pick blob: finished" in render({"runs": {"picks/blob": whole}})
+
+
+def test_of_a_job_elsewhere_it_is_told_when_it_was_heard_of(copied):
+    """Whether it lives is concluded from another machine's clock, which may be wrong."""
+    renewed = time.time() - 90
+    record = {"owner": "x", "machine": "another", "host": "node7", "pid": 1, "command": "pickcal"}
+    record |= {"since": renewed - 60, "renewed": renewed}
+    beside(copied.path).create("picks.blob.lease", json.dumps(record).encode())
+    found = status(copied)["runs"]["picks/blob"]
+    at = time.strftime("%H:%M:%S", time.localtime(renewed))
+    assert found["running"] is True
+    assert found["by"] == f"pickcal on node7, process 1, last heard of at {at} by its clock"
 
 
 def test_a_run_that_was_stopped_is_told_from_one_that_finished(copied):
