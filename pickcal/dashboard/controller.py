@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +29,8 @@ from pickcal.dashboard.saved.drafts import Draft, Drafts
 from pickcal.dashboard.truth import LiveTruth
 from pickcal.errors import ProjectError
 from pickcal.plots.images import ordinary_by_defocus
+from pickcal.selection import REACH
 from pickcal.settings import SelectSettings
-from pickcal.stages.select import Judge
 from pickcal.stages.select_result import thresholds_of
 from pickcal.stores.homes import Home, home_of
 from pickcal.stores.places import Url
@@ -37,6 +38,9 @@ from pickcal.stores.places import Url
 Key = tuple[str, Method, SelectSettings]
 
 MOST_CUBES = 3
+"""Binned picks that are kept, by method and fixed thresholds; more where visitors look at more."""
+CHECKED = 64
+"""Micrographs whose decisions by hand are checked at once."""
 CACHED = 2_000_000
 """Least number of picks whose bins are kept on the disk."""
 
@@ -44,8 +48,34 @@ CACHED = 2_000_000
 class Visitor(Protocol):
     """Who is told when more picks are binned."""
 
+    @property
+    def key(self) -> Key:
+        """What the visitor looks at."""
+
     def binned(self, key: Key) -> None:
         """Take note that the cube of this key has changed."""
+
+
+@dataclass
+class _Bins:
+    """Binned picks, and how far that has come.
+
+    Attributes
+    ----------
+    binning
+        What bins them.
+    micrographs
+        Of the project when that began; a project that has grown is binned anew.
+    progress
+        How many of the picks are binned, 0 to 1.
+    failure
+        Why they could not be binned; "" if they could.
+    """
+
+    binning: Binning
+    micrographs: int
+    progress: float = 0.0
+    failure: str = ""
 
 
 class Inspector(Facts):
@@ -75,74 +105,106 @@ class Inspector(Facts):
         self.images = Images(self.project)
         self.truth = None if truth is None else LiveTruth(self.project, truth)
         self._visitors: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._binnings: OrderedDict[Key, Binning] = OrderedDict()
-        self._progress: dict[Key, float] = {}
-        self._failures: dict[Key, str] = {}
+        self._bins: OrderedDict[Key, _Bins] = OrderedDict()
 
     def check(self, picks: str, settings: SelectSettings) -> None:
         """Raise an `InputError` if settings name micrographs or picks that are not here, or need what there is not."""
-        judge = Judge(self.project, picks, settings)
-        named = {*settings.exclude, *(hand.micrograph for hand in (*settings.accept, *settings.reject))}
+        named = {hand.micrograph for hand in (*settings.accept, *settings.reject)}
         rows = [row for row, name in enumerate(self.micrographs) if name in named] or [0]
-        for row in rows:
-            judge.block(row, row + 1)
+        for start in range(0, len(rows), CHECKED):
+            self.shown(picks, np.array(rows[start : start + CHECKED], dtype=np.intp)).judge(settings)
+
+    def without_lost(self, picks: str, settings: SelectSettings) -> SelectSettings:
+        """Leave out what settings say of micrographs and of picks that are not here, or not here any more."""
+        rows, reach = {name: row for row, name in enumerate(self.micrographs)}, REACH * self.diameter(picks)
+        hands = [hand for hand in (*settings.accept, *settings.reject) if hand.micrograph in rows]
+        named = sorted({rows[hand.micrograph] for hand in hands})
+        found = set()
+        for start in range(0, len(named), CHECKED):
+            shown = self.shown(picks, np.array(named[start : start + CHECKED], dtype=np.intp))
+            places = {name: i for i, name in enumerate(shown.names)}
+            some = [hand for hand in hands if hand.micrograph in places]
+            found |= {h for h in some if shown.nearest(places[h.micrograph], h.x, h.y, reach) is not None}
+        kept = {key: tuple(hand for hand in getattr(settings, key) if hand in found) for key in ("accept", "reject")}
+        return settings.model_copy(update={"exclude": tuple(name for name in settings.exclude if name in rows), **kept})
 
     # binned picks
 
     def join(self, visitor: Visitor) -> None:
         """Tell a visitor from now on when more picks are binned."""
-        self._visitors.add(visitor)
+        with self._lock:
+            self._visitors.add(visitor)
 
     def leave(self, visitor: Visitor) -> None:
         """End what runs for a visitor."""
-        self._visitors.discard(visitor)
+        with self._lock:
+            self._visitors.discard(visitor)
         for what in ("tally", "montage", "prepare"):
             self.background.cancel((what, id(visitor)))
 
     def cube(self, picks: str, method: Method, fixed: SelectSettings) -> Cube | None:
         """Binned picks for a method; None until the first of them are binned."""
-        with self._lock:
-            found = self._binnings.get((picks, method, fixed))
-        return None if found is None else found.cube
+        found = self._found((picks, method, fixed))
+        return None if found is None else found.binning.cube
 
     def progress(self, picks: str, method: Method, fixed: SelectSettings) -> float:
         """How many of the picks are binned, 0 to 1."""
-        return self._progress.get((picks, method, fixed), 0.0)
+        found = self._found((picks, method, fixed))
+        return 0.0 if found is None else found.progress
 
     def failure(self, picks: str, method: Method, fixed: SelectSettings) -> str:
         """Why the picks could not be binned; "" if they could."""
-        return self._failures.get((picks, method, fixed), "")
+        found = self._found((picks, method, fixed))
+        return "" if found is None else found.failure
+
+    def _found(self, key: Key) -> _Bins | None:
+        with self._lock:
+            return self._bins.get(key)
 
     def bin(self, picks: str, method: Method, fixed: SelectSettings) -> None:
         """Have picks binned in the background, or those of micrographs that were finished since."""
         key = (picks, method, fixed)
         with self._lock:
-            known = self._binnings.get(key)
-            if known is None:
+            known = self._bins.get(key)
+            if known is None or known.micrographs != self.project.count:
+                self._drop(key)
                 truth = None if self.truth is None else self.truth.of(picks)
-                known = Binning(self.project, picks, method, fixed, self._extra(picks, method), truth)
-                self._binnings[key] = known
-                while len(self._binnings) > MOST_CUBES:
-                    old, _ = self._binnings.popitem(last=False)
-                    self.background.cancel(("bin", old))
-            self._binnings.move_to_end(key)
-        if self.background.running(("bin", key)) or (known.cube is not None and known.up_to_date):
+                count = self.project.count
+                known = _Bins(Binning(self.project, picks, method, fixed, self._extra(picks, method), truth), count)
+                self._bins[key] = known
+                self._drop_unused()
+            self._bins.move_to_end(key)
+        binning = known.binning
+        if self.background.running(("bin", key)) or (binning.cube is not None and binning.up_to_date):
             return
         folder = self._cache(picks)
-        self._failures.pop(key, None)
+        known.failure = ""
 
         def progress(part: float) -> None:
-            self._progress[key] = part
+            known.progress = part
             self._tell(key)
 
         def done(_: object) -> None:
             progress(1.0)
 
         def failed(error: Exception) -> None:
-            self._failures[key] = str(error)
+            known.failure = str(error)
             self._tell(key)
 
-        self.background.submit(("bin", key), lambda: known.job(folder), done, progress, failed, priority=2)
+        self.background.submit(("bin", key), lambda: binning.job(folder), done, progress, failed, priority=2)
+
+    def _drop(self, key: Key) -> None:
+        """Forget binned picks, if there are any."""
+        if self._bins.pop(key, None) is not None:
+            self.background.cancel(("bin", key))
+
+    def _drop_unused(self) -> None:
+        """Forget the longest unused of many binned picks, but none that a visitor looks at."""
+        seen = {visitor.key for visitor in self._visitors}
+        # the newest is for whoever asks, visitor or not
+        unused = [key for key in list(self._bins)[:-1] if key not in seen]
+        for key in unused[: max(0, len(self._bins) - MOST_CUBES)]:
+            self._drop(key)
 
     def _cache(self, picks: str) -> Path | None:
         """Folder for the bins of these very picks; None for few picks, which are binned as quickly as read."""
@@ -153,7 +215,9 @@ class Inspector(Facts):
         return folder / hashlib.sha256(written.encode()).hexdigest()[:16]
 
     def _tell(self, key: Key) -> None:
-        for visitor in list(self._visitors):
+        with self._lock:
+            visitors = list(self._visitors)
+        for visitor in visitors:
             visitor.binned(key)
 
     def _extra(self, picks: str, method: Method) -> dict[str, tuple[float, ...]]:
@@ -258,9 +322,10 @@ class Inspector(Facts):
 
     def _forget(self, picks: str) -> None:
         with self._lock:
-            for key in [key for key in self._binnings if key[0] == picks]:
-                self.background.cancel(("bin", key))
-                del self._binnings[key]
+            for key in [key for key in self._bins if key[0] == picks]:
+                self._drop(key)
+            if self.truth is not None:
+                self.truth.forget(picks)
         super()._forget(picks)
 
 

@@ -18,7 +18,7 @@ from pickcal.dashboard.binned.filling import Binned, Filling
 from pickcal.dashboard.binned.grids import border_grid, every, power_grid, probability_grid, rate_grid, score_grid
 from pickcal.dashboard.binned.reading import Reader, Values
 from pickcal.dashboard.methods import MAIN, Method
-from pickcal.dashboard.truth import TrueRow
+from pickcal.dashboard.truth import TrueRows
 from pickcal.project import Project
 from pickcal.selection import hand_places
 from pickcal.settings import HandPick, SelectSettings
@@ -49,7 +49,7 @@ class Binning:
         Values that are to be edges of the grids, by the names of `SelectSettings`; what `stages.select.automatic` would
         propose is added.
     truth
-        What is true of the picks of some micrographs, by row; default None.
+        What is true of the picks of some micrographs; default None.
 
     Raises
     ------
@@ -64,12 +64,11 @@ class Binning:
         method: Method,
         fixed: SelectSettings,
         extra: Extra | None = None,
-        truth: Mapping[int, TrueRow] | None = None,
+        truth: TrueRows | None = None,
     ) -> None:
         project.require("picks", picks)
         self._project, self._picks, self._method, self._fixed = project, picks, method, fixed
         self._truth, self._wanted = truth, extra or {}
-        self._particles = sum(row.particles for row in (truth or {}).values())
         self._content: Binned | None = None
         self.cube: Cube | None = None
 
@@ -291,7 +290,9 @@ class Binning:
 
     def _make_cube(self, found: Binned, finished: NDArray[np.bool_] | None = None) -> None:
         done = found.rows if finished is None else finished
-        self.cube = Cube(self._method, self._fixed, found, self._bins[0], self._rows, done, self._particles)
+        known = [] if self._truth is None else [self._truth.get(int(row)) for row in np.flatnonzero(done)]
+        particles = sum(row.particles for row in known if row is not None)
+        self.cube = Cube(self._method, self._fixed, found, self._bins[0], self._rows, done, particles)
 
     def _read_row(self, row: int) -> Cells:
         found = self._content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from pickcal.calibration.mixture import PICK_VARIABLES, probabilities
 from pickcal.calibration.trends import mean_defocus
 from pickcal.dashboard.binned.flat import FlatColumns
 from pickcal.dashboard.methods import Method, fixed_of
-from pickcal.dashboard.truth import TrueRow
+from pickcal.dashboard.truth import TrueRows
 from pickcal.plots.style import UM
 from pickcal.project import Project
 from pickcal.schema import Status
@@ -83,7 +83,7 @@ class Reader:
     method, fixed
         What the main threshold is on, and thresholds that are applied on reading.
     truth
-        What is true of the picks of some micrographs, by row; default None.
+        What is true of the picks of some micrographs; default None.
 
     Raises
     ------
@@ -97,7 +97,7 @@ class Reader:
         picks: str,
         method: Method,
         fixed: SelectSettings,
-        truth: Mapping[int, TrueRow] | None = None,
+        truth: TrueRows | None = None,
     ) -> None:
         self.method, self.fixed, self.truth = method, fixed, truth
         self._judge = Judge(project, picks, fixed)
@@ -215,8 +215,8 @@ class Reader:
 
     def _labels(self, rows: Indices, valid: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         labels = np.zeros((2, *valid.shape), dtype=bool)
-        for i, row in enumerate(rows) if self.truth else ():
-            known = (self.truth or {}).get(int(row))
+        for i, row in enumerate(rows):
+            known = None if self.truth is None else self.truth.get(int(row))
             if known is not None:
                 labels[0, i, : len(known.counted)] = known.counted
                 labels[1, i, : len(known.true)] = known.true

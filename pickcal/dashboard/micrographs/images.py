@@ -235,6 +235,8 @@ class Images:
     def _check(self, row: int, lowpass_A: float | None) -> None:
         if not self.has_images:
             self._project.require_images("a picture of a micrograph")
+        if row >= len(self._pixel):  # of a project that grows
+            self._pixel = self._project.read("micrographs", "pixel_size")
         if not 0 <= row < len(self._pixel):
             raise InputError(f"micrograph: expected a row from 0 to {len(self._pixel) - 1}, got {row}")
         if lowpass_A is not None and not lowpass_A > 0:
