@@ -25,7 +25,8 @@ class View:
     cursor
         Pick of it that the keyboard is on; -1 for none.
     turn
-        Which three micrographs at low, middle and high defocus are shown: 0 the middle ones of each third.
+        Which three micrographs are shown: 0 those of the lowest, the middle and the highest defocus, 1 those next to
+        them, and so on.
     tab
         One of `TABS`.
     lowpass
@@ -74,7 +75,14 @@ class Found:
 
 
 def write_address(
-    picks: str, method: Method, settings: SelectSettings, view: View, selection: str, draft: str, names: Sequence[str]
+    picks: str,
+    method: Method,
+    settings: SelectSettings,
+    view: View,
+    selection: str,
+    stamp: str | None,
+    draft: str,
+    names: Sequence[str],
 ) -> dict[str, str]:
     """Query of a link to a view; what is as at the start is left out.
 
@@ -84,6 +92,8 @@ def write_address(
         What is looked at.
     selection, draft
         Selection that was loaded, and key of the decisions kept automatically; "" for none.
+    stamp
+        Stamp of the selection as it was loaded, see `saving.load`; None where that is not known.
     names
         Names of all micrographs.
     """
@@ -92,7 +102,7 @@ def write_address(
         value = getattr(settings, name)
         if value is not None:
             query[name] = repr(float(value))
-    query |= {key: value for key, value in (("selection", selection), ("draft", draft)) if value}
+    query |= {key: value for key, value in (("selection", selection), ("stamp", stamp), ("draft", draft)) if value}
     start = View()
     for item in fields(View):
         value = getattr(view, item.name)

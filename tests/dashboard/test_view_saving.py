@@ -1,6 +1,7 @@
 """Saving, thresholds files, exports and links in a real browser, worked by keyboard."""
 
 import shutil
+import threading
 import zipfile
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from pickcal.dashboard.saved.saving import load
 from pickcal.dashboard.session import Session
 from pickcal.dashboard.views.exporting import listing
 from pickcal.dashboard.views.forms import beside
+from pickcal.dashboard.views.look import Look
 from pickcal.dashboard.views.saving import SavingView, another_name
 from pickcal.project import Project
 from pickcal.settings import SelectSettings
@@ -296,6 +298,39 @@ def test_read_only_pages_save_nothing_but_give_out_what_is_saved(browser, projec
             seen.press("Download thresholds file")
         assert "min_ncc = 0.2" in found.value.path().read_text()
     assert sorted(other.name for other in tmp_path.iterdir()) == ["p.zarr"]
+
+
+def test_other_picks_are_chosen_while_a_selection_is_saved(project, tmp_path):
+    """The page goes on with those, and what is saved is of the picks that were there before."""
+    path = shutil.copytree(project.path, tmp_path / "p.zarr")
+    for group in ("picks", "calibration"):
+        shutil.copytree(path / group / "template", path / group / "other")
+    session, held, go = Session(Inspector(path)), threading.Event(), threading.Event()
+    session.follow({"picks": "template"})
+    view = SavingView(session, Look())
+    session.listen(view.refresh)
+
+    def hold():
+        held.set()
+        assert go.wait(60)
+        yield 1.0
+
+    for name, text in (("mine", "of picks 'template' is saved"), ("strict", "saved by Grace")):
+        session.inspector.background.submit("hold", hold, priority=-1)
+        assert held.wait(60)
+        if name == "strict":
+            select(Project.open(path, "r+"), "template", name, SelectSettings(min_ncc=0.4), overwrite=True, by="Grace")
+        view._save(name)
+        session.choose_picks("other")
+        go.set()
+        assert session.inspector.background.wait(60)
+        assert (session.base, view._name.value, view._conflict.visible) == ("", "first", False)
+        assert any(text in said for said in session.notes.texts)
+        session.choose_picks("template")
+        held.clear(), go.clear()
+    stored = [load(session.inspector.project, name) for name in ("mine", "strict")]
+    assert [(found.picks, found.settings.min_ncc) for found in stored] == [("template", 0.3), ("template", 0.4)]
+    session.inspector.background.close()
 
 
 def test_proposed_names_are_not_taken():

@@ -10,9 +10,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,8 +39,6 @@ class Draft:
         Selection that it began with and the stamp that this had then, see `saving.load`; "" and None for none.
     settings
         Thresholds and decisions by hand.
-    view
-        What the page shows, plain values by name.
     saved
         ISO time of writing; set by `Drafts.read`.
     """
@@ -51,7 +47,6 @@ class Draft:
     base: str
     stamp: str | None
     settings: SelectSettings
-    view: Mapping[str, Any] = field(default_factory=dict)
     saved: str = ""
 
 
@@ -108,7 +103,6 @@ class Drafts:
             "picks": draft.picks,
             "base": draft.base,
             "stamp": draft.stamp,
-            "view": dict(draft.view),
             "saved": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         content = f"{json.dumps(head)}\n{draft.settings.model_dump_json()}\n"
@@ -132,20 +126,12 @@ class Drafts:
                 _text(head["base"]),
                 None if head["stamp"] is None else _text(head["stamp"]),
                 SelectSettings.model_validate_json(second),
-                dict(head["view"]),
                 _text(head["saved"]),
             )
             there = head["version"] == VERSION and draft.picks in Project.open(self.path).names("picks")
         except (OSError, ValueError, KeyError, TypeError, RecursionError, PickcalError):
             return None
         return draft if there else None
-
-    def remove(self, key: str) -> None:
-        """Forget a draft, once it is saved or given up."""
-        file = self._file(key)
-        if file is not None and not self.read_only:
-            with suppress(PickcalError):
-                self._home.remove_note(file)
 
     def prune(self, days: float = 30.0) -> int:
         """Forget drafts that nobody has written to for so many days.

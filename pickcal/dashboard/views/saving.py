@@ -53,7 +53,7 @@ class SavingView(Form):
 
     def __init__(self, session: Session, look: Look) -> None:
         super().__init__(session, look)
-        self._wanted = ""
+        self._wanted = self._wanted_of = ""
         styles = [look.variables(), LINK_STYLE, look.focus]
         # all that it sends is that the link was copied
         self._browser = Browser(session, lambda _: session.freeze(), stylesheets=styles, margin=(5, 10), **FILL)
@@ -68,6 +68,8 @@ class SavingView(Form):
     def refresh(self, changes: frozenset[str]) -> None:
         """Show what is open and whether it is saved; stored selections when others are there."""
         session = self._session
+        if session.picks != self._wanted_of:
+            self._conflict.visible = False
         if changes & {"picks", "saved", "thresholds", "method", "decisions", "settled"}:
             self._say_state()
         if changes & {"picks", "saved"}:
@@ -134,27 +136,31 @@ class SavingView(Form):
 
     def _save(self, name: str, overwrite: bool = False, then: Callable[[], None] | None = None) -> None:
         """Save in the background, as all picks are judged; `then` follows if that went well."""
-        name = name.strip()
+        name, session = name.strip(), self._session
+        picks, save = session.picks, session.saving(name, overwrite)
         self._conflict.visible = False
         self._exports.dismiss()
         self._save_button.disabled = True
-        self._wanted, self._exports.after = name, then
+        self._wanted, self._wanted_of, self._exports.after = name, picks, then
 
         def failed(error: Exception) -> None:
             self._save_button.disabled = False
-            if isinstance(error, Conflict):
+            if isinstance(error, Conflict) and session.picks == picks:
                 tell(self._conflict_text, html.escape(str(error)), "alert")
                 self._conflict.visible = True
             else:
-                self._session.say(str(error))
+                session.say(str(error))
 
         def done(_: None) -> None:
             self._save_button.disabled = False
+            if session.picks != picks:
+                session.say(f"Selection {name!r} of picks {picks!r} is saved.")
+                return
             fill(self._name, name)
             if then is not None:
                 then()
 
-        self.run("save", lambda: self._session.save(name, overwrite), done, failed)
+        self.run("save", save, done, failed)
 
     def _rename(self) -> None:
         self._conflict.visible = False
