@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ class Page:
         self._document = pn.state.curdoc
         self._look = look
         self._pending: set[str] = set()
+        self._failed: dict[object, str] = {}
         self._scheduled = False
         self._post: Post = (lambda call: call()) if self._document is None else Posted(self._document)
         self.session = Session(inspector, self._post, read_only, by=str(pn.state.user or ""))
@@ -186,16 +188,24 @@ class Page:
         tab = self.session.view.tab
         if "view" in changes and TABS[self._bar.active] != tab:
             self._bar.active = TABS.index(tab)
+        # one message to the browser for all views, which then paints once
+        with pn.io.unlocked():
+            for part in self._always:
+                self._attempt(part, partial(part.refresh, changes))
+            for missed in self._missed.values():
+                missed |= changes
+            self._attempt(tab, self._show_tab)
+
+    def _attempt(self, what: object, show: Callable[[], None]) -> None:
+        """Show a part of the page; where it cannot be shown, the others are, and why is said once."""
         try:
-            # one message to the browser for all views, which then paints once
-            with pn.io.unlocked():
-                for part in self._always:
-                    part.refresh(changes)
-                for missed in self._missed.values():
-                    missed |= changes
-                self._show_tab()
+            show()
         except PickcalError as error:
-            self.session.notes.say(str(error))
+            if self._failed.get(what) != str(error):
+                self._failed[what] = str(error)
+                self.session.say(str(error))
+        else:
+            self._failed.pop(what, None)
 
     def _show_tab(self) -> None:
         """Make the view of the tab when it is looked at for the first time, else show what it has missed."""
