@@ -2,10 +2,14 @@
 
 import shutil
 import threading
+import time
 import zipfile
 from contextlib import contextmanager
 
 import pytest
+from bokeh.client import pull_session
+from bokeh.events import ButtonClick
+from bokeh.models import Button, CheckboxGroup, Select, TextInput
 from browsing import Opened, eventually, needs_chromium, page_of, serving, watched
 
 from pickcal.dashboard.controller import Inspector
@@ -331,6 +335,37 @@ def test_other_picks_are_chosen_while_a_selection_is_saved(project, tmp_path):
     stored = [load(session.inspector.project, name) for name in ("mine", "strict")]
     assert [(found.picks, found.settings.min_ncc) for found in stored] == [("template", 0.3), ("template", 0.4)]
     session.inspector.background.close()
+
+
+def test_a_read_only_page_exports_nothing_to_whoever_writes_to_its_socket(project, tmp_path):
+    """Without a browser: a client that presses buttons that are not shown, as Bokeh's protocol lets it."""
+    path = shutil.copytree(project.path, tmp_path / "p.zarr")
+    mine = tmp_path / "strict.csv"
+    mine.write_text("mine")
+    sessions, inspector = [], Inspector(path, read_only=True)
+    with serving({"/": page_of([SavingView], inspector, sessions, read_only=True)}) as address:
+        client = pull_session(url=address)
+        (format_,) = client.document.select({"type": Select, "title": "Format"})
+        format_.value = "CSV table"
+        (place,) = client.document.select({"type": TextInput, "title": "Write to"})
+        place.value = mine.name
+        (replace,) = (box for box in client.document.select({"type": CheckboxGroup}) if "Replace" in box.labels[0])
+        replace.active = [0]
+        (button,) = (found for found in client.document.select({"type": Button}) if found.label == "Export")
+        assert not button.visible
+        client.document.models.flush_synced()  # models go by their ids, as a browser sends them
+        client.document.callbacks.send_event(ButtonClick(button))
+        client.force_roundtrip()
+        (session,) = sessions
+        for _ in range(200):
+            if session.notes.texts:
+                break
+            client.force_roundtrip()
+            time.sleep(0.05)
+        client.close()
+    inspector.background.close()
+    assert mine.read_text() == "mine" and sorted(tmp_path.iterdir()) == [path, mine]
+    assert "read-only" in session.notes.texts[-1]
 
 
 def test_proposed_names_are_not_taken():

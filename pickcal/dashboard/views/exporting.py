@@ -163,7 +163,15 @@ class ExportForm(Form):
             self.after()
 
     def _write(self) -> None:
-        """Write files into the folder that holds the project."""
+        """Write files into the folder that holds the project.
+
+        Raises
+        ------
+        InputError
+            On a read-only page, whose button is not shown but can be pressed by whoever writes to the server's socket.
+        """
+        if self._session.read_only:
+            raise InputError("this page is read-only: nothing can be exported on the server; download the ZIP instead")
         settings, selection = self._settings(), self._session.base
         project = self._session.inspector.project
         root = _root(project)
