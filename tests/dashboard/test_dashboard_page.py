@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pytest
-from browsing import answers, eventually, needs_chromium, server_process, watched
+from browsing import ROOT, answers, eventually, needs_chromium, server_process, watched
 from small_project import make_project
 
 from pickcal.dashboard.controller import Inspector
@@ -406,12 +406,34 @@ def test_tables_without_images_are_inspected_too(browser, tmp_path, data, cli):
             seen.page.wait_for_timeout(300)
 
 
-def test_the_panel_serve_target_shows_the_same_page(browser, own):
+@contextmanager
+def under_panel_serve(path, *options):
+    """Run the target with the options of a line of the documentation; yields the address."""
     target = [sys.executable, "-m", "panel", "serve", "dashboards/inspect_picks.py", "--port", "0"]
-    target += ["--address", "127.0.0.1", "--args", str(own.path)]
     address = r"(http://(?:127\.0\.0\.1|localhost):\d+/inspect_picks)"
-    with running(target, address) as found, visiting(browser, found.replace("localhost", "127.0.0.1")) as seen:
+    with running([*target, *options, "--args", str(path)], address) as found:
+        yield found
+
+
+def test_the_panel_serve_target_shows_the_same_page(browser, own):
+    (line,) = re.findall(
+        r"^panel serve dashboards/inspect_picks.py (.*) --args", (ROOT / "docs/inspect.md").read_text(), re.M
+    )
+    with (
+        under_panel_serve(own.path, *line.split()) as found,
+        visiting(browser, found.replace("localhost", "127.0.0.1")) as seen,
+    ):
         assert seen.accepted() == judged(own, thresholds_of(own, "strict"))[0][ACCEPTED]
+
+
+def test_the_panel_serve_target_is_not_shown_where_everybody_can_come(browser, own):
+    with under_panel_serve(own.path) as found:
+        page = browser.new_page()
+        watched(page)
+        page.goto(found)
+        page.get_by_text("open to other machines without a login").wait_for()
+        assert page.locator(".counts").count() == 0
+        page.close()
 
 
 def test_a_project_without_picks_waits_for_them(browser, tmp_path, imported, picked):

@@ -28,7 +28,7 @@ from tornado.websocket import websocket_connect
 
 from pickcal.dashboard.serving import login
 from pickcal.dashboard.serving.login import allowed_user, read_passwords
-from pickcal.dashboard.serving.server import serve
+from pickcal.dashboard.serving.server import open_to_others, serve
 from pickcal.dashboard.serving.settings import ServeSettings
 from pickcal.errors import InputError, MissingFileError
 
@@ -499,6 +499,26 @@ def test_what_would_be_open_or_half_set_is_refused(project, monkeypatch, setting
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=expected):
         serve(lambda: None, project.path, ServeSettings(show=False, **settings), on_start=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("options", "login", "open_"),
+    [
+        ("", False, "on all addresses"),
+        ("", True, ""),
+        ("--address 0.0.0.0", False, "on 0.0.0.0"),
+        ("--address 192.168.1.7 --port 5006", False, "on 192.168.1.7"),
+        ("--address 0.0.0.0", True, ""),
+        ("--port 5006 --address 127.0.0.1", False, ""),
+        ("--address=localhost", False, ""),
+        ("--address ::1", False, ""),
+        ("--address 127.0.0.1 --address 0.0.0.0", False, "on 0.0.0.0"),
+    ],
+)
+def test_a_page_under_panel_serve_is_for_this_machine_or_those_who_log_in(options, login, open_):
+    command = ["python", "-m", "panel", "serve", "inspect_picks.py", *options.split()]
+    for after in ([], ["--args", "p.zarr", "--address", "127.0.0.1"]):
+        assert bool(found := open_to_others([*command, *after], login)) == bool(open_) and open_ in found
 
 
 def test_a_port_in_use_and_a_missing_project_are_refused(project, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ipaddress
 import os
 import secrets
@@ -9,7 +10,7 @@ import signal
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,39 @@ def _loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
+
+
+def open_to_others(command: Sequence[str], login: bool) -> str:
+    """Say why a page under `panel serve`, whose server listens on all addresses unless told, is not to be shown.
+
+    Parameters
+    ----------
+    command
+        The command line of the server, as `sys.orig_argv` has it.
+    login
+        Whether all visitors must log in.
+
+    Returns
+    -------
+    str
+        What was expected and what to do; "" where only this machine can come, or visitors log in.
+
+    Examples
+    --------
+    >>> open_to_others(["panel", "serve", "page.py", "--address", "127.0.0.1", "--args", "p.zarr"], login=False)
+    ''
+    """
+    options = [*command, "--args"]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--address")
+    address = parser.parse_known_args(options[: options.index("--args")])[0].address
+    if login or (address is not None and _loopback(address)):
+        return ""
+    listens = "on all addresses of this machine" if address is None else f"on {address}"
+    return (
+        f"This page is open to other machines without a login: its server listens {listens}. Start it with "
+        "`--address 127.0.0.1`, or with a login (`--basic-auth FILE --cookie-secret SECRET`), or use `pickcal inspect`."
+    )
 
 
 def _free_port(address: str, port: int) -> int:
