@@ -11,16 +11,18 @@ from test_plots import overlapping
 from test_report import Page
 
 from pickcal.calibration import calibrated_scores
+from pickcal.calibration.trends import mean_defocus
 from pickcal.calibration.verdicts import ScoreWords, heading, ranked_outliers
 from pickcal.dashboard.controller import Inspector
 from pickcal.dashboard.session import Session
 from pickcal.plots import medians_figure, residuals_figure, scores_figure, threshold_figure
+from pickcal.plots.images import ordinary_by_defocus
 from pickcal.plots.project import project_figures
 from pickcal.plots.style import beyond_text, robust_limits
 from pickcal.project import Project
 from pickcal.report import report_content, save_plots, write_report
 from pickcal.report.probability import thresholds_in_words
-from pickcal.schema import score_variable
+from pickcal.schema import Status, score_variable
 from pickcal.selection import ACCEPTED, reason_counts
 from pickcal.settings import CalibrateSettings, SelectSettings
 from pickcal.stages.calibrate import calibrate
@@ -230,6 +232,14 @@ def test_outlying_micrographs_are_named_by_the_score(relion):
     names = [str(i) for i in range(12)]
     (row,) = [row for row in ranked_outliers(fit, names, np.full(12, np.nan)) if row["index"] == 2]
     assert row["why"] == "RELION figure of merit +5.0 deviations from the fit; power score -6.0 deviations from the fit"
+
+
+def test_micrographs_are_shown_without_the_outlying_one_where_there_is_no_power(relion):
+    fit, finished = relion.calibration("relion").copy(deep=True), relion.done("picks/relion") == Status.DONE
+    assert np.isnan(fit["median"].sel(score="power")).all() and finished[4]
+    fit["outlier"].values[0, 4] = 1
+    shown = ordinary_by_defocus(finished, mean_defocus(relion.table()), fit)
+    assert set(shown) == set(np.flatnonzero(finished)) - {4}
 
 
 def test_the_report_of_tables_only(relion, tmp_path):

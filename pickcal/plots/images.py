@@ -15,6 +15,7 @@ from scipy import ndimage
 from pickcal.calibration import calibrated_scores
 from pickcal.calibration.mixture import probabilities
 from pickcal.calibration.trends import mean_defocus
+from pickcal.plots.fits import scores_of
 from pickcal.plots.style import ORANGE, SKY, UM, Floats, new_figure, nothing_figure, short_names
 from pickcal.project import Project
 from pickcal.schema import Status
@@ -101,11 +102,12 @@ def ordinary_by_defocus(
     Returns
     -------
     ndarray
-        Rows. Without outlying micrographs and those without a defocus, as long as three remain.
+        Rows. Without micrographs that are outlying in a score that there is, or have no median of it, and those without
+        a defocus, as long as three remain.
     """
     if calibration is not None:
         ordinary = finished & (calibration["outlier"].values == 0).all(axis=0)
-        ordinary &= np.isfinite(calibration["median"].values).all(axis=0)
+        ordinary &= np.isfinite(calibration["median"].sel(score=list(scores_of(calibration))).values).all(axis=0)
         finished = ordinary if ordinary.sum() >= 3 else finished
     found = np.flatnonzero(finished)
     order = found[np.argsort(defocus[found], kind="stable")]
