@@ -20,7 +20,8 @@ from pickcal.plots import micrographs_figure, png
 from pickcal.plots.project import MIXTURE_FIGURES
 from pickcal.project import Project
 from pickcal.report import report_content, save_plots, write_report
-from pickcal.settings import CalibrateSettings, SelectSettings
+from pickcal.settings import CalibrateSettings, HandPick, SelectSettings
+from pickcal.stages.calibrate import lay_on_more
 
 EVIL = "mics/<script>alert('&\"x')</script>_%02d.mrc"
 
@@ -151,10 +152,47 @@ def test_every_selection_says_what_is_false_in_it(tmp_path):
     assert f"sure: of {accepted} accepted picks {noise + junk:.0f} are expected to be false ({rate:.1f} %)" in text
     assert "power score at most 40, false discovery rate at most 2 %" in text
     add_calibration(made, CalibrateSettings(bootstrap=0, junk=False))
-    assert (
-        "sure: made before its picks were picked or calibrated anew"
-        in write_report(made, tmp_path / "r.html")[0].read_text()
-    )
+    stale = write_report(made, tmp_path / "r.html")[0].read_text()
+    assert "sure: made before its picks were picked or calibrated anew" in stale
+    assert f"selection sure is stale, accepted {accepted}" in stale
+
+
+def captions(made, path):
+    """Captions of the micrographs drawn."""
+    page = Page(write_report(made, path)[0].read_text())
+    return [at["alt"] for tag, at in page.tags if tag == "img" and at["alt"].startswith("Low, middle and high")]
+
+
+def test_selections_of_older_picks_are_in_the_tables_and_not_drawn(tmp_path):
+    """Among them what cannot be judged now: a probability without a mixture, a pick by hand that is gone."""
+    made = make_project(tmp_path / "p.zarr", micrographs=9)
+    x, y = (float(made.read("picks/template", name)[0, 0]) for name in ("x", "y"))
+    hand = HandPick(micrograph="mics/stack_01.mrc", x=x, y=y)
+    add_selection(made, "sure", SelectSettings(probability=0.9))
+    add_selection(made, "zhand", SelectSettings(min_ncc=0.3, reject=(hand,)))
+    assert captions(made, tmp_path / "r.html") == ["Low, middle and high defocus: accepted by selection zhand."]
+    made._array("picks/template", "x")[0, 0] = x + DIAMETER
+    add_calibration(made, CalibrateSettings(bootstrap=0, probability="none"))
+    assert captions(made, tmp_path / "r.html") == ["Low, middle and high defocus: the best picks."]
+    for name in ("sure", "zhand"):
+        with pytest.raises(ProjectError, match="select command again"):
+            save_plots(made, "template", tmp_path / "plots", name)
+    add_selection(made, "again", SelectSettings(min_ncc=0.3))
+    assert captions(made, tmp_path / "r.html") == ["Low, middle and high defocus: accepted by selection again."]
+
+
+def test_a_selection_made_before_the_project_grew_has_no_counts_of_what_came(tmp_path):
+    made = Project.open(make_project(tmp_path / "p.zarr", micrographs=9).path, "r+", whole=True)
+    before = made.table()
+    late = {name: before[name].values[:2] for name in before.data_vars if before[name].dims == ("micrograph",)}
+    made.extend(late | {"name": np.array(["mics/late_1.mrc", "mics/late_2.mrc"], np.dtypes.StringDType())})
+    assert lay_on_more(made, "template", 9)
+    made.show()
+    page = Page(write_report(Project.open(made.path), tmp_path / "r.html")[0].read_text())
+    rows = {row[0]: row for row in page.rows if len(row) == 8 and row[0].startswith("mics/")}
+    accepted = made.dataset("selection/strict")["counts"].sel(reason="accepted").values
+    assert len(rows) == 11 and [rows[f"mics/late_{i}.mrc"][6] for i in (1, 2)] == ["–", "–"]
+    assert [int(rows[f"mics/stack_{i + 1:02d}.mrc"][6]) for i in range(7)] == accepted[:7].tolist()
 
 
 def test_picks_without_a_mixture_say_why(tmp_path):

@@ -77,15 +77,14 @@ class Drawing(Reading):
             Name of the selection whose accepted picks are drawn; default: the best picks.
         """
         from pickcal.plots.images import micrographs_figure
-        from pickcal.plots.project import picks_diameter
-        from pickcal.stages.select_result import thresholds_of
+        from pickcal.plots.project import drawn_thresholds, picks_diameter
 
         self.project.require("picks", picks)
         self.project.require_images("a plot of micrographs")
         diameter = picks_diameter(self.project.settings(f"picks/{picks}"))
         if diameter is None:
             raise ProjectError(f"{self.project.path}: picks {picks!r} hold no particle diameter to draw")
-        thresholds = None if selection is None else thresholds_of(self.project, selection, picks)
+        thresholds = drawn_thresholds(self.project, picks, selection)
         return micrographs_figure(self.project, picks, self.project.calibration(picks), thresholds, diameter)
 
     def _names(self) -> list[str]:

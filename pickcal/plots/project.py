@@ -17,7 +17,8 @@ from pickcal.plots.images import micrographs_figure
 from pickcal.plots.probability import components_figure, plane_figure, trends_figure
 from pickcal.plots.scores import scores_figure, threshold_figure
 from pickcal.project import Project
-from pickcal.stages.select_result import thresholds_of
+from pickcal.settings import SelectSettings
+from pickcal.stages.select_result import stored_selection, thresholds_of
 
 MOST_SCORES = 5_000_000
 """Places for picks that the plots of scores are drawn from; of more, every n-th micrograph is taken."""
@@ -54,10 +55,10 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
     Raises
     ------
     ProjectError
-        If there are no such picks or no such selection of them.
+        If there are no such picks or no such selection of them, or the selection is stale.
     """
     project.require("picks", picks)
-    thresholds = None if selection is None else thresholds_of(project, selection, picks)
+    thresholds = drawn_thresholds(project, picks, selection)
     calibration = project.calibration(picks)
     if calibration is not None:
         names = [str(name) for name in project.read("micrographs", "name")]
@@ -83,6 +84,21 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
         what = f"accepted by selection {selection}" if selection else "the best picks"
         caption = f"Low, middle and high defocus: {what}."
         yield "micrographs", caption, micrographs_figure(project, picks, calibration, thresholds, diameter)
+
+
+def drawn_thresholds(project: Project, picks: str, selection: str | None) -> SelectSettings | None:
+    """Thresholds of the selection whose accepted picks are drawn; None for none.
+
+    Raises
+    ------
+    ProjectError
+        If there is no such selection of these picks, or it is stale: it would accept others than it says.
+    """
+    if selection is None:
+        return None
+    thresholds = thresholds_of(project, selection, picks)
+    stored_selection(project, selection)
+    return thresholds
 
 
 def scores_caption(picks: xr.Dataset, calibration: xr.Dataset) -> str:

@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 import xarray as xr
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 import pickcal
 from pickcal.calibration.trends import mean_defocus
@@ -32,7 +33,7 @@ from pickcal.schema import Status
 from pickcal.selection import REASONS
 from pickcal.stages.history import history, statuses, words
 from pickcal.stages.import_picks import PROGRAMS
-from pickcal.stages.select_result import selections_of
+from pickcal.stages.select_result import is_stale, selections_of
 
 MOST_ROWS = 500
 """Micrographs in one table of the page."""
@@ -271,8 +272,9 @@ def _picks_content(
     }
     if calibration is not None:
         content |= _calibrated_content(project, name, calibration, mixture, names)
-        shown = selections[-1]["name"] if selections else None
-        content |= _plots_content(project, name, shown, plots, saved)
+        # what a stale selection would accept now is not what it says that it accepted
+        shown = [item["name"] for item in selections if not item["stale"]]
+        content |= _plots_content(project, name, shown[-1] if shown else None, plots, saved)
     content["rows"] = _rows(project, name, micrographs, names, calibration, selections, bool(decoys))
     content["left_out"] = len(names) - len(content["rows"])
     return content
@@ -341,6 +343,7 @@ def _selection_content(project: Project, name: str, words: ScoreWords, power: bo
     totals = dict(zip(reasons, dataset["counts"].values.sum(axis=1), strict=True))
     return {
         "name": name,
+        "stale": is_stale(project, name),
         "thresholds": thresholds_in_words(settings, words),
         "counts": [(reason, int(totals.get(reason, 0))) for reason in REASONS if power or reason not in BY_POWER],
         "accepted": dataset["counts"].sel(reason="accepted").values,
@@ -372,7 +375,7 @@ def _rows(
             "name": names[i],
             "defocus": _number(float(defocus[i]), ".3f"),
             "picks": int(counts[i]),
-            "accepted": [int(selection["accepted"][i]) for selection in selections],
+            "accepted": [_accepted(selection["accepted"], i) for selection in selections],
             "status": Status(int(stage)).name.lower() + (", outlying" if outlying[i] else ""),
             "notable": bool(failed[i] or outlying[i]),
             "measured": [],
@@ -385,6 +388,11 @@ def _rows(
                 row["measured"].append(_number(median, ".4f" if score == "ncc" else ".3f"))
         rows.append(row)
     return rows
+
+
+def _accepted(counts: NDArray[np.integer], row: int) -> str:
+    """Give the accepted picks of a micrograph; of one that came after the selection was made nothing is known."""
+    return str(int(counts[row])) if row < len(counts) else "–"
 
 
 def _number(value: float, form: str) -> str:

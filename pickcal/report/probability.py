@@ -157,7 +157,10 @@ def thresholds_in_words(settings: dict[str, Any], scores: ScoreWords | None = No
 def expected_in_words(project: Project, selection: str, accepted: int) -> str:
     """Say how many of the accepted picks of a selection are expected to be false; "" where nothing can be said."""
     if is_stale(project, selection):
-        return "made before more micrographs were picked, or its picks were picked or calibrated anew; select again"
+        return (
+            "made before more micrographs were picked, or its picks were picked or calibrated anew: its counts are of "
+            "then, and it is not drawn; select again"
+        )
     expected: dict[str, Any] = expected_false(project, selection)
     if not expected or not accepted:
         return ""
