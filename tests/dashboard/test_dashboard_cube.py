@@ -353,7 +353,6 @@ def test_micrographs_finished_later_are_added(copied):
     assert out.up_to_date and out.cube is not old
     check(project, out.cube, settings)
     assert out.cube.micrographs.sum() == out.cube.binned == int((before == Status.DONE).sum())
-    assert len(out.cube.near(settings, "above", 20)) == 20
 
 
 def test_a_cache_gives_the_same_and_a_damaged_one_is_ignored(project, tmp_path):
@@ -369,7 +368,6 @@ def test_a_cache_gives_the_same_and_a_damaged_one_is_ignored(project, tmp_path):
         settings = some_settings(again.cube, rng, project, hands).model_copy(update={"probability": 0.2})
         list(again.cube.prepare(settings))
         check(project, again.cube, settings)
-        assert again.cube.near(settings, "below", 9) == first.cube.near(settings, "below", 9)
     np.testing.assert_array_equal(again.cube.frames, first.cube.frames)
     assert again.up_to_date
     other = Binning(project, "template", "line", SelectSettings(probability=0.2), {"min_ncc": [0.31235]})
@@ -402,61 +400,6 @@ def test_a_folder_that_cannot_be_written_does_no_harm(project, tmp_path):
     out = binned(project, "line")
     out.save_cache(tmp_path / "file")
     assert not Binning(project, "template", "line", SelectSettings()).load_cache(tmp_path / "file")
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_examples_near_the_threshold_are_the_nearest(project, cubes, method):
-    cube = cubes(method)
-    names = [str(name) for name in project.read("micrographs", "name")]
-    main = cube.main.snap({"raw": 0.4, "line": 0.4, "probability": 0.9, "fdr": 0.01}[method])
-    settings = SelectSettings(
-        raw=method == "raw", max_power=float(cube.power.edges[-8]), exclude=(names[3],), **{MAIN[method]: main}
-    )
-    found, columns = Truth(project, settings), columns_of(project, method)
-    value = {"probability": columns.probability, "fdr": -columns.q_value}.get(method, columns.ncc)
-    reason = {"probability": "probability", "fdr": "false discovery rate"}.get(method, "low score")
-    above, below = (cube.near(settings, side, 12) for side in ("above", "below"))
-    assert len(above) == len(below) == len(set(above)) == 12
-    loose = Truth(project, settings.model_copy(update={MAIN[method]: None})).accepted
-    rejected = loose & (found.reasons != ACCEPTED)
-    assert all(found.reasons[pick] == ACCEPTED for pick in above)
-    assert all(rejected[pick] for pick in below)
-    if method in ("raw", "line"):
-        assert all(REASONS[found.reasons[pick]] == reason for pick in below)
-        best = np.sort(value[found.reasons == ACCEPTED])[:12]
-        np.testing.assert_array_equal([value[pick] for pick in above], best)
-        np.testing.assert_array_equal([value[pick] for pick in below], -np.sort(-value[rejected])[:12])
-    else:
-        assert [value[pick] for pick in above] == sorted(value[pick] for pick in above)
-    none = settings.model_copy(update={MAIN[method]: None})
-    assert cube.near(none, "below", 5) == [] and len(cube.near(none, "above", 5)) == 5
-
-
-def test_examples_leave_out_what_was_decided_by_hand(project, cubes):
-    cube = cubes("line")
-    settings = SelectSettings(min_ncc=cube.main.snap(0.4))
-    row, place = cube.near(settings, "above", 3)[1]
-    x, y = (float(project.read("picks/template", name)[row, place]) for name in ("x", "y"))
-    hand = HandPick(micrograph=str(project.read("micrographs", "name")[row]), x=x, y=y)
-    for name in ("accept", "reject"):
-        assert (row, place) not in cube.near(settings.model_copy(update={name: (hand,)}), "above", 30)
-
-
-def test_examples_are_drawn_evenly(monkeypatch):
-    from pickcal.dashboard.binned.reservoirs import Kept, Reservoir
-
-    rng = np.random.default_rng(0)
-    times = np.zeros(100)
-    for _ in range(400):
-        reservoir = Reservoir(1, 10)
-        for start in range(0, 100, 20):
-            rows = np.arange(start, start + 20, dtype=np.int32)
-            bins = np.zeros(20, np.int16)
-            reservoir.add(Kept(rows, rows, bins, bins, bins, np.zeros(20), rng.random(20, np.float32)))
-        assert len(reservoir.kept.row) == 10
-        times[reservoir.kept.row] += 1
-    # 40 of 400 are expected; six deviations
-    assert np.abs(times - 40).max() < 36 and times.reshape(5, 20).sum(axis=1).std() < 80
 
 
 def test_truth_is_counted_among_the_accepted(project):
@@ -518,7 +461,6 @@ def test_a_project_with_nothing_picked_yet(copied):
     assert out.cube.binned == 0 and out.cube.complete
     assert out.cube.counts(SelectSettings(raw=True, min_ncc=0.3)).reasons.sum() == 0
     assert np.isnan(out.cube.curve(SelectSettings(raw=True))).all()
-    assert out.cube.near(SelectSettings(raw=True), "above", 5) == []
 
 
 def test_stepping_thresholds(cubes):

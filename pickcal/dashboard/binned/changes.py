@@ -150,8 +150,6 @@ class Changes:
         Their number, and the micrographs.
     accepted, rejected
         Picks that were decided by hand, None for none.
-    places
-        Micrograph and place of each of these.
     missing
         Whether the picks of more micrographs are still to be read.
     """
@@ -161,7 +159,6 @@ class Changes:
     rows: NDArray[np.intp]
     accepted: Few | None
     rejected: Few | None
-    places: frozenset[tuple[int, int]]
     missing: bool
 
     def hands(self) -> list[tuple[Few, bool]]:
@@ -233,7 +230,7 @@ class Finder:
         hands = [self._few(found) for found in places]
         parts = (self._part(lists),) if lists else ()
         picks = sum(len(cells.row) for cells in lists)
-        return Changes(parts, picks, rows, hands[0], hands[1], frozenset(places[0] | places[1]), bool(later))
+        return Changes(parts, picks, rows, hands[0], hands[1], bool(later))
 
     def _decisions(self, hands: Sequence[HandPick]) -> dict[int, list[HandPick]]:
         """Decisions by hand per micrograph."""

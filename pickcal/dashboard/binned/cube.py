@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.dashboard.binned.cells import Limits, reaches
+from pickcal.dashboard.binned.cells import Limits
 from pickcal.dashboard.binned.changes import Few, Finder, Rows
 from pickcal.dashboard.binned.filling import Binned
-from pickcal.dashboard.binned.reservoirs import Kept
 from pickcal.dashboard.binned.tables import EXPECTED, Total
-from pickcal.dashboard.methods import MAIN, Method, fixed_of
+from pickcal.dashboard.methods import Method, fixed_of
 from pickcal.selection import ACCEPTED, BY_HAND, REASONS
 from pickcal.settings import SelectSettings
 
@@ -239,34 +237,6 @@ class Cube:
             round(float(every.sum() - every[inside].sum())),
         )
 
-    def near(self, settings: SelectSettings, side: Literal["above", "below"], count: int) -> list[tuple[int, int]]:
-        """Examples of the picks nearest to the main threshold that pass all other limits, nearest first.
-
-        Parameters
-        ----------
-        settings
-            Thresholds. Without a main one: the worst picks "above", none "below".
-        side
-            "above" for accepted picks, "below" for those that the main threshold rejects.
-        count
-            At most so many.
-
-        Returns
-        -------
-        list of (int, int)
-            Micrograph and place of each; at most 24 of one bin of the main score.
-        """
-        threshold, limits = getattr(settings, MAIN[self.method]), self._limits(settings)
-        kept = self._open(self._content.near, settings)
-        kept = kept.at(kept.passing(limits) & np.isfinite(kept.value))
-        if threshold is None or self.main.holds(threshold):
-            passes = reaches(kept.main, limits.main)
-        else:
-            passes = kept.value >= (-threshold if self._axes.falling else threshold)
-        kept = kept.at(passes if side == "above" else ~passes)
-        order = np.argsort(kept.value if side == "above" else -kept.value, kind="stable")[:count]
-        return kept.at(order).places()
-
     def stepped(self, value: float | None, steps: int) -> float:
         """Edge of the main grid so many steps from a value; more is stricter. Without a value: from the laxest."""
         edges = self.main.edges
@@ -298,10 +268,6 @@ class Cube:
         for i, row in enumerate(rows):
             self._rows.cells(row)
             yield (i + 1) / len(rows)
-
-    def _open(self, kept: Kept, settings: SelectSettings) -> Kept:
-        """Leave out excluded micrographs and picks decided by hand."""
-        return kept.without(self._changes.excluded(settings), self._changes.of(settings).places)
 
     def _limits(self, settings: SelectSettings) -> Limits:
         if fixed_of(settings, self.method) != self.fixed:

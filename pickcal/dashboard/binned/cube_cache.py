@@ -7,7 +7,6 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import pickcal
 from pickcal.dashboard.binned.cells import Axes, Ranges
 from pickcal.dashboard.binned.filling import Binned
 from pickcal.dashboard.binned.grids import Grid
-from pickcal.dashboard.binned.reservoirs import Kept
 from pickcal.dashboard.binned.tables import Sums
 from pickcal.dashboard.methods import MAIN, Method
 from pickcal.errors import InputError
@@ -27,7 +25,7 @@ from pickcal.project import Project
 from pickcal.settings import SelectSettings
 from pickcal.stages.calibrate_result import fingerprint
 
-LAYOUT = 1
+LAYOUT = 2
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -78,7 +76,6 @@ def write_cache(path: Path, found: Binned) -> bool:
     arrays |= {f"expected_{name}": table for name, table in sums.expected.items()}
     arrays |= {f"failed_{reason}": table for reason, table in sums.failed.items()}
     arrays |= {name: array for name, array in (("seen", sums.seen), ("frames", found.frames)) if array is not None}
-    arrays |= {f"near_{column.name}": getattr(found.near, column.name) for column in fields(Kept)}
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -141,6 +138,5 @@ def _binned(arrays: dict[str, NDArray[Any]], method: Method, defocus: NDArray[np
         {int(name.removeprefix("failed_")): table for name, table in arrays.items() if name.startswith("failed_")},
         arrays.get("seen"),
     )
-    near = Kept(*(arrays[f"near_{column.name}"] for column in fields(Kept)))
     ranges = Ranges(*((float(low), float(high)) for low, high in arrays["ranges"]))
-    return Binned(axes, ranges, sums, near, arrays.get("frames"), arrays["rows"], int(arrays["total"]))
+    return Binned(axes, ranges, sums, arrays.get("frames"), arrays["rows"], int(arrays["total"]))
