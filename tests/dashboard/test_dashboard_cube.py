@@ -258,7 +258,8 @@ def test_the_curve_gives_accepted_picks_per_micrograph_of_each_class(project, cu
     cube = cubes(method)
     names = [str(name) for name in project.read("micrographs", "name")]
     others = {"min_power": float(cube.power.edges[10]), "exclude": (names[0],), "raw": method == "raw"}
-    curve = cube.curve(SelectSettings(**others))
+    curve, left = cube.curve(SelectSettings(**others)), cube.counts(SelectSettings(**others)).micrographs
+    assert left.sum() == cube.micrographs.sum() - 1 and (left <= cube.micrographs).all()
     assert curve.shape == (3, len(cube.main.edges))
     assert [(part.start, part.stop) for part in cube.classes] == [(0, 3), (3, 7), (7, 10)]
     done = project.done("picks/template") == Status.DONE

@@ -18,7 +18,9 @@ from pickcal.dashboard.views.dragging import ordered
 from pickcal.dashboard.views.look import Look
 from pickcal.dashboard.views.plane import LEVELS, OF_PLANE, SHARES, PlaneView, _Picture, colours, ticks
 from pickcal.dashboard.views.posting import Posted
+from pickcal.selection import reason_counts
 from pickcal.settings import SelectSettings
+from pickcal.stages.select import Judge
 
 # the figure of a name, a place in it in pixels of the page, and lines by what they show
 SCRIPT = """
@@ -335,6 +337,22 @@ def test_without_a_power_score_there_is_the_histogram_alone(browser, project, tm
         set_threshold(page, visit, "min_ncc", session.cube.main.snap(0.3))
         drag(page, "main margin", (session.settings.min_ncc, None), (0.4, None))
         assert eventually(page, lambda: abs(session.settings.min_ncc - 0.4) < 0.01)
+
+
+def test_the_curve_against_defocus_leaves_out_excluded_micrographs(project):
+    """With one micrograph a bin the line has the accepted picks of each; an excluded one is no dip to 0."""
+    inspector = Inspector(project.path)
+    session = Session(inspector)
+    session.follow({})
+    assert inspector.background.wait(120)
+    view = CurveView(session, Look())
+    session.toggle_excluded(2)
+    view.refresh(frozenset(["decisions"]))
+    settings = SelectSettings(min_ncc=0.3, edge=100.0)
+    accepted = reason_counts(Judge(project, "template", settings).block(0, project.count).reasons)[0]
+    left = np.setdiff1d(np.flatnonzero(inspector.finished("template")), [2])
+    assert view._bins.data["y"].tolist() == accepted[left][np.argsort(inspector.defocus[left])].tolist()
+    inspector.background.close()
 
 
 def test_cells_have_the_colour_of_their_accepted_part():

@@ -345,12 +345,16 @@ def test_methods_that_the_picks_do_not_allow_say_why(project, tmp_path):
     ]
 
 
-def test_means_per_micrograph_are_those_of_the_micrographs_of_each_third(project):
+@pytest.mark.parametrize("excluded", [(), (0, 1, 5)])
+def test_means_per_micrograph_are_those_of_the_micrographs_of_each_third(project, excluded):
     inspector = Inspector(project.path)
-    sent = message(inspector)
+    defocus, done = inspector.defocus, inspector.finished("template")
+    order = np.argsort(np.where(done, defocus, np.inf))
+    rows = [int(order[place]) for place in excluded]
+    sent = message(inspector, lambda session: [session.toggle_excluded(row) for row in rows])
     settings = SelectSettings(min_ncc=0.3, edge=100.0)
     accepted = reason_counts(Judge(project, "template", settings).block(0, project.count).reasons)[0]
-    defocus, done = inspector.defocus, inspector.finished("template")
+    done[rows] = False
     for word, mean in sent["counts"]["classes"]:
         low, high = map(float, re.search(r"([\d.]+) to ([\d.]+)", word).groups())
         inside = done & (defocus >= low - 0.006) & (defocus <= high + 0.006)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.dashboard.binned.cells import Limits
-from pickcal.dashboard.binned.changes import Few, Finder, Rows
+from pickcal.dashboard.binned.changes import Changes, Few, Finder, Rows
 from pickcal.dashboard.binned.filling import Binned
 from pickcal.dashboard.binned.tables import EXPECTED, Total
 from pickcal.dashboard.methods import Method, fixed_of
@@ -33,8 +33,9 @@ class Counts:
     ----------
     reasons
         Picks per reason in the order of `selection.REASONS`, int64; the first are accepted.
-    accepted
-        Accepted picks per bin of defocus; the last bin is of micrographs without defocus.
+    accepted, micrographs
+        Accepted picks per bin of defocus, and the finished micrographs that they are on, excluded ones left out; the
+        last bin is of micrographs without defocus.
     noise, junk
         Expected false picks among the accepted ones; NaN without a mixture.
     true, counted, particles
@@ -46,6 +47,7 @@ class Counts:
 
     reasons: NDArray[np.int64]
     accepted: NDArray[np.int64]
+    micrographs: NDArray[np.int64]
     noise: float
     junk: float
     true: int
@@ -170,6 +172,7 @@ class Cube:
         return Counts(
             whole,
             np.maximum(np.rint(accepted), 0).astype(np.int64),
+            self.micrographs - self._excluded(changes),
             float(max(reasons[ACCEPTED] - sure - junk, 0.0)) if np.isfinite(sure) else np.nan,
             float(max(junk, 0.0)) if np.isfinite(junk) else np.nan,
             round(expected.get("true", 0)),
@@ -198,7 +201,7 @@ class Cube:
         for few, chosen in changes.hands():
             along = along - few.along(limits)
             along += np.bincount(few.cells.defocus, minlength=self._bins) if chosen else 0
-        micrographs = self._done - np.bincount(self._axes.defocus[changes.rows], minlength=self._bins)
+        micrographs = self._done - self._excluded(changes)
         edges = along[2:][::-1] if self._axes.falling else along[2:]
         out = np.full((len(self.classes), len(edges)), np.nan)
         for i, bins in enumerate(self.classes):
@@ -268,6 +271,10 @@ class Cube:
         for i, row in enumerate(rows):
             self._rows.cells(row)
             yield (i + 1) / len(rows)
+
+    def _excluded(self, changes: Changes) -> NDArray[np.int64]:
+        """Count per bin of defocus the excluded micrographs whose picks are taken off."""
+        return np.bincount(self._axes.defocus[changes.rows], minlength=self._bins).astype(np.int64)
 
     def _limits(self, settings: SelectSettings) -> Limits:
         if fixed_of(settings, self.method) != self.fixed:

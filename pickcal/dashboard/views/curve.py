@@ -131,7 +131,7 @@ class CurveView:
         others = session.settings.model_copy(update={MAIN[session.method]: None})
         if self._drawn is None or self._drawn[0] is not cube or self._drawn[1] != others:
             self._draw(cube, others)
-        self._follow(cube)
+        self._follow()
         falling = session.method == "fdr"
         self._drag.show({"main": getattr(session.settings, session.main)}, shown=True, falling=falling)
 
@@ -169,8 +169,9 @@ class CurveView:
         end = _nice_end(float(np.nanmax(curve, initial=0.0)))
         columns: dict[str, Any] = dict(zip(CLASSES, curve, strict=True))
         histogram: Floats = np.zeros(len(edges))
-        if cube.method in ("probability", "fdr"):
-            histogram = _histogram(cube, curve, self._plot.extra_y_ranges["picks"])
+        counts = self._session.counts
+        if counts is not None and cube.method in ("probability", "fdr"):
+            histogram = _histogram(cube, curve, counts.micrographs, self._plot.extra_y_ranges["picks"])
         self._plot.y_range.end = end
         if renewed:
             self._tell(cube)
@@ -184,13 +185,13 @@ class CurveView:
         lines = self._sources[cube.method == "fdr"]
         lines.data = {"x": edges, **columns, "picks": histogram, "none": np.zeros(len(edges))}
 
-    def _follow(self, cube: Cube) -> None:
+    def _follow(self) -> None:
         """Show accepted picks against defocus."""
         counts, bins = self._session.counts, len(self._middles)
         if counts is None:
             return
-        some = np.flatnonzero(cube.micrographs[:bins])
-        mean = counts.accepted[some] / cube.micrographs[some]
+        some = np.flatnonzero(counts.micrographs[:bins])
+        mean = counts.accepted[some] / counts.micrographs[some]
         self._bins.data = {"x": self._middles[some], "y": mean}
         most, end = float(mean.max(initial=0.0)), float(self._defocus.y_range.end)
         # the axis stays while the line is easy to see on it
@@ -206,10 +207,9 @@ def _nice_end(most: float) -> float:
     return float(step * np.ceil(1.08 * most / step))
 
 
-def _histogram(cube: Cube, curve: Floats, along: Range1d) -> Floats:
+def _histogram(cube: Cube, curve: Floats, micrographs: NDArray[np.int64], along: Range1d) -> Floats:
     """Count the picks between edges, as the height of a logarithmic axis without numbers."""
-    micrographs = np.array([cube.micrographs[part].sum() for part in cube.classes], dtype=np.float64)
-    total = np.nan_to_num(curve).T @ micrographs
+    total = np.nan_to_num(curve).T @ np.array([micrographs[part].sum() for part in cube.classes], dtype=np.float64)
     steps = np.abs(np.diff(total)) / np.diff(cube.main.edges)
     least = float(steps[steps > 0].min(initial=np.inf))
     heights = np.where(steps > 0, np.log(np.maximum(steps, 1e-300) / least) + 0.5, 0.0) if np.isfinite(least) else steps

@@ -310,10 +310,10 @@ def _truth(counts: Counts) -> list[tuple[str, float | None]] | None:
 
 
 def _classes(counts: Counts, cube: Cube) -> list[tuple[str, float | None]]:
-    """Mean number of accepted picks at low, middle and high defocus, where there are micrographs."""
+    """Mean number of accepted picks at low, middle and high defocus, where there are micrographs left."""
     found: list[tuple[str, float | None]] = []
     for name, bins in zip(CLASSES, cube.classes, strict=True):
-        micrographs = int(cube.micrographs[bins].sum())
+        micrographs = int(counts.micrographs[bins].sum())
         if micrographs:
             low, high = float(cube.defocus[bins.start]), float(cube.defocus[bins.stop])
             found.append(
