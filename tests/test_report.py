@@ -153,7 +153,7 @@ def test_every_selection_says_what_is_false_in_it(tmp_path):
     assert "power score at most 40, false discovery rate at most 2 %" in text
     add_calibration(made, CalibrateSettings(bootstrap=0, junk=False))
     stale = write_report(made, tmp_path / "r.html")[0].read_text()
-    assert "sure: made before its picks were picked or calibrated anew" in stale
+    assert "sure: made before more micrographs were picked" in stale
     assert f"selection sure is stale, accepted {accepted}" in stale
 
 
