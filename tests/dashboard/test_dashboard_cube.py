@@ -180,6 +180,41 @@ def test_many_excluded_micrographs_are_read_in_the_background(project, monkeypat
     assert abs(total[0] - total[1]) < 20
 
 
+@pytest.mark.parametrize("method", ["raw", "probability"])
+def test_more_excluded_micrographs_than_are_kept_are_counted_exactly(project, monkeypatch, method):
+    """The picks of two micrographs are kept at most: others are read once, and again where they are taken back in."""
+    monkeypatch.setattr(changes, "MOST_LISTED", 500)
+    monkeypatch.setattr(changes, "MOST_CELLS", 400)
+    read, original = [], Binning._read_row
+    monkeypatch.setattr(Binning, "_read_row", lambda self, row: [read.append(row), original(self, row)][1])
+    cube = binned(project, method, probability=0.2 if method == "raw" else None).cube
+    names = [str(name) for name in project.read("micrographs", "name")]
+    rng = np.random.default_rng(5)
+
+    def decided(rows, hands=False):
+        settings = some_settings(cube, rng, project, hands)
+        if method == "raw":
+            settings = settings.model_copy(update={"probability": 0.2})
+        settings = settings.model_copy(update={"exclude": tuple(names[row] for row in rows)})
+        list(cube.prepare(settings))
+        assert cube.pending(settings) == 0
+        check(project, cube, settings)
+        accepted = cube.plane(settings).ncc_accepted.sum()
+        assert abs(accepted - Truth(project, settings).accepted.sum()) <= 40
+        for row in rows:
+            left = cube.counts(settings.model_copy(update={"exclude": tuple(names[i] for i in rows if i != row)}))
+            assert left.exact
+
+    decided(range(8))
+    read.clear()
+    settings = SelectSettings(raw=method == "raw", probability=0.2, exclude=tuple(names[:9]))
+    list(cube.prepare(settings))
+    check(project, cube, settings)
+    assert read == [8]
+    for rows in (range(9), range(2, 9), (), (1,), range(10), (9, 0, 3, 4, 8, 6)):
+        decided(rows, hands=True)
+
+
 @pytest.mark.parametrize(
     ("method", "fixed"),
     [

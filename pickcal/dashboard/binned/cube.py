@@ -132,7 +132,7 @@ class Cube:
         self.method, self.fixed, self.defocus = method, fixed, defocus
         axes = binned.axes
         self.main, self.power, self.border = axes.main, axes.power, axes.border
-        self._content, self._rows, self._particles, self._axes = binned, rows, particles, axes
+        self._content, self._particles, self._axes = binned, particles, axes
         self._bins = binned.sums.deep.shape[3]
         self._changes = Finder(axes, self._bins, binned.rows, rows, frozenset(binned.sums.expected))
         self.micrographs = np.bincount(axes.defocus[finished], minlength=self._bins).astype(np.int64)
@@ -161,8 +161,8 @@ class Cube:
         total = self._content.sums.total(limits)
         reasons, accepted = self._scale * total.reasons, self._scale * total.accepted
         expected = {name: self._scale * value for name, value in total.expected.items()}
-        for part in changes.excluded:
-            _add(reasons, accepted, expected, part.total(limits), -1)
+        for part, sign in changes.excluded:
+            _add(reasons, accepted, expected, part.total(limits), sign)
         reasons[MICROGRAPH] += changes.picks
         for few, chosen in changes.hands():
             _add(reasons, accepted, expected, few.total(limits), -1)
@@ -196,8 +196,8 @@ class Cube:
         """
         limits, changes = self._limits(settings), self._changes.of(settings)
         along = self._content.sums.along(limits)
-        for part in changes.excluded:
-            along = along - part.along(limits)
+        for part, sign in changes.excluded:
+            along = along + sign * part.along(limits)
         for few, chosen in changes.hands():
             along = along - few.along(limits)
             along += np.bincount(few.cells.defocus, minlength=self._bins) if chosen else 0
@@ -220,8 +220,8 @@ class Cube:
         for wanted in (None, limits):
             table = self._scale * self._content.sums.plane(wanted)
             if wanted is not None:
-                for part in changes.excluded:
-                    table = table - part.plane(wanted)
+                for part, sign in changes.excluded:
+                    table = table + sign * part.plane(wanted)
                 for few, chosen in changes.hands():
                     table = table - few.plane(wanted) + (few.plane(None) if chosen else 0)
             both.append(np.maximum(table, 0.0))
@@ -260,17 +260,15 @@ class Cube:
     def prepare(self, settings: SelectSettings) -> Generator[float, None, None]:
         """Read the picks of excluded micrographs and of those with decisions by hand, step by step.
 
-        A few are read when they are first counted; the counts leave out more than that, until they are prepared.
+        A few are read when they are first counted; the counts leave out more than that, and are not exact, until they
+        are prepared.
 
         Yields
         ------
         float
             Progress, 0 to 1.
         """
-        rows = self._changes.missing(settings)
-        for i, row in enumerate(rows):
-            self._rows.cells(row)
-            yield (i + 1) / len(rows)
+        yield from self._changes.prepare(settings)
 
     def _excluded(self, changes: Changes) -> NDArray[np.int64]:
         """Count per bin of defocus the excluded micrographs whose picks are taken off."""

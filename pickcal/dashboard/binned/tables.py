@@ -193,19 +193,19 @@ class Sums:
     failed: dict[int, NDArray[np.int32]]
     seen: NDArray[np.int32] | None
 
-    def added(self, more: Sums) -> Sums:
-        """Add up with the sums over other picks."""
+    def added(self, more: Sums, sign: int = 1) -> Sums:
+        """Add the sums over other picks, or with the sign -1 take them off."""
         none = np.zeros((), np.int32)
         return replace(
             self,
-            deep=self.deep + more.deep,
-            flat=self.flat + more.flat,
-            expected={name: table + more.expected[name] for name, table in self.expected.items()},
+            deep=self.deep + sign * more.deep,
+            flat=self.flat + sign * more.flat,
+            expected={name: table + sign * more.expected[name] for name, table in self.expected.items()},
             failed={
-                reason: self.failed.get(reason, none) + more.failed.get(reason, none)
+                reason: self.failed.get(reason, none) + sign * more.failed.get(reason, none)
                 for reason in {*self.failed, *more.failed}
             },
-            seen=None if self.seen is None or more.seen is None else self.seen + more.seen,
+            seen=None if self.seen is None or more.seen is None else self.seen + sign * more.seen,
         )
 
     @property
