@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from pickcal.formats.foreign import EXPOSURE_RANGES
 from pickcal.formats.images import split_stack_name
 
 SAMPLED = 50
@@ -38,6 +39,27 @@ class Exposures:
     def of(cls, table: pd.DataFrame) -> Exposures:
         """Take a table that was read as a whole."""
         return cls(len(table), table["name"].tolist(), lambda rows: slices(table, rows))
+
+
+def problems(frame: pd.DataFrame, needed: Collection[str]) -> pd.Series[str]:
+    """Say what is wrong with each row of a table: the first of its values outside of `foreign.EXPOSURE_RANGES`.
+
+    Parameters
+    ----------
+    frame
+        Any of the columns that have a range.
+    needed
+        Those that must have a number; NaN in another one is a value that is not known.
+    """
+    problem = np.full(len(frame), "", dtype=object)
+    for name, (low, high, expected) in EXPOSURE_RANGES.items():
+        if name not in frame:
+            continue
+        values = frame[name].to_numpy(np.float64)
+        bad = ~((low < values) & (values < high)) & ((name in needed) | ~np.isnan(values)) & (problem == "")
+        for row in np.flatnonzero(bad):
+            problem[row] = f"{name}: expected a number {expected}, found {values[row]:g}"
+    return pd.Series(problem, dtype="str")
 
 
 def slices(table: pd.DataFrame, rows: int) -> Iterator[pd.DataFrame]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -23,9 +24,12 @@ from pickcal.formats import (
     topaz,
     warp,
 )
-from pickcal.formats.exposures import PART, Exposures
-from pickcal.formats.foreign import EXPOSURE_COLUMNS, WHOLE_COLUMNS, ForeignPicks
+from pickcal.formats.exposures import PART, Exposures, problems
+from pickcal.formats.foreign import CTF_RANGES, EXPOSURE_COLUMNS, WHOLE_COLUMNS, ForeignPicks
 from pickcal.formats.opening import head_of
+
+PARTICLES: tuple[ModuleType, ...] = (cryosparc, warp, relion_picks)
+"""Readers of particles that may tell the CTF of their micrographs."""
 
 PICKS: tuple[ModuleType, ...] = (cryosparc, warp, gautomatch, cryolo, relion_picks, eman, topaz, tables)
 """Readers of picks; the first that recognises a file reads it, so that the particular stand before the general."""
@@ -139,7 +143,7 @@ def open_exposures(paths: Sequence[Path], *, require_ctf: bool = True) -> Exposu
 
 
 def _opened(paths: Sequence[Path], require_ctf: bool) -> Exposures:
-    modules = {path: _reader(path, EXPOSURES, "recognise_exposures") for path in paths}
+    modules = {path: _exposures_reader(path) for path in paths}
     if set(modules.values()) == {cryosparc} and not any(b"micrograph_blob" in head_of(path) for path in paths):
         return Exposures.of(_from_particles(paths, require_ctf))
     kinds = set(modules.values())
@@ -157,10 +161,12 @@ def _opened(paths: Sequence[Path], require_ctf: bool) -> Exposures:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table rather than an image."""
+    """Whether a file is a table, of micrographs or of picks, rather than an image."""
     if path.suffix.lower() == ".star":
         return True
-    return path.is_file() and _reader(path, (*EXPOSURES, relion, relion_picks)) is not None
+    if not path.is_file():
+        return False
+    return _exposures_reader(path) is not None or _reader(path, (relion, *PARTICLES, tables)) is not None
 
 
 def _reader(path: Path, modules: Sequence[ModuleType], function: str = "recognise") -> ModuleType | None:
@@ -172,6 +178,11 @@ def _reader(path: Path, modules: Sequence[ModuleType], function: str = "recognis
         if recognise(path, head):
             return module
     return None
+
+
+def _exposures_reader(path: Path) -> ModuleType | None:
+    """Find the reader of a table of micrographs; RELION's, and particles, have theirs apart."""
+    return _reader(path, EXPOSURES, "recognise_exposures")
 
 
 def _picks_reader(path: Path, known: Known) -> ModuleType | None:
@@ -190,12 +201,26 @@ def _of_index(path: Path, known: Known) -> list[Listed]:
     return [(name, file, _picks_reader(file, known)) for name, file in relion_picks.read_index(path)]
 
 
+def _of_indices(folder: Path, indices: Sequence[Path], known: Known) -> list[Listed]:
+    """Files of a folder with indices; RELION writes one for itself, and one of the same files for older versions."""
+    listed = [relion_picks.read_index(path) for path in indices]
+    real = cache(Path.resolve)
+    files = [{real(file.parent) / file.name for _, file in found} for found in listed]
+    for path, others in zip(indices[1:], files[1:], strict=True):
+        if others != files[0]:
+            raise InputError(
+                f"{folder}: its indices {indices[0]} ({len(files[0])} files) and {path} ({len(others)} files) list "
+                "different files of picks; give the index of those that you want"
+            )
+    named = next((found for found in listed if found[0][0] is not None), listed[0])
+    return [(name, file, _picks_reader(file, known)) for name, file in named]
+
+
 def _of_folder(folder: Path, known: Known) -> list[Listed]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     indices = [path for path in files if path.suffix == ".star" and relion_picks.recognise_index(path, head_of(path))]
     if indices:
-        # RELION writes one index for its own version and one for older ones: they list the same files
-        return _of_index(indices[0], known)
+        return _of_indices(folder, indices, known)
     kinds: dict[ModuleType, list[Path]] = {}
     for path in files:
         # Gautomatch leaves what it rejected beside what it accepted
@@ -221,13 +246,13 @@ def _what(path: Path) -> str:
 
 
 def _is_particles(path: Path) -> bool:
-    return _reader(path, (cryosparc, relion_picks)) is not None
+    return _reader(path, PARTICLES) is not None
 
 
 def _from_particles(paths: Sequence[Path], require_ctf: bool) -> pd.DataFrame:
-    """Medians of what the particles of every micrograph say of it."""
+    """Medians of what the particles of every micrograph say of it; of whole numbers, which are names, the first."""
     path = paths[0]
-    module = _reader(path, (cryosparc, relion_picks))
+    module = _reader(path, PARTICLES)
     if module is None:
         raise InputError(f"{path}: expected a table of micrographs and their CTF, found {_what(path)}")
     parts = []
@@ -239,8 +264,15 @@ def _from_particles(paths: Sequence[Path], require_ctf: bool) -> pd.DataFrame:
             )
         parts.append(pd.DataFrame({"name": part.micrograph.astype("str"), **part.exposure}))
     table = pd.concat(parts, ignore_index=True)
-    frame = table.groupby("name", sort=False).median().reset_index()
-    frame["problem"] = ""
+    told = [str(name) for name in table if name != "name"]
+    grouped = table.groupby("name", sort=False)
+    found = {name: grouped[name].first() if name in WHOLE_COLUMNS else grouped[name].median() for name in told}
+    frame = pd.DataFrame(found, index=pd.Index(table["name"].dropna().unique(), name="name")).reset_index()
+    if "defocus_u" in frame:
+        for name, values in (("defocus_v", frame["defocus_u"]), ("defocus_angle", 0.0), ("phase_shift", 0.0)):
+            if name not in frame:
+                frame[name] = values
+    frame["problem"] = problems(frame, [name for name in CTF_RANGES if name in frame] if require_ctf else [])
     return frame
 
 

@@ -19,9 +19,9 @@ from pickcal.errors import InputError
 from pickcal.formats.atomic import atomic_path
 from pickcal.formats.boxes import positions, score_of
 from pickcal.formats.delimited_write import TableWriter, sources_beside
+from pickcal.formats.exposures import problems
 from pickcal.formats.foreign import (
     EXPOSURE_COLUMNS,
-    EXPOSURE_RANGES,
     WHOLE_COLUMNS,
     Column,
     ExportBlock,
@@ -231,7 +231,7 @@ def read_exposures(paths: Sequence[Path]) -> pd.DataFrame:
         raise InputError(
             f"{paths[-1]}: column name: expected every name once, found {frame['name'][row]!r} again or empty"
         )
-    frame["problem"] = _problems(frame)
+    frame["problem"] = problems(frame, ("defocus_u", "defocus_v", "defocus_angle"))
     return frame
 
 
@@ -263,17 +263,6 @@ def _whole(path: Path, label: str, column: Column) -> NDArray[np.integer]:
         found = values[bad[0]]
         raise InputError(f"{path}: column {label}: row {bad[0] + 1}: expected a whole number, found {found}")
     return values.astype(kind)
-
-
-def _problems(frame: pd.DataFrame) -> pd.Series[str]:
-    problem = np.full(len(frame), "", dtype=object)
-    for name, (low, high, expected) in EXPOSURE_RANGES.items():
-        values = frame[name].to_numpy(np.float64)
-        needed = name in ("defocus_u", "defocus_v", "defocus_angle")
-        bad = ~((low < values) & (values < high)) & (needed | ~np.isnan(values)) & (problem == "")
-        for row in np.flatnonzero(bad):
-            problem[row] = f"{name}: expected a number {expected}, found {values[row]:g}"
-    return pd.Series(problem, dtype="str")
 
 
 def write_picks(out: Path, blocks: Iterable[ExportBlock], *, format: TableFormat = "csv") -> list[Path]:

@@ -1,12 +1,17 @@
 """Which reader a file gets: every real file there is, and what becomes of those that hold something else."""
 
+import os
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
+from cryosparc.dataset import Dataset
+from handmade import noise, write_mrc
 
 from pickcal.errors import InputError, MissingFileError
 from pickcal.formats import cryosparc
-from pickcal.formats.registry import pick_files, read_exposures
+from pickcal.formats.registry import is_table, pick_files, read_exposures
 
 PICKS = {
     "apoferritin_10146/truth_particles.star": ("relion", 1125, []),
@@ -145,3 +150,130 @@ def test_an_index_that_leads_nowhere_says_where_it_looked(tmp_path, name, text, 
     (tmp_path / name).write_text(text)
     with pytest.raises(error, match=said):
         pick_files([tmp_path / name])
+
+
+def picks_of(folder, job, names):
+    """Files of picks of some micrographs in a job's folder, and RELION 4's index of them."""
+    (folder / job).mkdir(parents=True)
+    rows = ""
+    for name in names:
+        file = folder / job / f"{name}_autopick.star"
+        file.write_text("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n10 20\n")
+        rows += f"mics/{name}.mrc {job}/{file.name}\n"
+    (folder / job / "autopick.star").write_text(INDEX + rows)
+    return folder / job
+
+
+def test_indices_of_the_same_files_are_one(tmp_path):
+    """RELION's own index, which names the micrographs, and that of older versions; also through a link to the job."""
+    job = picks_of(tmp_path, "AutoPick/job004", ["m1", "m2"])
+    (job / "coords_suffix_autopick.star").write_text("CtfFind/job003/micrographs_ctf.star\n")
+    (tmp_path / "AutoPick/named").symlink_to(job)
+    for folder in (job, tmp_path / "AutoPick/named"):
+        found = pick_files([folder])
+        assert [one.micrograph for one in found] == ["mics/m1.mrc", "mics/m2.mrc"]
+        assert [os.path.realpath(one.paths[0]) for one in found] == [str(job / f"m{n}_autopick.star") for n in (1, 2)]
+
+
+@pytest.mark.parametrize("other", ["autopick.star", "coords_suffix_manual.star", "coords_suffix_autopick.star"])
+def test_indices_of_different_files_are_not_chosen_from(tmp_path, other):
+    """Of two jobs, of two suffixes, and of a job that left a file which its own index does not list: both are named."""
+    job = picks_of(tmp_path, "AutoPick/job004", ["m1", "m2"])
+    if other == "autopick.star":
+        second = picks_of(tmp_path, "AutoPick/job005", ["m1"]) / other
+    else:
+        second = job / other
+        second.write_text("CtfFind/job003/micrographs_ctf.star\n")
+        shutil.copy(job / "m1_autopick.star", job / f"m3_{second.stem.rpartition('_')[2]}.star")
+    with pytest.raises(InputError, match=r"job004/autopick\.star.*list different files.*give the index") as error:
+        pick_files([tmp_path / "AutoPick"])
+    assert str(second) in str(error.value)
+
+
+PARTICLE_HEAD = (
+    "data_\n\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n_rlnDefocusU #4\n_rlnVoltage #5\n"
+    "_rlnSphericalAberration #6\n_rlnAmplitudeContrast #7\n_rlnMicrographPixelSize #8\n"
+)
+
+
+def test_particles_of_relion_tell_the_ctf_of_their_micrographs(tmp_path):
+    """The median of each; what no fit gives (0, or no number at all) is a problem of that micrograph alone."""
+    path = tmp_path / "particles.star"
+    rows = [("m1", 15000), ("m1", 15200), ("m1", 19000), ("m2", 0), ("m3", "nan"), ("m4", 12000)]
+    path.write_text(PARTICLE_HEAD + "".join(f"{name}.mrc 10 20 {value} 300 2.7 0.1 1.5\n" for name, value in rows))
+    table = read_exposures([path]).set_index("name")
+    assert table["defocus_u"].tolist()[:2] == [15200, 0] and table["defocus_u"]["m4.mrc"] == 12000
+    assert table["problem"].tolist() == [
+        "",
+        "defocus_u: expected a number above 0 Å, found 0",
+        "defocus_u: expected a number above 0 Å, found nan",
+        "",
+    ]
+    good = table.loc["m4.mrc"]
+    assert (good["defocus_v"], good["defocus_angle"], good["phase_shift"]) == (12000, 0, 0)
+    without = read_exposures([path], require_ctf=False).set_index("name")
+    assert without["problem"]["m3.mrc"] == "" and without["problem"]["m2.mrc"] != ""
+
+
+def test_particles_of_warp_tell_what_warp_has_fitted(tmp_path):
+    """Where it has not, it writes 0 and 999."""
+    path = tmp_path / "allparticles.star"
+    labels = ("CoordinateX", "CoordinateY", "Magnification", "DetectorPixelSize", "Voltage", "SphericalAberration")
+    labels += ("AmplitudeContrast", "PhaseShift", "DefocusU", "DefocusV", "DefocusAngle", "CtfMaxResolution")
+    head = "data_\n\nloop_\n" + "".join(f"_rln{label} #{n}\n" for n, label in enumerate((*labels, "MicrographName"), 1))
+    path.write_text(
+        head + "1 2 10000 1.346 300 2.7 0.07 0 15123.4 14876.5 33 4.2 m1.tif\n"
+        "1 2 10000 1.346 300 2.7 0.07 0 0 0 0 999 m2.tif\n"
+    )
+    table = read_exposures([path]).set_index("name")
+    assert table["problem"]["m1.tif"] == "" and table["defocus_v"]["m1.tif"] == 14876.5
+    assert "defocus_u: expected a number above 0 Å, found nan" in table["problem"]["m2.tif"]
+    assert np.isnan(table["ctf_fit_resolution"]["m2.tif"]) and table["pixel_size"]["m1.tif"] == pytest.approx(1.346)
+
+
+CTF = ("df1_A", "df2_A", "df_angle_rad", "accel_kv", "cs_mm", "amp_contrast")
+
+
+def test_particles_of_cryosparc_tell_the_uid_of_their_micrographs(tmp_path):
+    """64-bit numbers to the last bit, and whole sizes: no mean is taken of names and of shapes."""
+    uids = [2**64 - 3, 2**60 + 1]
+    which = [0, 1, 0, 1, 1]
+    data = Dataset.allocate(
+        len(which),
+        fields=[
+            ("location/micrograph_path", "O"),
+            ("location/micrograph_uid", "u8"),
+            ("location/micrograph_shape", "u4", (2,)),
+            ("location/center_x_frac", "f4"),
+            ("location/center_y_frac", "f4"),
+            *(
+                (f"ctf/{name}", "f4")
+                for name in ("df1_A", "df2_A", "df_angle_rad", "accel_kv", "cs_mm", "amp_contrast")
+            ),
+            ("ctf/exp_group_id", "u4"),
+        ],
+    )
+    data["location/micrograph_path"] = np.array([f"J1/m{n}.mrc" for n in which], dtype=object)
+    data["location/micrograph_uid"] = np.array([uids[n] for n in which], dtype=np.uint64)
+    data["location/micrograph_shape"] = np.array([[200, 300]] * len(which), dtype=np.uint32)
+    for name, value in (("df1_A", 15000), ("df2_A", 14000), ("accel_kv", 300), ("cs_mm", 2.7), ("amp_contrast", 0.1)):
+        data[f"ctf/{name}"] = np.full(len(which), value, np.float32)
+    data["ctf/exp_group_id"] = np.array([3 + n for n in which], dtype=np.uint32)
+    data.save(tmp_path / "particles.cs")
+    table = read_exposures([tmp_path / "particles.cs"])
+    assert [int(uid) for uid in table["uid"]] == uids and table["uid"].dtype == np.uint64
+    assert table["exposure_group"].tolist() == [3, 4] and table["source_width"].tolist() == [300, 300]
+    assert not table["problem"].any()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_tables_are_told_from_images(tmp_path, kind):
+    """Of micrographs, which hold no positions, and of picks; an image is none."""
+
+    for name, columns in (("mics", ("name", "defocus_u")), ("picks", ("micrograph", "x_px", "y_px"))):
+        frame = pd.DataFrame({column: ["m1"] if n == 0 else [1.0] for n, column in enumerate(columns)})
+        path = tmp_path / f"{name}.{kind}"
+        frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path, index=False)
+        assert is_table(path)
+    write_mrc(tmp_path / "m1.mrc", noise(), 5.0)
+    assert not is_table(tmp_path / "m1.mrc")

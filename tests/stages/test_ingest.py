@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 import zarr
@@ -34,6 +35,24 @@ class Notes(Silent):
 
 def run(star, path, executor=None, reporter=None, **values):
     return ingest([star], path, ImportSettings(**values), executor or SerialExecutor(), reporter or Silent())
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_without_positions_leads_to_its_images(tmp_path, kind):
+    """CSV and Parquet, as the same table in RELION's words does."""
+    star = write_set(tmp_path, [noise(seed=1), noise(seed=2)])
+    run(star, tmp_path / "star.zarr")
+    columns = {"name": ["mics/m1.mrc", "mics/m2.mrc"], "defocus_u": [10000.0, 10500.0], "defocus_angle": [30.0, 30.0]}
+    columns |= {"voltage": [300.0] * 2, "spherical_aberration": [2.7] * 2, "amplitude_contrast": [0.1] * 2}
+    path = tmp_path / f"mics.{kind}"
+    frame = pd.DataFrame(columns)
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path, index=False)
+    run(path, tmp_path / "table.zarr")
+    one, other = (Project.open(tmp_path / f"{name}.zarr") for name in ("star", "table"))
+    for n in range(2):
+        np.testing.assert_array_equal(one.image(n), other.image(n))
+    for name in ("name", "defocus_u", "defocus_v", "defocus_angle", "voltage", "pixel_size"):
+        np.testing.assert_array_equal(one.read("micrographs", name), other.read("micrographs", name))
 
 
 def test_project_opens_with_xarray_alone(picked):
