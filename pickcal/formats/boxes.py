@@ -180,9 +180,7 @@ def _marks(path: Path, column: Column) -> bool:
 def _boxes(path: Path, program: str, stem: str, columns: dict[str, Column], row: int) -> ForeignPicks:
     x, y, width, height = (positions(path, name, columns[name], row) for name in BOX_COLUMNS[:4])
     scores = {"score": score_of(path, "score", columns["score"], row)} if "score" in columns else {}
-    return ForeignPicks(
-        program, path, columns, x + width / 2, y + height / 2, stem=stem, scores=scores, box=side(width, height)
-    )
+    return ForeignPicks(program, path, columns, x + width / 2, y + height / 2, stem=stem, scores=scores)
 
 
 def positions(path: Path, name: str, column: Column, row: int) -> NDArray[np.float64]:
@@ -232,12 +230,8 @@ def score_of(path: Path, name: str, column: Column, row: int) -> NDArray[np.floa
     InputError
         Naming the row, if a score is text.
     """
+    if isinstance(column, pd.Categorical) and set(column.categories) <= set(MISSING):
+        return np.full(len(column), np.nan)  # a text table's column without any value says nothing of its kind
     if isinstance(column, pd.Categorical) or column.ndim != 1 or column.dtype.kind not in "iuf":
         return positions(path, name, column, row)
     return column if column.dtype.kind == "f" else column.astype(np.float64)
-
-
-def side(width: NDArray[np.float64], height: NDArray[np.float64]) -> float:
-    """Side of boxes if all are squares of one size, else NaN."""
-    same = len(width) > 0 and bool((width == width[0]).all() and (height == width[0]).all())
-    return float(width[0]) if same else float("nan")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,12 @@ SOURCE_BOXES = {
     "gautomatch": (BOX_COLUMNS[:4],),
     "topaz": (BOX_COLUMNS[:4],),
 }
+"""Columns of corner and size in the files of every program whose files hold boxes."""
+
+
+def box_columns(program: str, columns: Collection[str]) -> tuple[str, ...] | None:
+    """Names of corner and size among the columns that came in with picks of a program; None if these hold no boxes."""
+    return next((names for names in SOURCE_BOXES.get(program, ()) if set(names) <= set(columns)), None)
 
 
 def micrograph_stem(name: str) -> str:
@@ -78,7 +84,7 @@ def corners(block: ExportBlock, box_px: float | None) -> list[Column]:
     Parameters
     ----------
     block
-        The picks. Boxes that came in with them are kept, at their new places if the picks were moved.
+        The picks. Boxes that came in with them go out as they are; if the picks were moved, around their new places.
     box_px
         Side of all boxes; None: those that came in.
 
@@ -87,9 +93,7 @@ def corners(block: ExportBlock, box_px: float | None) -> list[Column]:
     InputError
         If the side is not positive, or there is none.
     """
-    known = next(
-        (names for names in SOURCE_BOXES.get(block.source_program, ()) if set(names) <= set(block.source)), None
-    )
+    known = box_columns(block.source_program, block.source)
     if box_px is None and known is None:
         raise InputError("box_px: these picks came without boxes; give the side of the boxes in pixels")
     if box_px is not None and not (np.isfinite(box_px) and box_px > 0):
@@ -98,6 +102,8 @@ def corners(block: ExportBlock, box_px: float | None) -> list[Column]:
         x, y, width, height = (block.source[name] for name in known)
         if not block.moved:
             return [x, y, width, height]
+        sides = (np.asarray(width) * block.scale, np.asarray(height) * block.scale)
+        width, height = sides[::-1] if block.swapped else sides
     else:
         width = height = np.full(len(block), box_px)
     return [block.x - np.asarray(width) / 2, block.y - np.asarray(height) / 2, width, height]

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pickcal.errors import InputError
-from pickcal.formats.boxes import is_boxes, positions, read_boxes, score_of, side, token_columns
+from pickcal.formats.boxes import is_boxes, positions, read_boxes, score_of, token_columns
 from pickcal.formats.boxes_write import corners, write_files
 from pickcal.formats.delimited_write import delimited, sources_beside
 from pickcal.formats.foreign import ROWS, Column, ExportBlock, ForeignPicks
@@ -26,6 +26,7 @@ from pickcal.formats.opening import check_file, open_binary
 
 X, Y, WIDTH, HEIGHT, CONFIDENCE = "CoordinateX", "CoordinateY", "Width", "Height", "Confidence"
 LABELS = (X, Y, "CoordinateZ", WIDTH, HEIGHT, "Depth", "EstWidth", "EstHeight", CONFIDENCE, "NumBoxes", "Angle")
+ESTIMATED = ("EstWidth", "EstHeight")
 BLOCK = b"data_cryolo"
 
 
@@ -118,9 +119,7 @@ def _picks(path: Path, columns: dict[str, Column], row: int) -> ForeignPicks:
                 f"{path}: expected boxes of a micrograph, found several slices of a tomogram (_CoordinateZ)"
             )
     scores = {"confidence": score_of(path, CONFIDENCE, columns[CONFIDENCE], row)} if CONFIDENCE in columns else {}
-    return ForeignPicks(
-        "cryolo", path, columns, x + width / 2, y + height / 2, stem=path.stem, scores=scores, box=side(width, height)
-    )
+    return ForeignPicks("cryolo", path, columns, x + width / 2, y + height / 2, stem=path.stem, scores=scores)
 
 
 def write_picks(out: Path, blocks: Iterable[ExportBlock], *, box_px: float | None = None) -> list[Path]:
@@ -131,7 +130,8 @@ def write_picks(out: Path, blocks: Iterable[ExportBlock], *, box_px: float | Non
     out
         Folder; files are `<stem of the micrograph>.cbox`.
     blocks
-        The picks. Columns of a `.cbox` go out untouched; for other picks `_Confidence` is the main score, which
+        The picks. Columns of a `.cbox` go out untouched, except its corners, sizes and estimated sizes where the
+        picks were moved, scaled or swapped; for other picks `_Confidence` is the main score, which
         crYOLO's thresholds take for a number in [0, 1]: choose the probability to use them. Ours follow by their
         names, white space in text turned into `_`.
     box_px
@@ -158,9 +158,18 @@ def _columns(block: ExportBlock, box_px: float | None) -> dict[str, Column]:
     base[CONFIDENCE] = block.score
     source = dict(block.source)
     if block.source_program == "cryolo" and {X, Y, WIDTH, HEIGHT} <= set(source):
-        base = base | source | {X: x, Y: y, WIDTH: width, HEIGHT: height}
-        source = {}
+        theirs = {label: values for label, values in source.items() if label in LABELS}
+        base |= theirs | _estimated(block) | {X: x, Y: y, WIDTH: width, HEIGHT: height}
+        source = {label: values for label, values in source.items() if label not in LABELS}
     return base | sources_beside(base, block.ours, source)
+
+
+def _estimated(block: ExportBlock) -> dict[str, Column]:
+    """Sizes that crYOLO estimated, where they are not in pixels of the source micrograph yet."""
+    found = {label: block.source[label] for label in ESTIMATED if label in block.source}
+    if block.scale != 1:
+        found = {label: np.asarray(values, dtype=np.float64) * block.scale for label, values in found.items()}
+    return dict(zip(reversed(found), found.values(), strict=True)) if block.swapped else found
 
 
 def _content(columns: dict[str, Column]) -> bytes:

@@ -20,6 +20,8 @@ from pickcal.formats.foreign import EXPOSURE_COLUMNS, Column, ExportBlock
 
 CsForm = Literal["numpy", "stream"]
 
+OURS = "pickcal/"
+"""How fields of ours begin."""
 CENTERS = {"location/center_x_frac": "x", "location/center_y_frac": "y"}
 
 
@@ -55,10 +57,11 @@ def write_picks(
     Notes
     -----
     Columns of picks that came from cryoSPARC go out as they came in, except location/center_*_frac if the block was
-    moved, and pickcal/* of an earlier export. Otherwise the file has uid, location/*, pick_stats/*, and ctf/* where a
-    defocus is known. pick_stats/ncc_score is our "ncc", else the main score; power, template_idx and angle_rad are 0
-    where we have none, location/min_dist_A is 0 (not known). Everything of ours follows as pickcal/<name>, float32 or
-    text. Blocks that lack a field of others get NaN, 0 or empty text in it. Columns of other programs are left out.
+    moved, and pickcal/* of an earlier export, which are left out. Otherwise the file has uid, location/*, pick_stats/*,
+    and ctf/* where a defocus is known. pick_stats/ncc_score is our "ncc", else the main score; power, template_idx and
+    angle_rad are 0 where we have none, location/min_dist_A is 0 (not known). Everything of ours follows as
+    pickcal/<name>, float32 or text. Blocks that lack a field of others get NaN, 0 or empty text in it. Columns of other
+    programs are left out.
 
     A uid is the source's, else SplitMix64 (Steele, Lea and Flood 2014) of the BLAKE2b-64 hash of the micrograph's name
     plus the number of the pick in the micrograph; it depends on nothing else. location/micrograph_uid is `uid` of the
@@ -98,7 +101,7 @@ def _nothing() -> ExportBlock:
 def _fields(path: Path, block: ExportBlock, flip: bool, counts: dict[str, int]) -> dict[str, Values]:
     """All fields of a block in the order of the file."""
     source = block.source if block.source_program == "cryosparc" else {}
-    out = {name: _values(values) for name, values in source.items()}
+    out = {name: _values(values) for name, values in source.items() if not name.startswith(OURS)}
     micrographs = _Micrographs(path, block, flip)
     index = block.index
     if "uid" not in out:
@@ -118,7 +121,7 @@ def _fields(path: Path, block: ExportBlock, flip: bool, counts: dict[str, int]) 
             out[name] = Texts(values.codes[index], values.names) if isinstance(values, Texts) else values[index]
     out |= {name: values for name, values in _pick_stats(path, block, flip).items() if name not in out}
     told = {name for name, field in TOLD.items() if field in out}
-    return out | {f"pickcal/{name}": _small(_values(values)) for name, values in block.ours.items() if name not in told}
+    return out | {f"{OURS}{name}": _small(_values(values)) for name, values in block.ours.items() if name not in told}
 
 
 class _Micrographs:

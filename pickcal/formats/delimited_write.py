@@ -113,11 +113,18 @@ def _word(word: str, separator: str, missing: str, quote: bool) -> str:
     return word
 
 
+SAID = ("probability", "q_value", "reason")
+"""What a calibration and a selection say of a pick, where they do."""
+
+
 def sources_beside(
     base: Mapping[str, Column], ours: Mapping[str, Column], source: Mapping[str, Column]
 ) -> dict[str, Column]:
-    """Source columns and then ours; a source column named as one of `base` or ours gets the prefix `source_`."""
-    taken, out = {*base, *ours}, {}
+    """Source columns and then ours; a source column named as one of `base` or ours gets the prefix `source_`.
+
+    So does one that is named as what another selection said of the pick, also where this one does not say it.
+    """
+    taken, out = {*base, *ours, *SAID}, {}
     for name, values in flat(source).items():
         while name in taken:
             name = f"source_{name}"

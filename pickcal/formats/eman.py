@@ -16,7 +16,7 @@ import numpy as np
 
 from pickcal.errors import InputError
 from pickcal.formats.boxes import BOX_COLUMNS, is_boxes, positions, read_boxes, score_of
-from pickcal.formats.boxes_write import SOURCE_BOXES, box_lines, corners, write_files
+from pickcal.formats.boxes_write import box_columns, box_lines, corners, write_files
 from pickcal.formats.foreign import HEAD, ROWS, Column, ExportBlock, ForeignPicks, categorical
 from pickcal.formats.gautomatch import plain_stem
 from pickcal.formats.opening import check_file, head_of
@@ -111,9 +111,7 @@ def _entries(values: list[Any]) -> Column:
     )
 
 
-def write_picks(
-    out: Path, blocks: Iterable[ExportBlock], *, box_px: float | None = None, round_px: bool = False
-) -> list[Path]:
+def write_picks(out: Path, blocks: Iterable[ExportBlock], *, box_px: float | None = None) -> list[Path]:
     """Write a `.box` file per micrograph.
 
     Parameters
@@ -121,12 +119,10 @@ def write_picks(
     out
         Folder; files are `<stem of the micrograph>.box`.
     blocks
-        The picks. Columns of a `.box` that came in go out untouched, and the main score follows as the last column;
-        other picks get `x y width height score`.
+        The picks. Columns of a `.box` that came in go out untouched, except its boxes where the picks were moved,
+        scaled or swapped, and the main score follows as the last column; other picks get `x y width height score`.
     box_px
         Side of the boxes in pixels of the source; default: that of the boxes that came in.
-    round_px
-        Round corners and sizes to whole pixels (default: all digits): EMAN1 and Topaz read whole numbers only.
 
     Returns
     -------
@@ -138,15 +134,12 @@ def write_picks(
     InputError
         If there is no box size, or two micrographs would share a file.
     """
-    return write_files(out, blocks, ".box", partial(_columns, box_px=box_px, round_px=round_px), box_lines)
+    return write_files(out, blocks, ".box", partial(_columns, box_px=box_px), box_lines)
 
 
-def _columns(block: ExportBlock, box_px: float | None, round_px: bool) -> dict[str, Column]:
+def _columns(block: ExportBlock, box_px: float | None) -> dict[str, Column]:
     columns: dict[str, Column] = dict(zip(BOX_COLUMNS, corners(block, box_px), strict=False))
-    if round_px:
-        # plus zero, or else -0 is written
-        columns = {name: np.rint(np.asarray(values, dtype=np.float64)) + 0.0 for name, values in columns.items()}
-    if block.source_program in SOURCE_BOXES and set(BOX_COLUMNS[:4]) <= set(block.source):
+    if box_columns(block.source_program, block.source) == BOX_COLUMNS[:4]:
         columns |= {name: values for name, values in block.source.items() if name not in columns}
     columns["main"] = block.score
     return columns

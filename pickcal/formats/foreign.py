@@ -96,8 +96,6 @@ class ForeignPicks:
     exposure
         What the rows say of their micrographs, by names of `EXPOSURE_COLUMNS`; units as in `schema.MICROGRAPHS`,
         `pixel_size` in Å.
-    box
-        Side of the boxes in `unit`, NaN if the file has none.
     block, tables
         Name of the block of a STAR file that the rows are from, and its other tables (optics groups) as they are.
     """
@@ -116,7 +114,6 @@ class ForeignPicks:
     angle: NDArray[np.floating] | None = None
     uid: NDArray[np.uint64] | None = None
     exposure: dict[str, NDArray[Any]] = field(default_factory=dict)
-    box: float = float("nan")
     block: str = ""
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
@@ -148,7 +145,12 @@ class ExportBlock:
     block, tables
         As `ForeignPicks` had them.
     moved
-        Whether `x`, `y` are no longer those of `source`; then the writer replaces the coordinates there.
+        Whether `x`, `y` are other numbers than those in `source`: the picks were refined, or the numbers there are
+        scaled or swapped. Then the writer replaces the coordinates of the format that it writes.
+    scale
+        Pixels of the source micrograph to one pixel of `source`; the writer multiplies lengths from there by it.
+    swapped
+        Whether rows come first in `source`.
     """
 
     micrographs: pd.DataFrame
@@ -162,6 +164,8 @@ class ExportBlock:
     block: str = ""
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     moved: bool = False
+    scale: float = 1.0
+    swapped: bool = False
 
     def __len__(self) -> int:
         """Count the picks."""

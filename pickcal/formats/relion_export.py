@@ -30,6 +30,8 @@ LABELS = {
     "power": "pickcalPowerScore",
     "calibrated_power": "pickcalCalibratedPowerScore",
 }
+OURS = "pickcal"
+"""How labels of ours begin."""
 LEFT_OUT = ("template", "angle", "peak_power", "background", "background_variance", "defocus")
 """Ours that RELION's own columns tell, or that are of no use to it."""
 
@@ -38,7 +40,7 @@ Layout = Literal["both", "autopick", "particles"]
 
 def label_of(name: str) -> str:
     """Label of one of our columns: `calibrated_figure_of_merit` is `pickcalCalibratedFigureOfMerit`."""
-    return LABELS.get(name, "pickcal" + "".join(word.capitalize() for word in name.split("_")))
+    return LABELS.get(name, OURS + "".join(word.capitalize() for word in name.split("_")))
 
 
 def write_picks(
@@ -65,7 +67,9 @@ def write_picks(
         none, and one left by an earlier export is removed: RELION takes what it finds.
     layout
         Files per micrograph ("autopick"), `out/particles.star` ("particles"), or both. Particles that came from
-        RELION go out as particles alone.
+        RELION go out as particles alone, with the micrographs and optics groups that their file names, unless
+        "autopick" asks for files per micrograph, or their positions were scaled or swapped: then they go out as picks
+        of the project's micrographs, without the file's other columns.
     root
         RELION's project folder, to which paths inside the files are relative; default: the working folder. Paths
         outside it are absolute.
@@ -87,7 +91,7 @@ def write_picks(
         particles: ParticlesFile | None = None
         for block in blocks:
             _check(block)
-            if layout != "particles" and not (block.source_program == "relion" and NAME in block.source):
+            if layout == "autopick" or (layout == "both" and not _as_particles(block)):
                 autopick.add(block)
             if layout != "autopick":
                 particles = particles or stack.enter_context(ParticlesFile(out / "particles.star", known))
@@ -191,8 +195,8 @@ class ParticlesFile:
 
     def add(self, block: ExportBlock) -> None:
         """Write the rows of some micrographs."""
-        own = block.source_program == "relion" and NAME in block.source
-        columns = _pick_columns(block) if own else self._with_micrographs(block)
+        own = _as_particles(block)
+        columns = _source_columns(block) if own else self._with_micrographs(block)
         if not self._labels:
             name, tables = (block.block, block.tables) if own else ("particles", {"optics": self._optics})
             for key, table in tables.items():
@@ -221,7 +225,7 @@ class ParticlesFile:
         """Names, picks, what the table of micrographs says of each, and ours."""
         per_pick = self._tables[1].loc[block.micrographs.index[block.index]]
         picks = _pick_columns(block)
-        ours = {label: picks.pop(label) for label in list(picks) if label.startswith("pickcal")}
+        ours = {label: picks.pop(label) for label in list(picks) if label.startswith(OURS)}
         ctf = {str(label): per_pick[label].to_numpy() for label in per_pick.columns if label not in (NAME, *picks)}
         return {NAME: categorical(per_pick[NAME].to_numpy()), **picks, **ctf, **ours}
 
@@ -237,18 +241,36 @@ def _check(block: ExportBlock) -> None:
             )
 
 
-def _pick_columns(block: ExportBlock) -> dict[str, Column]:
-    """Columns of the picks: as they came from RELION, or in its words; ours behind."""
+def _as_particles(block: ExportBlock) -> bool:
+    """Whether the picks are particles that go out beside the micrographs and optics groups of their own file.
+
+    Where positions were scaled or swapped, that file's pixel sizes are not those of the positions that go out.
+    """
+    return block.source_program == "relion" and NAME in block.source and block.scale == 1 and not block.swapped
+
+
+def _our_columns(block: ExportBlock) -> dict[str, Column]:
     ours = {label_of(name): values for name, values in block.ours.items() if name not in LEFT_OUT}
     if "pickcalReason" in ours:
         reason = ours["pickcalReason"]
         ours["pickcalReason"] = categorical([str(word).replace(" ", "_") for word in np.asarray(reason, dtype=object)])
-    if block.source_program == "relion":
-        source = dict(block.source)
-        if block.moved:
-            source[X], source[Y] = block.x, block.y
-        ours.pop("pickcalFigureOfMerit", None)
-        return {**source, **ours}
+    return ours
+
+
+def _source_columns(block: ExportBlock) -> dict[str, Column]:
+    """Columns as they came from RELION, and ours in the place of those of an earlier export."""
+    source = {label: values for label, values in block.source.items() if not label.startswith(OURS)}
+    if block.moved:
+        source[X], source[Y] = block.x, block.y
+    ours = _our_columns(block)
+    ours.pop("pickcalFigureOfMerit", None)
+    return {**source, **ours}
+
+
+def _pick_columns(block: ExportBlock) -> dict[str, Column]:
+    """Columns of picks beside the project's micrographs: as they came from RELION, or in its words; ours behind."""
+    if block.source_program == "relion" and NAME not in block.source:
+        return _source_columns(block)
     zeros = np.zeros(len(block))
     template = np.asarray(block.ours["template"], dtype=float) + 1 if "template" in block.ours else zeros
     angle = np.mod(-np.asarray(block.ours["angle"], dtype=float), 360.0) if "angle" in block.ours else zeros
@@ -258,7 +280,7 @@ def _pick_columns(block: ExportBlock) -> dict[str, Column]:
         "rlnClassNumber": np.nan_to_num(template).astype(int),
         "rlnAutopickFigureOfMerit": np.asarray(block.score, dtype=float),
         "rlnAnglePsi": np.nan_to_num(angle),
-        **ours,
+        **_our_columns(block),
     }
 
 

@@ -89,8 +89,9 @@ def write_picks(out: Path, blocks: Iterable[ExportBlock]) -> list[Path]:
     Notes
     -----
     The four columns of Topaz come first: those of a Topaz table untouched, else the micrograph's stem, the position
-    (whole numbers where all are) and the main score. Then follow the other source columns and ours by their names; a
-    source column that is called like one of ours gets the prefix `source_`.
+    (whole numbers where all are) and the main score. The position is always in pixels of the source micrograph: where a
+    table's own was scaled or swapped, or the pick was moved, it is replaced. Then follow the other source columns and
+    ours by their names; a source column that is called like one of ours gets the prefix `source_`.
     """
     stems = Stems()
     with TableWriter(out, "\t", (NAME, X, Y, SCORE)) as table:

@@ -18,7 +18,8 @@ class ExportSettings(Settings):
     rejected: bool = Field(False, description="Write rejected picks as well, with their reasons, beside the others.")
     suffix: Name = Field("autopick", description="RELION: suffix of the per-micrograph files.")
     layout: Literal["both", "autopick", "particles"] = Field(
-        "both", description="RELION: a file per micrograph, one file of particles, or both."
+        "both",
+        description="RELION: a file per micrograph, one file of particles, or both (of RELION's particles: one file).",
     )
     flip_y: bool = Field(
         True,

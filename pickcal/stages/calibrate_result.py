@@ -36,6 +36,12 @@ def fingerprint(project: Project, picks: str) -> str:
     return made.hexdigest()[:16]
 
 
+def made_with(project: Project, picks: str) -> str:
+    """Short digest of what made some picks: their settings, and their bank or the rows that came in."""
+    made = [project.settings(f"picks/{picks}"), project.dataset(f"picks/{picks}").attrs.get("bank")]
+    return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
 def summary(project: Project, picks: str) -> dict[str, object]:
     """Verdicts, slopes, probabilities and outlying micrographs of a stored fit as plain values."""
     fit, mixture = project.calibration(picks), project.mixture(picks)

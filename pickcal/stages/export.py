@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,24 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pickcal.calibration import calibrated_scores
-from pickcal.errors import InputError
-from pickcal.formats import cryolo, cryosparc, eman, relion_export, tables, topaz
+from pickcal.errors import InputError, MissingFileError, ProjectError
+from pickcal.formats import cryolo, cryosparc, eman, relion_export, relion_picks, tables, topaz
+from pickcal.formats.boxes_write import box_columns
 from pickcal.formats.foreign import EXPOSURE_COLUMNS, Column, ExportBlock, categorical, rows_of
+from pickcal.formats.opening import head_of
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED, NO_PICK, REASONS
 from pickcal.settings import ExportSettings
+from pickcal.stages.calibrate_result import made_with
 from pickcal.stages.select import Judge, Judged
 from pickcal.stages.select_result import stored_selection
 from pickcal.stores.places import Place, Url
 
 ORDERS = ("source_row", "source_pick")
 """Variables that tell the order in which picks came in."""
+
+FOLDERS = ("relion", "cryolo", "eman")
+"""Formats that are a folder of files."""
 
 OF_OUR_PICKS = ("peak_power", "background", "background_variance", "template", "angle")
 
@@ -60,7 +68,8 @@ def export(
     Raises
     ------
     ProjectError, InputError
-        If the selection is not there or is stale, or the format needs what is not known.
+        If the selection is not there or is stale, the format needs what is not known, or `path` would write among the
+        files that the picks came from.
     """
     if isinstance(path, Url):
         with tempfile.TemporaryDirectory(prefix="pickcal-") as folder:
@@ -69,6 +78,8 @@ def export(
     picks, thresholds = stored_selection(project, selection)
     table = micrograph_table(project)
     source = Outgoing.of(project, picks, Judge(project, picks, thresholds), table)
+    beside = path.with_name(f"{path.stem}_rejected{path.suffix}")
+    _check(source, settings, [path, beside] if settings.rejected else [path])
     files = _write(source, path, settings, table, False, root)
     out: dict[str, Any] = {
         "selection": selection,
@@ -77,10 +88,54 @@ def export(
         "files": [str(file) for file in files],
     }
     if settings.rejected:
-        beside = path.with_name(f"{path.stem}_rejected{path.suffix}")
         more = _write(source, beside, settings, table, True, root)
         out |= {"rejected": source.written, "rejected_files": [str(file) for file in more]}
     return out
+
+
+def _check(source: Outgoing, settings: ExportSettings, paths: list[Path]) -> None:
+    """Refuse what would be written among the files that the picks came from, or would be upside down in one of them."""
+    for path in paths:
+        real, folder = path.resolve(), settings.format in FOLDERS
+        own = next((own for own in _source_files(source.project, source.picks) if _meet(real, own, folder)), None)
+        if own is not None:
+            raise InputError(
+                f"{path}: picks {source.picks!r} came from {own}, which an export to this place could overwrite, or "
+                "mix with what it writes; choose a place apart from it, a new folder for one"
+            )
+    origin = source.origin
+    if settings.format == "cryosparc" and origin is not None and origin.program == "cryosparc":
+        flip = origin.settings.get("flip_y", True)
+        if settings.flip_y != flip:
+            came = "--flip-y" if flip else "--no-flip-y"
+            raise InputError(
+                f"flip_y: picks {origin.picks!r} came in with {came}, and go out with the micrographs that their own "
+                f"file names; give {came} here as well"
+            )
+
+
+def _source_files(project: Project, picks: str) -> Iterator[Path]:
+    """Give the files and folders that picks came from, and what an index among them lists, as far as they are there.
+
+    Of picks that were scored anew, those of the picks that were scored.
+    """
+    settings = project.settings(f"picks/{picks}")
+    if settings.get("method") == "score" and settings["picks"] in project.names("picks"):
+        yield from _source_files(project, settings["picks"])
+    for path in map(Path, settings["files"] if settings.get("method") == "import" else ()):
+        if path.exists():
+            yield path.resolve()
+        if path.is_file() and relion_picks.recognise_index(path, head_of(path)):
+            with suppress(InputError, MissingFileError):
+                real = cache(Path.resolve)
+                yield from (real(file.parent) / file.name for _, file in relion_picks.read_index(path))
+
+
+def _meet(path: Path, own: Path, folder: bool) -> bool:
+    """Whether a file or folder to write is, holds or lies within a file or folder that picks came from."""
+    if path.is_relative_to(own) and own.is_dir():
+        return True
+    return own.is_relative_to(path) if folder else own == path
 
 
 def _sent(done: dict[str, Any], folder: Path, url: Url) -> dict[str, Any]:
@@ -114,35 +169,69 @@ class Origin:
     ----------
     picks
         The picks that hold the columns.
-    attributes
-        Attributes of those picks.
+    settings, attributes
+        Settings of their import, and attributes of those picks.
     starts
         First row of every micrograph among the columns.
-    moved
-        Whether positions may differ from those that came in.
+    refined
+        Whether scoring may have moved the picks.
     place
         Variable that says which pick of the origin each pick was; "" where they are the same picks.
     """
 
     picks: str
+    settings: dict[str, Any]
     attributes: dict[str, Any]
     starts: NDArray[np.int64]
-    moved: bool = False
+    refined: bool = False
     place: str = ""
 
     @classmethod
     def of(cls, project: Project, picks: str) -> Origin | None:
-        """Find the origin of some picks; None for those that pickcal found itself."""
+        """Find the origin of some picks; None for those that pickcal found itself.
+
+        Raises
+        ------
+        ProjectError
+            If other picks have taken the place of those that were scored: the columns are of those.
+        """
         settings = project.settings(f"picks/{picks}")
         if settings.get("method") == "score" and settings["picks"] in project.names("picks"):
             before = cls.of(project, settings["picks"])
-            moved = float(settings["radius"]) > 0
-            return None if before is None or before.place else replace(before, moved=moved, place="source_pick")
+            if before is None or before.place:
+                return None
+            if settings.get("picks_made_with") != made_with(project, settings["picks"]):
+                raise ProjectError(
+                    f"{project.path}: picks {settings['picks']!r} were replaced since {picks!r} were scored from them, "
+                    "and their columns are those of other picks now; give the same 'pickcal score' command again, with "
+                    "--overwrite"
+                )
+            return replace(before, refined=float(settings["radius"]) > 0, place="source_pick")
         if settings.get("method") != "import":
             return None
         dataset = project.dataset(f"picks/{picks}")
         starts = np.concatenate([[0], np.cumsum(dataset["count"].values, dtype=np.int64)])
-        return cls(picks, dict(dataset.attrs), starts)
+        return cls(picks, settings, dict(dataset.attrs), starts)
+
+    @property
+    def program(self) -> str:
+        """Who wrote the files."""
+        return str(self.attributes["program"])
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the source micrograph to one pixel of the files; cryoSPARC's count fractions of the side."""
+        return 1.0 if self.program == "cryosparc" else float(self.settings.get("scale") or 1.0)
+
+    @property
+    def swapped(self) -> bool:
+        """Whether rows come first in the files."""
+        return bool(self.settings.get("swap_xy"))
+
+    @property
+    def moved(self) -> bool:
+        """Whether positions may be other numbers than those that came in."""
+        return self.refined or self.swapped or self.scale != 1
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -224,25 +313,29 @@ class Outgoing:
         micrographs = self.micrographs.iloc[start:stop]
         picks = found.picks
         pixel = micrographs["pixel_size"].to_numpy(dtype=float)[index]
-        origin = self.origin
-        source: dict[str, Column] = {}
-        if origin is not None:
-            first = int(origin.starts[start])
-            columns = self.project.columns(origin.picks, first, int(origin.starts[stop]))
-            theirs = picks[origin.place].values[index, place] if origin.place else place
-            source = rows_of(columns, origin.starts[start:stop][index] - first + theirs)
-        return ExportBlock(
+        block = ExportBlock(
             micrographs,
             index,
             picks["x"].values[index, place].astype(np.float64) / pixel,
             picks["y"].values[index, place].astype(np.float64) / pixel,
             self._ours(found, index, place, micrographs, rejected),
             self.main,
-            source,
-            "" if origin is None else str(origin.attributes["program"]),
-            "" if origin is None else str(origin.attributes["block"]),
-            {} if origin is None else origin.tables,
-            origin is not None and origin.moved,
+        )
+        origin = self.origin
+        if origin is None:
+            return block
+        first = int(origin.starts[start])
+        columns = self.project.columns(origin.picks, first, int(origin.starts[stop]))
+        theirs = picks[origin.place].values[index, place] if origin.place else place
+        return replace(
+            block,
+            source=rows_of(columns, origin.starts[start:stop][index] - first + theirs),
+            source_program=origin.program,
+            block=str(origin.attributes["block"]),
+            tables=origin.tables,
+            moved=origin.moved,
+            scale=origin.scale,
+            swapped=origin.swapped,
         )
 
     def _ours(
@@ -297,16 +390,19 @@ def _write(
     if settings.format == "topaz":
         return topaz.write_picks(path, blocks)
     if settings.format == "cryolo":
-        return cryolo.write_picks(path, blocks, box_px=settings.box or _box(source, micrographs))
+        return cryolo.write_picks(path, blocks, box_px=_box(source, settings, micrographs))
     if settings.format == "eman":
-        return eman.write_picks(path, blocks, box_px=settings.box or _box(source, micrographs))
+        return eman.write_picks(path, blocks, box_px=_box(source, settings, micrographs))
     return tables.write_picks(path, blocks, format=settings.format)
 
 
-def _box(source: Outgoing, micrographs: pd.DataFrame) -> float | None:
-    """Side of the boxes in pixels where none is given: that of the boxes that came in, else 1.5 diameters, even."""
-    if source.attributes.get("box"):
-        return float(source.attributes["box"])
+def _box(source: Outgoing, settings: ExportSettings, micrographs: pd.DataFrame) -> float | None:
+    """Side of the boxes, pixels: what is asked for, None for boxes as they came, else 1.5 diameters, even."""
+    if settings.box is not None:
+        return settings.box
+    origin = source.origin
+    if origin is not None and box_columns(origin.program, source.project.columns(origin.picks, 0, 0)):
+        return None
     pixel = micrographs["pixel_size"].to_numpy(dtype=float)
     if not np.isfinite(pixel).any():
         raise InputError("box: no pixel size is known; give --box")

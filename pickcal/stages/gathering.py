@@ -19,7 +19,7 @@ from pickcal.names import NameIndex
 from pickcal.settings import ImportPicksSettings
 from pickcal.stages.coordinates import Frame, pixels
 
-OF_FILE = ("program", "path", "unit", "y_from", "stem", "box", "block", "tables")
+OF_FILE = ("program", "path", "unit", "y_from", "stem", "block", "tables")
 
 
 @dataclass
@@ -38,8 +38,6 @@ class Gathered:
         Columns of the files, untouched.
     program, scores, block, tables
         Who picked, names of the scores, and what the first file says of itself: see `ForeignPicks`.
-    boxes
-        Sides of boxes, pixels, one for each part that has them.
     unknown
         Picks on micrographs that the project does not hold, counted by the name that the file has for these.
     endings
@@ -59,7 +57,6 @@ class Gathered:
     scores: tuple[str, ...] = ()
     block: str = ""
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    boxes: list[float] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     endings: dict[str, str] = field(default_factory=dict)
     owners: dict[int, str] = field(default_factory=dict)
@@ -163,8 +160,6 @@ def _add(
     out.x.append(x)
     out.y.append(y)
     out.columns.append(part.columns)
-    if np.isfinite(part.box):
-        out.boxes.append(float(part.box))
 
 
 def _only(part: ForeignPicks, rows: NDArray[np.bool_]) -> ForeignPicks:

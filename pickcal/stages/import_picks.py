@@ -224,7 +224,6 @@ def _identity(
         "scores": list(gathered.scores),
         "block": gathered.block,
         "tables": json_tables(gathered.tables),
-        "box": float(np.median(gathered.boxes)) if gathered.boxes else 0.0,
     }
     return identity, attributes
 

@@ -24,6 +24,7 @@ from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status, Variable
 from pickcal.settings import PickSettings, ScoreSettings
 from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.calibrate_result import made_with
 from pickcal.stages.memory import search_memory
 from pickcal.stages.pick import identity_of, stored_bank, totals_of
 from pickcal.stages.search import NEEDED, Search, image_of, load_bank, padded, search_of, suited
@@ -136,11 +137,6 @@ def _score_identity(
     project: Project, picks: str, settings: ScoreSettings, search_settings: PickSettings
 ) -> dict[str, Any]:
     """Give settings as they are stored and compared: defaults filled in, and what the scored picks were made with."""
-    source = json.dumps(
-        [project.settings(f"picks/{picks}"), project.dataset(f"picks/{picks}").attrs.get("bank")],
-        sort_keys=True,
-        default=str,
-    )
     files = {key: value for key, value in identity_of(search_settings).items() if key.startswith("templates")}
     return {
         **settings.stored(),
@@ -149,7 +145,7 @@ def _score_identity(
         "ctf": search_settings.ctf,
         "radius": settings.reach,
         "picks": picks,
-        "picks_made_with": hashlib.sha256(source.encode()).hexdigest()[:16],
+        "picks_made_with": made_with(project, picks),
     }
 
 

@@ -61,7 +61,7 @@ def test_a_box_is_its_corner_and_half_its_size(tmp_path):
     path = written(tmp_path / "mic_a.box", BOX)
     assert eman.recognise(path, BOX) and not cryolo.recognise(path, BOX) and not topaz.recognise(path, BOX)
     part = read_one(eman, path)
-    assert (part.program, part.stem, part.micrograph, part.box) == ("eman", "mic_a", None, 180.0)
+    assert (part.program, part.stem, part.micrograph) == ("eman", "mic_a", None)
     assert list(part.columns) == ["x", "y", "width", "height", "score"]
     np.testing.assert_array_equal(part.x, [100, 120, 83])
     np.testing.assert_array_equal(part.y, [110, 130, 150.5])
@@ -96,12 +96,11 @@ def test_an_empty_box_file_is_a_micrograph_without_picks(tmp_path):
     path = written(tmp_path / "mic.box", b"\n")
     assert eman.recognise(path, b"\n") and not eman.recognise(tmp_path / "mic.txt", b"\n")
     part = read_one(eman, path)
-    assert len(part.x) == 0 and part.stem == "mic" and np.isnan(part.box)
+    assert len(part.x) == 0 and part.stem == "mic"
 
 
-def test_boxes_of_several_sizes_have_no_side(tmp_path):
+def test_boxes_of_several_sizes(tmp_path):
     part = read_one(eman, written(tmp_path / "a.box", b"0 0 100 100\n0 0 200 100\n"))
-    assert np.isnan(part.box)
     np.testing.assert_array_equal(part.x, [50, 100])
 
 
@@ -162,7 +161,7 @@ def test_eman2_json_has_centres(tmp_path):
     path = written(tmp_path / "mic_a_info.json", INFO)
     assert eman.recognise(path, path.read_bytes())
     part = read_one(eman, path)
-    assert (part.program, part.stem) == ("eman", "mic_a") and np.isnan(part.box)
+    assert (part.program, part.stem) == ("eman", "mic_a")
     assert list(part.columns) == ["x", "y", "kind", "score", "column 5"]
     np.testing.assert_array_equal(part.x, [10, 30.5, 7])
     np.testing.assert_array_equal(part.y, [20, 40.25, 8])
@@ -182,7 +181,7 @@ def test_cbox_agrees_with_starfile(tmp_path):
     path = written(tmp_path / "mic_a.cbox", CBOX)
     assert cryolo.recognise(path, CBOX) and not eman.recognise(path, CBOX)
     part, truth = read_one(cryolo, path), starfile.read(path, read_n_blocks=2)["cryolo"]
-    assert (part.program, part.stem, part.box) == ("cryolo", "mic_a", 180.0)
+    assert (part.program, part.stem) == ("cryolo", "mic_a")
     assert list(part.columns) == list(truth.columns)
     for label in truth:
         np.testing.assert_array_equal(part.columns[label], pd.to_numeric(truth[label]).to_numpy(np.float64))
@@ -288,12 +287,6 @@ def test_moved_boxes_keep_their_size(tmp_path):
     assert path.read_bytes().startswith(b"110\t20\t180\t180\t0.5\t-1\n")
 
 
-def test_whole_pixels_on_request(tmp_path):
-    picks = block(["a.mrc"], [0, 0], [100.6, 200.4], [50, 60], {"score": np.array([0.25, 0.75])})
-    (path,) = eman.write_picks(tmp_path, [picks], box_px=101, round_px=True)
-    assert path.read_bytes() == b"50\t0\t101\t101\t0.25\n150\t10\t101\t101\t0.75\n"
-
-
 @pytest.mark.parametrize("module", [eman, cryolo])
 def test_box_size_is_needed_and_micrographs_without_picks_have_no_file(tmp_path, module):
     picks = block(["a.mrc", "b.mrc"], [1], [100], [100])
@@ -346,7 +339,7 @@ def test_rows_count_from_the_same_end_as_in_relion(data, program, same):
     """Of 574 rows of RELION, 566 (crYOLO) and 512 (Topaz) match, and fewer than 60 when one of the axes is turned."""
     path = data / f"pickers/{program}/{MICROGRAPH}.box"
     part, truth = read_one(eman, path), _truth(data)
-    assert eman.recognise(path, path.read_bytes()[:65_536]) and part.program == program and part.box == 180
+    assert eman.recognise(path, path.read_bytes()[:65_536]) and part.program == program
     points = np.column_stack([part.x, part.y])
     assert len(truth) == 574
     assert _best_match(points, truth) >= same
