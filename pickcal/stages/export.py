@@ -95,14 +95,14 @@ def export(
 
 def _check(source: Outgoing, settings: ExportSettings, paths: list[Path]) -> None:
     """Refuse what would be written among the files that the picks came from, or would be upside down in one of them."""
-    for path in paths:
-        real, folder = path.resolve(), settings.format in FOLDERS
-        own = next((own for own in _source_files(source.project, source.picks) if _meet(real, own, folder)), None)
-        if own is not None:
-            raise InputError(
-                f"{path}: picks {source.picks!r} came from {own}, which an export to this place could overwrite, or "
-                "mix with what it writes; choose a place apart from it, a new folder for one"
-            )
+    real = {path: path.resolve() for path in paths}
+    for own in _source_files(source.project, source.picks):
+        for path in paths:
+            if _meet(real[path], own, settings.format in FOLDERS):
+                raise InputError(
+                    f"{path}: picks {source.picks!r} came from {own}, which an export to this place could overwrite, "
+                    "or mix with what it writes; choose a place apart from it, a new folder for one"
+                )
     origin = source.origin
     if settings.format == "cryosparc" and origin is not None and origin.program == "cryosparc":
         flip = origin.settings.get("flip_y", True)
@@ -122,13 +122,17 @@ def _source_files(project: Project, picks: str) -> Iterator[Path]:
     settings = project.settings(f"picks/{picks}")
     if settings.get("method") == "score" and settings["picks"] in project.names("picks"):
         yield from _source_files(project, settings["picks"])
+    real = cache(Path.resolve)  # of thousands of files in a few folders
     for path in map(Path, settings["files"] if settings.get("method") == "import" else ()):
-        if path.exists():
-            yield path.resolve()
-        if path.is_file() and relion_picks.recognise_index(path, head_of(path)):
+        if path.is_dir():
+            yield real(path)
+        elif path.is_file():
+            yield real(path.parent) / path.name
+            if path.is_symlink():
+                yield path.resolve()
             with suppress(InputError, MissingFileError):
-                real = cache(Path.resolve)
-                yield from (real(file.parent) / file.name for _, file in relion_picks.read_index(path))
+                if path.suffix == ".star" and relion_picks.recognise_index(path, head_of(path)):
+                    yield from (real(file.parent) / file.name for _, file in relion_picks.read_index(path))
 
 
 def _meet(path: Path, own: Path, folder: bool) -> bool:

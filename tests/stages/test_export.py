@@ -1,11 +1,15 @@
 """What goes out is in pixels of the project's micrographs, belongs to its picks, and leaves the user's files alone."""
 
 import csv
+import shutil
+import subprocess
+from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
 from cryosparc.dataset import Dataset
-from foreign_projects import autopick, cs_picks, everything_out, tables, take, tokens
+from foreign_projects import autopick, cs_picks, everything_out, project_of, tables, take, tokens
 from handmade import noise, write_set
 
 from pickcal.engine.executors import SerialExecutor
@@ -145,6 +149,34 @@ def optics(path):
     text = path.read_text().split("data_optics")[1].split("data_")[0]
     lines = [line.split() for line in text.splitlines() if line.strip() and line.strip() != "loop_"]
     return [line[0][1:] for line in lines if line[0][0] == "_"], [line for line in lines if line[0][0] != "_"]
+
+
+@pytest.mark.relion
+@pytest.mark.parametrize(("write", "scale"), [(relion_file, 2.0), (relion_particles, 2.0), (relion_particles, 1.0)])
+def test_relion_extracts_the_particles_of_binned_picks(tmp_path, monkeypatch, write, scale):
+    """One bright pixel for each: it is in the middle of the image that RELION cuts from the full-size micrograph."""
+    if shutil.which("relion_preprocess") is None:
+        pytest.skip("relion_preprocess is not installed")
+    monkeypatch.chdir(tmp_path)
+    image, spots = noise((200, 300)), [(60, 140), (204, 50), (250, 162)]
+    for x, y in spots:
+        image[y, x] += 2000.0
+    project = project_of([write_set(tmp_path, [image])], tmp_path / "p.zarr", (200, 300))
+    (tmp_path / "in").mkdir()
+    binned = [(int(x / scale), int(y / scale)) for x, y in spots]
+    take(project, write(tmp_path / "in", binned, 5.0 * scale), diameter=100.0, scale=scale)
+    everything_out(project, Path("OUT"), layout="autopick")
+    command = "relion_preprocess --i OUT/micrographs.star --coord_dir OUT/ --coord_suffix _autopick.star"
+    command += " --part_star parts.star --part_dir Extract/ --extract --extract_size 32 --norm --bg_radius 12"
+    done = subprocess.run(command.split(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    labels, rows = tokens(Path("parts.star"))
+    assert len(rows) == len(spots)
+    for row in rows:
+        number, stack = row[labels.index("rlnImageName")].split("@")
+        with mrcfile.open(stack, permissive=True) as file:
+            cut = file.data[int(number) - 1]
+        assert np.unravel_index(np.argmax(cut), cut.shape) == (16, 16)
 
 
 @pytest.mark.parametrize("swap", [False, True])
