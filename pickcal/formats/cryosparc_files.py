@@ -167,17 +167,9 @@ def file_fraction(y: NDArray[Any], height: Any, flip: bool = True) -> NDArray[np
     return np.asarray(1.0 - fraction if flip else fraction, dtype=np.float64)
 
 
-def pack(values: NDArray[Any]) -> bytes:
-    """Pack an array into one LZ4 block as cryosparc-tools does."""
-    from cryosparc.dataset.core import Stream  # type: ignore[import-untyped]
-
-    stream = Stream(None)  # owns the bytes that it returns a view of
-    return bytes(stream.compress_numpy(np.ascontiguousarray(values)))
-
-
 def unpack(data: bytes, values: NDArray[Any]) -> int:
     """Unpack an LZ4 block into an array, never beyond its end, and return the number of bytes in it."""
-    from cryosparc.dataset.core import Stream
+    from cryosparc.dataset.core import Stream  # type: ignore[import-untyped]
 
     return len(Stream(None).decompress_numpy(data, values))
 

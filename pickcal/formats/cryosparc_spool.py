@@ -1,4 +1,4 @@
-"""Columns of many blocks on their way into one `.cs` file of either form.
+"""Columns of many blocks on their way into one `.cs` file.
 
 Neither the number of rows nor the width of a text is known before the last block, and both stand before the rows. The
 blocks are therefore put column by column into a temporary file first, texts as numbers.
@@ -6,7 +6,6 @@ blocks are therefore put column by column into a temporary file first, texts as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,12 +15,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from pickcal.errors import InputError
-from pickcal.formats.cryosparc_files import STREAM_MAGIC, STREAM_NUMBERS, TEXT, pack
+from pickcal.formats.cryosparc_files import TEXT
 from pickcal.formats.foreign import ROWS
 
-LZ4_BYTES = 0x7E000000  # most that one LZ4 block packs
-COLUMN_BYTES = 1 << 32
-NAME_LENGTH = 51  # cryosparc-tools keeps longer names where loading a file of the stream form overwrites them
 CODE = np.dtype(np.int32)
 
 
@@ -117,13 +113,9 @@ class Spool:
         data = self.handle.read(rows * stored.itemsize)
         return np.frombuffer(data, stored.base).reshape(rows, *stored.shape)
 
-    def column(self, name: str) -> NDArray[Any]:
-        """All rows of a column, texts as places in `texts`."""
-        return np.concatenate([self.piece(number, name) for number in range(len(self.lengths))])
-
     def check_uids(self) -> None:
         """Refuse a uid that comes twice."""
-        uids = np.sort(self.column("uid"))
+        uids = np.sort(np.concatenate([self.piece(number, "uid") for number in range(len(self.lengths))]))
         twice = np.flatnonzero(uids[1:] == uids[:-1])
         if len(twice):
             raise InputError(
@@ -161,58 +153,3 @@ def write_numpy(out: IO[bytes], spool: Spool) -> None:
             values = spool.piece(number, name)
             records[name] = tables[name][values] if name in tables else values
         out.write(records.data.cast("B") if rows else b"")
-
-
-def write_stream(out: IO[bytes], spool: Spool) -> None:
-    """Write the stream form, as `Dataset.stream` of cryosparc-tools 5 would.
-
-    Parameters
-    ----------
-    out
-        The file.
-    spool
-        All columns.
-
-    Raises
-    ------
-    InputError
-        If a field's type, size or name does not fit this form.
-    """
-    descr, packed = _stream_fields(spool)
-    header = {"length": spool.rows, "dtype": descr, "compression": "lz4", "compressed_fields": packed}
-    encoded = json.dumps(header).encode("ascii")
-    out.write(STREAM_MAGIC + len(encoded).to_bytes(4, "little") + encoded)
-    # the same text of two columns stands in the heap once, or the places behind it would be off for cryosparc-tools
-    heap, places, end = [b""], {"": 0}, 1
-    for table in spool.texts.values():
-        for text in table:
-            if text not in places:
-                places[text] = end
-                heap.append(text.encode("utf-8"))
-                end += len(heap[-1]) + 1
-    for name in spool.fields if spool.rows else ():
-        values = spool.column(name)
-        if name in spool.texts:
-            values = np.array([places[text] for text in spool.texts[name]], dtype=np.uint64)[values]
-        data = pack(values) if name in packed else values.tobytes()
-        out.write(len(data).to_bytes(4, "little"))
-        out.write(data)
-    out.write(b"\0".join([*heap, b""]))
-
-
-def _stream_fields(spool: Spool) -> tuple[list[list[Any]], list[str]]:
-    """Names, types and shapes as the header has them, and the names of the packed ones."""
-    descr: list[list[Any]] = []
-    packed = []
-    for name, dtype in spool.fields.items():
-        size = spool.rows * (8 if dtype == TEXT else dtype.itemsize)
-        number = dtype != TEXT and dtype.base.str[1:] in STREAM_NUMBERS and len(dtype.shape) <= 3
-        if not (dtype == TEXT or number) or size >= COLUMN_BYTES or len(name.encode()) > NAME_LENGTH:
-            raise InputError(
-                f"{spool.path}: field {name}: {_kind(dtype)}, {size} bytes, does not fit the stream form (numbers of 1 "
-                f"to 8 bytes, texts, up to 4 GiB, names up to {NAME_LENGTH} bytes); write the NumPy form"
-            )
-        descr.append([name, "|O" if dtype == TEXT else dtype.base.str, *([list(dtype.shape)] if dtype.shape else [])])
-        if name != "uid" and size <= LZ4_BYTES:
-            packed.append(name)
-    return descr, packed

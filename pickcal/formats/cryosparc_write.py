@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,20 +15,16 @@ from numpy.typing import NDArray
 from pickcal.errors import InputError
 from pickcal.formats.atomic import atomic_path
 from pickcal.formats.cryosparc_files import file_fraction
-from pickcal.formats.cryosparc_spool import Spool, Texts, Values, write_numpy, write_stream
+from pickcal.formats.cryosparc_spool import Spool, Texts, Values, write_numpy
 from pickcal.formats.foreign import EXPOSURE_COLUMNS, Column, ExportBlock
-
-CsForm = Literal["numpy", "stream"]
 
 OURS = "pickcal/"
 """How fields of ours begin."""
 CENTERS = {"location/center_x_frac": "x", "location/center_y_frac": "y"}
 
 
-def write_picks(
-    path: Path, blocks: Iterable[ExportBlock], *, flip_y: bool = True, form: CsForm = "numpy"
-) -> list[Path]:
-    """Write picks as one `.cs` file.
+def write_picks(path: Path, blocks: Iterable[ExportBlock], *, flip_y: bool = True) -> list[Path]:
+    """Write picks as one `.cs` file, in the NumPy form, which every version of cryoSPARC reads.
 
     Parameters
     ----------
@@ -40,8 +36,6 @@ def write_picks(
         True (default): for the micrograph files the picks were made on. False: for the same micrographs corrected by
         cryoSPARC's Patch Motion, which are upside down; y, the defocus angle and the angle of the template change
         their sense. See `cryosparc_files.file_rows`.
-    form
-        "numpy" (default), which every version reads, or "stream" (compressed, cryosparc-tools 4.2 and later).
 
     Returns
     -------
@@ -51,8 +45,8 @@ def write_picks(
     Raises
     ------
     InputError
-        If the form is none of these, the size of a micrograph is not known, a place is not finite, a uid comes twice,
-        a number does not fit its field, a field changes its kind between blocks, or a text holds a null character.
+        If the size of a micrograph is not known, a place is not finite, a uid comes twice, a number does not fit its
+        field, a field changes its kind between blocks, or a text holds a null character.
 
     Notes
     -----
@@ -67,8 +61,6 @@ def write_picks(
     plus the number of the pick in the micrograph; it depends on nothing else. location/micrograph_uid is `uid` of the
     micrographs, else the BLAKE2b-64 hash of the name.
     """
-    if form not in get_args(CsForm):
-        raise InputError(f"form: expected one of {', '.join(get_args(CsForm))}, got {form!r}")
     with atomic_path(path) as temporary, tempfile.TemporaryFile(dir=temporary.parent) as handle:
         spool, counts = Spool(path, handle), dict[str, int]()
         for block in blocks:
@@ -79,7 +71,7 @@ def write_picks(
         spool.flush()
         spool.check_uids()
         with temporary.open("wb") as out:
-            write_numpy(out, spool) if form == "numpy" else write_stream(out, spool)
+            write_numpy(out, spool)
     return [path]
 
 

@@ -20,7 +20,6 @@ __all__ = [
     "image_info",
     "is_volume",
     "open_image_info",
-    "read_image",
     "read_measured",
     "read_stack",
     "read_volume",
@@ -156,11 +155,6 @@ def image_info(path: Path, index: int | None = None) -> ImageInfo:
     return _info(path, header, index)
 
 
-def read_image(info: ImageInfo) -> FloatImage:
-    """Read one micrograph; of a stack, only its slice. As `read_measured`, without the summary."""
-    return read_measured(info)[0]
-
-
 def read_measured(info: ImageInfo, out: FloatImage | None = None) -> tuple[FloatImage, Summary]:
     """Read one micrograph, of a stack only its slice, and measure its pixels on the way.
 
@@ -223,7 +217,7 @@ def read_stack(path: Path) -> tuple[FloatImage, float | None]:
     Raises
     ------
     MissingFileError, InputError
-        As `read_image`, without the least size; constant is an error only for all images together.
+        As `read_measured`, without the least size; constant is an error only for all images together.
     """
     header = _header(path)
     stored = _sections(path, header, 0, header.images)

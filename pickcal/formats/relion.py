@@ -7,7 +7,6 @@ The writers live in `relion_write` and are offered here as well.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,10 @@ from pickcal.formats.star import read_star
 from pickcal.formats.star_rows import Loop, frame_of, plain_loops
 
 __all__ = [
-    "MicrographTable",
     "find_root",
     "open_micrographs_star",
     "pipeline_stem",
     "read_coordinates_star",
-    "read_micrographs_star",
     "read_truth_micrographs",
     "write_micrographs_star",
 ]
@@ -38,25 +35,6 @@ GROUP = "rlnOpticsGroup"
 LARGE = 1_000_000
 """Bytes of a table of micrographs above which it is read in parts."""
 CTF_ADVICE = "run CTF estimation first, or import with --without-ctf"
-
-
-@dataclass(frozen=True)
-class MicrographTable:
-    """Micrographs and their CTF as RELION lists them.
-
-    Attributes
-    ----------
-    table
-        One row per micrograph: `name` (as in the file), `defocus_u`, `defocus_v` (Å), `defocus_angle`,
-        `phase_shift` (degrees), `voltage` (kV), `spherical_aberration` (mm), `amplitude_contrast` (fraction),
-        `exposure_group` (int), `pixel_size` (Å), `ctf_fit_resolution` (Å), `ice_thickness` (relative, from
-        rlnCtfIceRingDensity), `problem` (what is wrong with this row, else empty). NaN where the file has nothing.
-    path
-        The STAR file.
-    """
-
-    table: pd.DataFrame
-    path: Path
 
 
 class Columns:
@@ -125,8 +103,11 @@ def _whole(where: str, table: pd.DataFrame, label: str) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def read_micrographs_star(path: Path, *, require_ctf: bool = True) -> MicrographTable:
-    """Read RELION's table of micrographs.
+def open_micrographs_star(path: Path, *, require_ctf: bool = True) -> Exposures:
+    """Check RELION's table of micrographs, and give it in parts.
+
+    A long table is read twice, some rows at a time, and never held as a whole, unless it is not plain: has quotes, or
+    is wrong somewhere. Then the strict reader says where.
 
     Parameters
     ----------
@@ -137,9 +118,13 @@ def read_micrographs_star(path: Path, *, require_ctf: bool = True) -> Micrograph
 
     Returns
     -------
-    MicrographTable
-        The pixel size comes from rlnMicrographPixelSize, else rlnMicrographOriginalPixelSize, else detector pixel
-        over magnification. Missing: defocus V is U, angle and phase shift are 0.
+    Exposures
+        Its parts have one row per micrograph: `name` (as in the file), `defocus_u`, `defocus_v` (Å), `defocus_angle`,
+        `phase_shift` (degrees), `voltage` (kV), `spherical_aberration` (mm), `amplitude_contrast` (fraction),
+        `exposure_group` (int), `pixel_size` (Å), `ctf_fit_resolution` (Å), `ice_thickness` (relative, from
+        rlnCtfIceRingDensity), `problem` (what is wrong with this row, else empty). The pixel size comes from
+        rlnMicrographPixelSize, else rlnMicrographOriginalPixelSize, else detector pixel over magnification. Missing:
+        defocus V is U, angle and phase shift are 0, all else NaN.
 
     Raises
     ------
@@ -148,16 +133,6 @@ def read_micrographs_star(path: Path, *, require_ctf: bool = True) -> Micrograph
     InputError
         Naming file, block, column and row, if the table is missing, empty, lacks columns, names a micrograph twice or
         an optics group that does not exist. A senseless value in a row is told in its `problem` instead.
-    """
-    found = open_micrographs_star(path, require_ctf=require_ctf)
-    return MicrographTable(pd.concat(list(found.parts(PART)), ignore_index=True), path)
-
-
-def open_micrographs_star(path: Path, *, require_ctf: bool = True) -> Exposures:
-    """Check RELION's table of micrographs, and give it in parts; see `read_micrographs_star`.
-
-    A long table is read twice, some rows at a time, and never held as a whole, unless it is not plain: has quotes, or
-    is wrong somewhere. Then the strict reader says where.
     """
     if path.is_file() and path.stat().st_size > LARGE:
         try:
@@ -183,7 +158,7 @@ def _parts(path: Path, loops: dict[str, Loop], require_ctf: bool, rows: int) -> 
 def _micrographs(
     path: Path, block: str, table: pd.DataFrame, optics: pd.DataFrame | None, require_ctf: bool
 ) -> pd.DataFrame:
-    """Table of micrographs as `MicrographTable` has it, for rows of a STAR table."""
+    """Table of micrographs as `open_micrographs_star` gives it, for rows of a STAR table."""
     _check_names(f"{path}: block data_{block}", table)
     columns = Columns(path, block, table, optics)
     if require_ctf:

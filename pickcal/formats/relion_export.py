@@ -170,13 +170,10 @@ class ParticlesFile:
         The file.
     micrographs
         As for `write_picks`, each with its pixel size.
-    box_px
-        Box size to state in the optics groups, pixels: RELION 3.1 re-extracts from a particles file
-        (`--reextract_data_star`) only if it states one. Default None: not stated, as no images exist.
     """
 
-    def __init__(self, path: Path, micrographs: pd.DataFrame, box_px: int | None = None) -> None:
-        self.path, self.box_px, self.micrographs = path, box_px, micrographs
+    def __init__(self, path: Path, micrographs: pd.DataFrame) -> None:
+        self.path, self.micrographs = path, micrographs
         self._labels: list[str] = []
         self._file: BinaryIO
 
@@ -211,9 +208,6 @@ class ParticlesFile:
     @cached_property
     def _tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         optics, rows = micrograph_tables(self.path, self.micrographs)
-        if self.box_px is not None:
-            optics = optics.assign(rlnImagePixelSize=optics["rlnMicrographPixelSize"], rlnImageSize=self.box_px)
-            optics["rlnImageDimensionality"] = 2
         rows.index = self.micrographs.index
         return optics, rows.drop(columns=[label for label in FIT.values() if label in rows])
 

@@ -58,7 +58,7 @@ def write_micrographs_star(path: Path, micrographs: pd.DataFrame) -> None:
     path
         File to write.
     micrographs
-        Table as `MicrographTable.table`. Columns without a finite value are left out.
+        Table as `relion.open_micrographs_star` gives it. Columns without a finite value are left out.
 
     Raises
     ------

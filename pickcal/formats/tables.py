@@ -60,32 +60,6 @@ SCORES = {
 PROBABILITY = "probability"
 
 
-def write_table(path: Path, frame: pd.DataFrame, format: TableFormat = "csv") -> None:
-    """Write a table, whole or not at all.
-
-    Parameters
-    ----------
-    path
-        File to write; folders are created, an existing file is replaced.
-    frame
-        The table. Its index is not written.
-    format
-        `"csv"` (default) writes floats with the fewest digits that read back to the same value and leaves NaN
-        empty; `"parquet"` keeps the column types as well.
-
-    Raises
-    ------
-    InputError
-        If the format is none of these, or the file cannot be placed at `path`.
-    """
-    _check_format(format)
-    with atomic_path(path) as temporary:
-        if format == "csv":
-            frame.to_csv(temporary, index=False, lineterminator="\n")
-        else:
-            frame.to_parquet(temporary, engine="pyarrow", index=False)
-
-
 def recognise(path: Path, head: bytes) -> bool:
     """Whether a file is CSV or Parquet with positions.
 

@@ -291,11 +291,10 @@ def test_real_particles_with_a_passthrough_go_through_untouched(data, tmp_path):
         np.testing.assert_array_equal(written[name], expected, err_msg=name)
 
 
-@forms
 @pytest.mark.parametrize("flip", [True, False])
-def test_writes_our_own_picks(tmp_path, form, flip):
+def test_writes_our_own_picks(tmp_path, flip):
     given = block()
-    assert cryosparc.write_picks(tmp_path / "a.cs", [given], flip_y=flip, form=form) == [tmp_path / "a.cs"]
+    assert cryosparc.write_picks(tmp_path / "a.cs", [given], flip_y=flip) == [tmp_path / "a.cs"]
     found = Dataset.load(tmp_path / "a.cs")
     assert list(tmp_path.iterdir()) == [tmp_path / "a.cs"]
     types = dict((name, rest[0]) for name, *rest in found.descr())
@@ -326,11 +325,10 @@ def test_writes_our_own_picks(tmp_path, form, flip):
     assert len(set(found["location/micrograph_uid"].tolist())) == 2
 
 
-@forms
 @pytest.mark.parametrize("flip", [True, False])
-def test_own_picks_come_back(tmp_path, form, flip):
+def test_own_picks_come_back(tmp_path, flip):
     given = block()
-    cryosparc.write_picks(tmp_path / "a.cs", [given], flip_y=flip, form=form)
+    cryosparc.write_picks(tmp_path / "a.cs", [given], flip_y=flip)
     (found,) = read(tmp_path / "a.cs")
     rows = cryosparc.file_rows(found.y, found.exposure["source_height"], flip)
     np.testing.assert_allclose(rows, given.y, atol=300 * 6e-8)
@@ -361,7 +359,7 @@ def test_source_columns_stay(tmp_path, form, moved):
     order = np.argsort(index, kind="stable")
     source = {name: values[order] for name, values in found.columns.items()}
     given = block(index[order], micrographs(sorted(PATHS)), source=source, source_program="cryosparc", moved=moved)
-    cryosparc.write_picks(tmp_path / "out.cs", [given], form=form)
+    cryosparc.write_picks(tmp_path / "out.cs", [given])
     written = Dataset.load(tmp_path / "out.cs")
     centers = ["location/center_x_frac", "location/center_y_frac"]
     for name, values in columns.items():
@@ -386,8 +384,7 @@ def test_source_with_other_field_widths_and_doubles(tmp_path):
     np.testing.assert_array_equal(written["location/center_x_frac"], given.x / 400)
 
 
-@forms
-def test_many_blocks_of_different_fields_and_text_widths(tmp_path, form, monkeypatch):
+def test_many_blocks_of_different_fields_and_text_widths(tmp_path, monkeypatch):
     monkeypatch.setattr(cryosparc_spool, "ROWS", 4)
     (source,) = read(save(tmp_path / "in.cs", picks(3)))
     blocks = [
@@ -397,7 +394,7 @@ def test_many_blocks_of_different_fields_and_text_widths(tmp_path, form, monkeyp
         block((0, 0, 0), source=source.columns, source_program="cryosparc"),
         block((0,) * 7, micrographs(["e.mrc"])),
     ]
-    cryosparc.write_picks(tmp_path / "a.cs", iter(blocks), form=form)
+    cryosparc.write_picks(tmp_path / "a.cs", iter(blocks))
     found = Dataset.load(tmp_path / "a.cs")
     assert len(found) == 16
     assert found["location/micrograph_path"][4] == "m/" + "d" * 300 + ".mrc"
@@ -460,16 +457,11 @@ def test_writer_refuses(tmp_path):
         cryosparc.write_picks(path, [block(), other])
     with pytest.raises(InputError, match="null character"):
         cryosparc.write_picks(path, [block(ours={"ncc": np.zeros(3), "reason": np.array(["a\0", "", ""], object)})])
-    with pytest.raises(InputError, match="form: expected one of numpy, stream"):
-        cryosparc.write_picks(path, [block()], form="csv")
-    with pytest.raises(InputError, match="does not fit the stream form"):
-        cryosparc.write_picks(path, [block(ours={"ncc": np.zeros(3), "n" * 60: np.zeros(3)})], form="stream")
     assert not path.exists() and [file.name for file in tmp_path.iterdir()] == ["in.cs"]
 
 
-@forms
-def test_no_picks_at_all(tmp_path, form):
-    cryosparc.write_picks(tmp_path / "a.cs", [block(())], form=form)
+def test_no_picks_at_all(tmp_path):
+    cryosparc.write_picks(tmp_path / "a.cs", [block(())])
     assert len(Dataset.load(tmp_path / "a.cs")) == 0
     (found,) = read(tmp_path / "a.cs")
     assert len(found.x) == 0 and "location/micrograph_psize_A" in found.columns

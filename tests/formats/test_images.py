@@ -15,7 +15,6 @@ from pickcal.formats.images import (
     image_info,
     is_volume,
     open_image_info,
-    read_image,
     read_measured,
     read_stack,
     read_volume,
@@ -51,7 +50,7 @@ def test_modes_written_by_mrcfile(tmp_path, noise, mode, dtype):
     (info,) = open_image_info(tmp_path / "a.mrc")
     assert (info.height, info.width, info.images, info.index) == (72, 96, 1, None)
     assert info.pixel_size == pytest.approx(1.31)
-    image = read_image(info)
+    image = read_measured(info)[0]
     assert image.dtype == np.float32
     np.testing.assert_array_equal(image, pixels.astype(np.float32))
 
@@ -64,7 +63,7 @@ def test_byte_orders_and_extended_header(tmp_path, noise, mode, dtype, order, st
     path = plain_mrc(tmp_path / "a.mrc", pixels, mode, order, extended=b"x" * 333, stamp=stamp, cell=2.5)
     (info,) = open_image_info(path)
     assert info.pixel_size == pytest.approx(2.5)
-    np.testing.assert_array_equal(read_image(info), pixels[0].astype(np.float32))
+    np.testing.assert_array_equal(read_measured(info)[0], pixels[0].astype(np.float32))
 
 
 def test_wrong_machine_stamp(tmp_path, noise):
@@ -72,7 +71,7 @@ def test_wrong_machine_stamp(tmp_path, noise):
     with path.open("r+b") as file:
         file.seek(212)
         file.write(b"\x44\x44")
-    np.testing.assert_array_equal(read_image(open_image_info(path)[0]), noise)
+    np.testing.assert_array_equal(read_measured(open_image_info(path)[0])[0], noise)
 
 
 @pytest.mark.parametrize(("flags", "dtype"), [(0, np.uint8), (1, np.int8)])
@@ -82,7 +81,7 @@ def test_imod_bytes(tmp_path, noise, flags, dtype):
     with path.open("r+b") as file:
         file.seek(152)
         file.write(struct.pack("<2i", 1146047817, flags))
-    np.testing.assert_array_equal(read_image(open_image_info(path)[0]), pixels.view(dtype).astype(np.float32))
+    np.testing.assert_array_equal(read_measured(open_image_info(path)[0])[0], pixels.view(dtype).astype(np.float32))
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -92,7 +91,7 @@ def test_slices_of_a_stack(tmp_path, noise, order):
     infos = open_image_info(path, stacks=True)
     assert [info.index for info in infos] == [0, 1, 2]
     for info, truth in zip(infos, pixels, strict=True):
-        np.testing.assert_array_equal(read_image(info), truth)
+        np.testing.assert_array_equal(read_measured(info)[0], truth)
     assert infos[2].name == f"000003@{path}"
     index, file = split_stack_name(infos[2].name)
     assert image_info(file, index) == infos[2]
@@ -113,7 +112,7 @@ def test_one_slice_of_a_stack_costs_one_slice(tmp_path):
         file.truncate(1024 + images * 64 * 64 * 4)  # 3.3 GB on paper, a sparse file on disk
     info = ImageInfo(path, 0, 64, 64, None, images)
     tracemalloc.start()
-    np.testing.assert_array_equal(read_image(info), first[0])
+    np.testing.assert_array_equal(read_measured(info)[0], first[0])
     assert tracemalloc.get_traced_memory()[1] < 2_000_000
     tracemalloc.stop()
 
@@ -137,7 +136,7 @@ def test_tiff(tmp_path, noise, dtype, compression):
     (info,) = open_image_info(path)
     assert (info.height, info.width) == noise.shape
     assert info.pixel_size == pytest.approx(0.64, rel=1e-5)
-    np.testing.assert_array_equal(read_image(info), noise.astype(dtype).astype(np.float32))
+    np.testing.assert_array_equal(read_measured(info)[0], noise.astype(dtype).astype(np.float32))
 
 
 @pytest.mark.parametrize("options", [{}, {"imagej": True}, {"bigtiff": True, "byteorder": ">"}, {"compression": "lzw"}])
@@ -146,7 +145,7 @@ def test_tiff_stack(tmp_path, noise, options):
     tifffile.imwrite(tmp_path / "s.tif", pixels, photometric="minisblack", **options)
     infos = open_image_info(tmp_path / "s.tif", stacks=True)
     for info, truth in zip(infos, pixels, strict=True):
-        np.testing.assert_array_equal(read_image(info), truth)
+        np.testing.assert_array_equal(read_measured(info)[0], truth)
     assert infos[0].pixel_size is None
     assert not is_volume(tmp_path / "s.tif")
 
@@ -173,7 +172,7 @@ def test_truncated_tiff(tmp_path, noise, compression):
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[: size // 2])
     with pytest.raises(InputError, match=rf"truncated: .*the file has {size // 2}"):
-        read_image(info)
+        read_measured(info)[0]
 
 
 def test_truncated_mrc_names_both_sizes(tmp_path, noise):
@@ -182,7 +181,7 @@ def test_truncated_mrc_names_both_sizes(tmp_path, noise):
     (tmp_path / "a.mrc").write_bytes(data[:-100])
     (info,) = open_image_info(tmp_path / "a.mrc")
     with pytest.raises(InputError, match=f"says {1024 + 72 * 96 * 4} bytes, the file has {924 + 72 * 96 * 4}"):
-        read_image(info)
+        read_measured(info)[0]
     (tmp_path / "a.mrc").write_bytes(data[:500])
     with pytest.raises(InputError, match="header of 1024 bytes, the file has 500"):
         open_image_info(tmp_path / "a.mrc")
@@ -192,7 +191,7 @@ def test_truncated_mrc_names_both_sizes(tmp_path, noise):
 def test_unsupported_modes_are_named(tmp_path, noise, mode, text):
     path = plain_mrc(tmp_path / "a.mrc", noise[None], mode)
     with pytest.raises(InputError, match=rf"expected MRC mode 0, 1, 2, 6, 12, found {text}"):
-        read_image(open_image_info(path)[0])
+        read_measured(open_image_info(path)[0])[0]
 
 
 def test_bad_pixels(tmp_path, noise):
@@ -200,7 +199,7 @@ def test_bad_pixels(tmp_path, noise):
 
     def read(pixels):
         write_mrc(path, pixels, 1.0)
-        return read_image(open_image_info(path)[0])
+        return read_measured(open_image_info(path)[0])[0]
 
     few = noise.copy()
     few[5, 7], few[9, 9] = np.nan, np.inf
@@ -242,10 +241,10 @@ def test_missing_folder_and_foreign_files(tmp_path, noise):
     (info,) = open_image_info(tmp_path / "b.mrc")
     write_mrc(tmp_path / "b.mrc", noise[:70], 1.0)
     with pytest.raises(InputError, match="changed since"):
-        read_image(info)
+        read_measured(info)[0]
     (tmp_path / "b.mrc").unlink()
     with pytest.raises(MissingFileError):
-        read_image(info)
+        read_measured(info)[0]
 
 
 def test_header_without_pixel_size(tmp_path, noise):
@@ -318,7 +317,7 @@ def test_real_files(data):
     (info,) = open_image_info(data / "apoferritin_10146/micrographs/May08_05.35.20.mrc")
     assert (info.height, info.width, info.pixel_size) == (1200, 1240, 1.5)
     with mrcfile.open(info.path) as file:
-        np.testing.assert_array_equal(read_image(info), file.data.astype(np.float32))
+        np.testing.assert_array_equal(read_measured(info)[0], file.data.astype(np.float32))
     (binned,) = open_image_info(data / "odd/Ucsf_stack_1142_DW.mrc")
     assert (binned.height, binned.width, binned.pixel_size) == (927, 959, 1.0)
     sizes = {}
@@ -336,7 +335,7 @@ def survives(path):
         try:
             infos = open_image_info(path, stacks=stacks)
             for info in infos[:2]:
-                image = read_image(info)
+                image = read_measured(info)[0]
                 assert np.isfinite(image).all()
         except PickcalError as error:
             assert str(path) in str(error)

@@ -25,6 +25,13 @@ CTF = (
 )
 
 
+def saved(path, frame, format):
+    if format == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path, index=False)
+
+
 def written(path, content):
     if path.suffix == ".parquet":
         pd.read_csv(io.BytesIO(content)).to_parquet(path)
@@ -201,7 +208,7 @@ def test_export_of_pickcal_reads_back(tmp_path, format):
     table["angle"] = rng.uniform(0, 360, 60).astype(np.float32)
     table["defocus"] = rng.uniform(8000, 20000, 60)
     path = tmp_path / f"picks.{format}"
-    tables.write_table(path, table, format)
+    saved(path, table, format)
     assert tables.recognise(path, path.read_bytes()[:65_536])
     part = read_one(path)
     assert list(part.columns) == list(table.columns)
@@ -285,7 +292,7 @@ def test_large_tables_come_in_parts(tmp_path, monkeypatch, format):
     monkeypatch.setattr(delimited, "BLOCK_BYTES", 4096)
     frame = pd.DataFrame({"name": "a", "x": np.arange(950), "y": 1.0, "score": np.arange(950) / 7})
     path = tmp_path / "a"
-    tables.write_table(path, frame, format)
+    saved(path, frame, format)
     parts = list(tables.read_picks(path))
     assert len(parts) >= 10 and max(len(part.x) for part in parts) <= 100
     np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), frame["x"])
@@ -350,7 +357,7 @@ def test_exposures_that_are_wrong(tmp_path, content, words):
 def test_senseless_values_are_problems_of_their_row(tmp_path, column, value, problem):
     frame = pd.read_csv(io.BytesIO(CTF)).assign(phase_shift=0.0)
     frame[column] = [value, frame[column][1]]
-    tables.write_table(tmp_path / "a.csv", frame)
+    frame.to_csv(tmp_path / "a.csv", index=False)
     assert tables.read_exposures([tmp_path / "a.csv"])["problem"].tolist() == [problem, ""]
 
 

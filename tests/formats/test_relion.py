@@ -9,7 +9,7 @@ import pytest
 
 from pickcal.errors import InputError, MissingFileError
 from pickcal.formats import relion
-from pickcal.formats.exposures import slices, survey
+from pickcal.formats.exposures import PART, slices, survey
 from pickcal.formats.foreign import ExportBlock
 from pickcal.formats.images import write_mrc
 from pickcal.formats.relion import (
@@ -17,11 +17,10 @@ from pickcal.formats.relion import (
     open_micrographs_star,
     pipeline_stem,
     read_coordinates_star,
-    read_micrographs_star,
     read_truth_micrographs,
     write_micrographs_star,
 )
-from pickcal.formats.relion_export import AutopickFiles, ParticlesFile, write_picks
+from pickcal.formats.relion_export import AutopickFiles, write_picks
 from pickcal.formats.star import read_star, write_star
 
 OPTICS = """data_optics
@@ -61,6 +60,10 @@ def star(tmp_path, text):
     path = tmp_path / "micrographs_ctf.star"
     path.write_text(text)
     return path
+
+
+def whole_table(path, **options):
+    return pd.concat(list(open_micrographs_star(path, **options).parts(PART)), ignore_index=True)
 
 
 def micrographs(**changes):
@@ -114,7 +117,7 @@ def export(out, table, of, **options):
 
 
 def test_optics_groups_are_joined(tmp_path):
-    table = read_micrographs_star(star(tmp_path, NEW)).table
+    table = whole_table(star(tmp_path, NEW))
     assert table.to_dict("list") == {
         "name": ["a.mrc", "b.mrc"],
         "defocus_u": [10000, 20000],
@@ -134,7 +137,7 @@ def test_optics_groups_are_joined(tmp_path):
 
 def test_original_pixel_size_where_there_is_no_other(tmp_path):
     text = NEW.replace("_rlnMicrographPixelSize #7\n", "").replace(" 0.1 1.0\n", " 0.1\n").replace(" 0.07 1.2", " 0.07")
-    assert read_micrographs_star(star(tmp_path, text)).table["pixel_size"].tolist() == [0.6, 0.5]
+    assert whole_table(star(tmp_path, text))["pixel_size"].tolist() == [0.6, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -161,20 +164,20 @@ def test_original_pixel_size_where_there_is_no_other(tmp_path):
 def test_what_is_wrong_with_a_table_is_told(tmp_path, text, message):
     path = star(tmp_path, text)
     with pytest.raises(InputError, match=message) as caught:
-        read_micrographs_star(path)
+        whole_table(path)
     assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(("value", "told"), [("-5", "-5"), ("0", "0"), ("nan", "nan"), ("inf", "inf")])
 def test_a_senseless_row_is_kept_and_told(tmp_path, value, told):
-    table = read_micrographs_star(star(tmp_path, NEW.replace("20000", value))).table
+    table = whole_table(star(tmp_path, NEW.replace("20000", value)))
     assert table["name"].tolist() == ["a.mrc", "b.mrc"]
     assert table["problem"].tolist() == ["", f"defocus_u: expected a number above 0 Å, found {told}"]
 
 
 def test_missing_v_is_u(tmp_path):
     text = "data_\nloop_\n_rlnMicrographName #1\n_rlnDefocusU #2\n_rlnVoltage #3\n_rlnSphericalAberration #4\n"
-    table = read_micrographs_star(star(tmp_path, text + "_rlnAmplitudeContrast #5\na.mrc 8000 300 2.7 0.1\n")).table
+    table = whole_table(star(tmp_path, text + "_rlnAmplitudeContrast #5\na.mrc 8000 300 2.7 0.1\n"))
     assert table.loc[0, ["defocus_u", "defocus_v", "defocus_angle"]].tolist() == [8000, 8000, 0]
     assert table["exposure_group"].tolist() == [1]
 
@@ -182,25 +185,25 @@ def test_missing_v_is_u(tmp_path):
 def test_without_ctf(tmp_path):
     path = star(tmp_path, NO_CTF)
     with pytest.raises(InputError, match="--without-ctf"):
-        read_micrographs_star(path)
-    table = read_micrographs_star(path, require_ctf=False).table
+        whole_table(path)
+    table = whole_table(path, require_ctf=False)
     assert table["name"].tolist() == ["a.mrc", "0002"]
     assert table[["defocus_u", "defocus_v", "voltage", "pixel_size"]].isna().all(axis=None)
     assert table["problem"].tolist() == ["", ""]
 
 
 def test_real_tables(data):
-    table = read_micrographs_star(data / "relion_10204/micrographs_ctf.star").table
+    table = whole_table(data / "relion_10204/micrographs_ctf.star")
     defocus = table["defocus_u"]
     assert len(table) == 24
     assert (round(defocus.min() / 1e4, 2), round(defocus.max() / 1e4, 2)) == (0.83, 1.31)
     assert set(table["pixel_size"]) == {0.885} and set(table["voltage"]) == {200}
-    plate = read_micrographs_star(data / "star_samples/phase_plate_micrographs_ctf.star").table
+    plate = whole_table(data / "star_samples/phase_plate_micrographs_ctf.star")
     assert len(plate) == 20 and plate["phase_shift"].iloc[0] == pytest.approx(29.13, abs=1e-3)
     assert plate["pixel_size"].tolist() == pytest.approx([1.4] * 20)
-    wrong = read_micrographs_star(data / "odd/wrong_defocus_micrographs_ctf.star").table
+    wrong = whole_table(data / "odd/wrong_defocus_micrographs_ctf.star")
     assert wrong["defocus_u"].min() > 3e4 and wrong["ice_thickness"].iloc[0] == 1.48476
-    leginon = read_micrographs_star(data / "pickers/topaz/ctf_params.star").table
+    leginon = whole_table(data / "pickers/topaz/ctf_params.star")
     assert leginon["pixel_size"].iloc[0] == pytest.approx(2.5e4 / 38023)
     assert not (table["problem"].any() or plate["problem"].any() or wrong["problem"].any())
 
@@ -210,7 +213,7 @@ def test_a_long_table_is_read_in_parts_as_at_once(data, monkeypatch):
     files = [path for path in data.rglob("*.star") if "micrographs_ctf" in path.name or path.name == "ctf_params.star"]
     assert len(files) >= 5
     for path in files:
-        whole = read_micrographs_star(path, require_ctf=False).table
+        whole = whole_table(path, require_ctf=False)
         monkeypatch.setattr(relion, "LARGE", 0)
         found = open_micrographs_star(path, require_ctf=False)
         parts = list(found.parts(5))
@@ -227,14 +230,14 @@ def test_what_is_wrong_in_a_long_table_is_told_as_in_a_short_one(tmp_path, monke
     rows = "".join(f"m{i}.mrc 1 2000{i} 19000 -15 0 5.5 0.4\n" for i in range(5))
     found = open_micrographs_star(star(tmp_path, NEW + rows))
     assert found.count == 7 and [len(part) for part in found.parts(3)] == [3, 3, 1]
-    quoted = read_micrographs_star(star(tmp_path, NEW + rows + "'with space.mrc' 1 20000 19000 -15 0 5.5 0.4\n")).table
+    quoted = whole_table(star(tmp_path, NEW + rows + "'with space.mrc' 1 20000 19000 -15 0 5.5 0.4\n"))
     assert len(quoted) == 8 and quoted["name"].iloc[-1] == "with space.mrc"
     single = "data_general\n_rlnVersion 5\n\n" + NEW
-    assert len(read_micrographs_star(star(tmp_path, single)).table) == 2
+    assert len(whole_table(star(tmp_path, single))) == 2
     optics = "data_optics\n_rlnOpticsGroup 1\n_rlnVoltage 300\n_rlnSphericalAberration 2.7\n_rlnAmplitudeContrast 0.1\n"
     turning = "\ndata_micrographs\nloop_\n_rlnMicrographName\n_rlnDefocusU\n_rlnNumber\n"
     turning += "".join(f"m{i}.mrc 2000{i} {i if i < 4 else 'six'}\n" for i in range(5))
-    turned = read_micrographs_star(star(tmp_path, optics + turning)).table  # numbers that turn into text
+    turned = whole_table(star(tmp_path, optics + turning))  # numbers that turn into text
     assert turned["defocus_u"].tolist() == [20000, 20001, 20002, 20003, 20004] and set(turned["voltage"]) == {300}
     for row, words in (
         ("m1.mrc 1 20000 19000 -15 0 5.5 0.4", r"rlnMicrographName: m1\.mrc is in row 4 and again in row 8"),
@@ -262,8 +265,8 @@ def test_some_names_stand_for_all():
 
 def test_real_root_and_positions(data, tmp_path):
     apoferritin = data / "apoferritin_10146"
-    table = read_micrographs_star(apoferritin / "micrographs_ctf.star")
-    assert find_root(list(table.table["name"]), table.path, None, tmp_path) == apoferritin
+    path = apoferritin / "micrographs_ctf.star"
+    assert find_root(list(whole_table(path)["name"]), path, None, tmp_path) == apoferritin
     truth = read_coordinates_star(apoferritin / "truth_particles.star")
     assert len(truth) == 1125 and truth["micrograph"].nunique() == 7
     assert truth.columns.tolist() == ["micrograph", "x_px", "y_px", "rlnOpticsGroup"]
@@ -352,7 +355,7 @@ def test_pipeline_stem(name, stem):
 
 
 def test_pipeline_stem_agrees_with_relion(data):
-    names = read_micrographs_star(data / "relion_10204/micrographs_ctf.star").table["name"]
+    names = whole_table(data / "relion_10204/micrographs_ctf.star")["name"]
     folder = data / "relion_10204/AutoPick_template"
     assert all((folder / f"{pipeline_stem(name)}_autopick.star").is_file() for name in names)
 
@@ -416,7 +419,7 @@ def test_micrographs_round_trip(tmp_path):
     path = tmp_path / "m.star"
     table = micrographs(phase_shift=[0.0, 90.0, 35.5])
     write_micrographs_star(path, table)
-    read = read_micrographs_star(path).table
+    read = whole_table(path)
     assert not read.pop("problem").any()
     pd.testing.assert_frame_equal(read, table, check_dtype=False)
     assert "rlnPhaseShift" not in read_star(write_and_return(path, micrographs()))["micrographs"]
@@ -433,7 +436,7 @@ def write_and_return(path, table):
 def test_what_differs_within_a_group_makes_new_groups(tmp_path):
     table = micrographs(voltage=[300.0, 200.0, 300.0])
     write_micrographs_star(tmp_path / "m.star", table)
-    read = read_micrographs_star(tmp_path / "m.star").table
+    read = whole_table(tmp_path / "m.star")
     assert read["voltage"].tolist() == [300, 200, 300]
     assert read["exposure_group"].nunique() == 3
 
@@ -504,6 +507,10 @@ def test_relion_extracts_what_is_exported(relion_project):
 
 @pytest.mark.relion
 def test_relion_extracts_again_from_the_particles_file(relion_project):
-    with ParticlesFile(Path("p.star"), micrographs(), box_px=32) as file:
-        file.add(block(relion_project, micrographs()))
+    export(Path("OUT"), relion_project, micrographs(), layout="particles")
+    tables = read_star(Path("OUT/particles.star"))
+    # RELION 3.1 re-extracts from a particles file only if that states the size of its images, and there are none yet
+    size = tables["optics"]["rlnMicrographPixelSize"]
+    tables["optics"] = tables["optics"].assign(rlnImagePixelSize=size, rlnImageSize=32, rlnImageDimensionality=2)
+    write_star(Path("p.star"), tables)
     check_extracted(extract("--reextract_data_star", "p.star"), relion_project)

@@ -12,7 +12,7 @@ import pytest
 from handmade import noise, write_mrc
 
 from pickcal.errors import InputError, MissingFileError, ProjectError
-from pickcal.formats.images import image_info, read_image
+from pickcal.formats.images import image_info, read_measured
 from pickcal.stores import bucket_objects, lease, objects
 from pickcal.stores.bucket_objects import BucketObjects
 from pickcal.stores.fetching import HEAD, fetched, fetched_image
@@ -120,7 +120,7 @@ def test_of_an_mrc_file_only_what_is_needed_is_fetched(bucket, s3, tmp_path):
         assert image_info(path, 2).height == 256
     assert s3.counted()["sent"] < 1.2 * HEAD
     with fetched_image(bucket / "stack.mrcs", 2) as path:
-        assert np.array_equal(read_image(image_info(path, 2)), stack[2].astype(np.float32))
+        assert np.array_equal(read_measured(image_info(path, 2))[0], stack[2].astype(np.float32))
     assert s3.counted()["sent"] < 1.2 * HEAD + size / 4
     assert not path.exists()
     with fetched(bucket / "stack.mrcs") as path:

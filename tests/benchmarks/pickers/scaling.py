@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pickcal.formats.images import image_info, read_image
+from pickcal.formats.images import image_info, read_measured
 from pickcal.formats.mrc import write_mrc
 from pickcal.settings import SimulateSettings
 from pickcal.simulation import simulate
@@ -97,7 +97,7 @@ def measure_memory(half: Half, folder: Path) -> dict[str, float]:
     found = {}
     large = folder / "large.mrc"
     info = image_info(half.files[0])
-    write_mrc(large, np.tile(read_image(info), (2, 2)), float(info.pixel_size or 1.0))
+    write_mrc(large, np.tile(read_measured(info)[0], (2, 2)), float(info.pixel_size or 1.0))
     for side, files in ((info.height, None), (2 * info.height, [large] * len(half.files))):
         made = job(half, len(half.files), folder / f"memory-{side}", local(1), files)
         picked = made.pick(picking(half, "template"), "template", local(1))
