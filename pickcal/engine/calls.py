@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import socket
@@ -41,15 +42,11 @@ class Unsuitable(PickcalError):
 
 
 class Failed(Exception):
-    """A task raised an error, or hung; its text and the measure of the attempt survive the way back."""
+    """A task raised an error; its text and the measure of the attempt survive the way back."""
 
-    def __init__(self, text: str, measure: Measure, hung: bool = False) -> None:
-        super().__init__(text, measure, hung)
-        self.text, self.measure, self.hung = text, measure, hung
-
-
-class _Hung(Exception):
-    """A task did not end within its limit."""
+    def __init__(self, text: str, measure: Measure) -> None:
+        super().__init__(text, measure)
+        self.text, self.measure = text, measure
 
 
 @dataclass(frozen=True)
@@ -119,9 +116,6 @@ class Call(Generic[T, R]):
             result = self._alone(task) if worker is None else self._on_worker(worker, task)
         except (LostTask, Unsuitable):
             raise
-        except _Hung:
-            text = f"it took longer than {self.limit:g} s (--batch-limit)"
-            raise Failed(text, _measure(began), hung=True) from None
         except Exception as error:
             raise Failed(explain(error), _measure(began)) from None
         return Done(result, _measure(began))
@@ -160,7 +154,7 @@ class Call(Generic[T, R]):
             end = threading.Timer(EXIT_SECONDS, os._exit, (1,))
             end.daemon = True
             end.start()
-            raise _Hung
+            raise TimeoutError(errno.ETIMEDOUT, f"it took longer than {self.limit:g} s (--batch-limit)")
         if errors:
             raise errors[0]
         return results[0]

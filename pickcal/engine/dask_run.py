@@ -34,7 +34,8 @@ LEAST_WINDOW = 32
 DEATHS_ALONE = 4
 """Workers that must have died of a task that ran alone before it is blamed."""
 ATTEMPTS = 3
-"""Times that a task is tried which fails with an error or loses its turn; one that hangs is not tried again."""
+"""Times that a task is tried which fails, hangs or loses its turn. They are counted here and not by Dask, so that one
+that was given up at its limit counts as progress: the workers are alive."""
 KILLED = f"the worker process died on this batch, alone, {DEATHS_ALONE} times (out of memory?)"
 MOST_KILLERS = 5
 """So many tasks in a row that kill their workers alone are no accident of a task."""
@@ -185,8 +186,7 @@ class Run(Generic[T, R]):
         error = future.exception(timeout=10)
         future.release()
         self._progress = time.monotonic()
-        final = isinstance(error, (KilledWorker, Unsuitable)) or (isinstance(error, Failed) and error.hung)
-        if not final and attempt < ATTEMPTS:
+        if not isinstance(error, (KilledWorker, Unsuitable)) and attempt < ATTEMPTS:
             self._submit(task, attempt + 1)
         elif isinstance(error, (KilledWorker, LostTask)):
             if isinstance(error, KilledWorker):

@@ -27,7 +27,7 @@ def nothing(task):
 
 def hang_on_three(folder, task):
     if task == 3:
-        (folder / f"{time.time_ns()}").touch()
+        (folder / f"{os.getpid()}").touch()
         time.sleep(600)
     return task
 
@@ -118,11 +118,11 @@ def test_without_dask_a_call_checks_its_version():
 
 
 def test_a_batch_that_hangs_is_reported_and_alone(cluster, tmp_path):
-    """Its worker ends itself after the limit, once: it is not given another's hours; others have their results."""
+    """Its worker ends itself after the limit, three times, as a store may hang once; others have their results."""
     outcomes = {o.task: o for o in cluster.run(partial(hang_on_three, tmp_path), range(6))}
     assert {task for task, o in outcomes.items() if o.error is None} == {0, 1, 2, 4, 5}
     assert outcomes[3].error == "it took longer than 2 s (--batch-limit)"
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == 3  # processes; one about to end may begin the next try
 
 
 def test_an_error_that_passes_costs_nothing(cluster, tmp_path):
