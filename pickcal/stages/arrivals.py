@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pickcal.engine.executors import explain
 from pickcal.errors import InputError, PickcalError
 from pickcal.formats import mrc
 from pickcal.formats.images import image_info
@@ -68,12 +69,13 @@ class Arrivals:
     waiting
         Micrographs that are known of and not complete, as of the last look.
     trouble
-        Why the table could not be read at the last look; "" where it could.
+        Why table or folder could not be read at the last look; "" where they could.
     """
 
     def __init__(self, source: Place, settings: ImportSettings, settle: float, ctf: Place | None = None) -> None:
         self.source, self.settings, self.settle, self.ctf = source, settings, settle, ctf
         self.waiting, self.trouble = 0, ""
+        self._looked = False
         self._steady = Steady()
         self._read: tuple[object, pd.DataFrame | None] = (None, None)
         self._folder = is_folder(source)
@@ -99,8 +101,26 @@ class Arrivals:
         Returns
         -------
         DataFrame
-            Columns as of `stages.sources.Sources.tables`, in the order of the table.
+            Columns as of `stages.sources.Sources.tables`, in the order of the table. None of them while folder or
+            store cannot be read, which passes, as a server that is started anew does; see `trouble`.
+
+        Raises
+        ------
+        InputError, MissingFileError
+            If they cannot be read at the first look: then the session was not given as it should be.
         """
+        self.trouble = ""
+        try:
+            found = self._found(known, most, last)
+        except (OSError, PickcalError) as error:
+            if not self._looked:
+                raise
+            self.trouble = explain(error)
+            return pd.DataFrame({"name": []})
+        self._looked = True
+        return found
+
+    def _found(self, known: Collection[str], most: int, last: bool) -> pd.DataFrame:
         table, root = self._listed()
         self.waiting = 0
         if table is None or not len(table):
@@ -185,7 +205,6 @@ class Arrivals:
         except (PickcalError, OSError) as error:  # perhaps it is being written; the next look tells
             self.trouble = str(error)
             return self._read[1]
-        self.trouble = ""
         # what was read while somebody wrote is read again
         self._read = (mark if _mark(source) == mark else None, table)
         return table

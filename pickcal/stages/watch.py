@@ -129,9 +129,9 @@ def _watch(session: Session) -> dict[str, Any]:
 
 
 def _told(arrivals: Arrivals, before: str, reporter: Reporter) -> str:
-    """Say why the table cannot be read, once; return what was said last."""
+    """Say why the source cannot be read, once; return what was said last."""
     if arrivals.trouble != before:
-        reporter.note(f"waiting: {arrivals.trouble}" if arrivals.trouble else "the table can be read again")
+        reporter.note(f"waiting: {arrivals.trouble}" if arrivals.trouble else "the source can be read again")
     return arrivals.trouble
 
 

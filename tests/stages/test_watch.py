@@ -1,5 +1,6 @@
 """Following a session: what arrives late, torn or out of order ends as if it had been there, and readers see rounds."""
 
+import errno
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from pickcal.settings import (
     WatchSettings,
     validated,
 )
+from pickcal.stages import arrivals
 from pickcal.stages.batches import batches_left
 from pickcal.stages.calibrate import calibrate
 from pickcal.stages.control_result import stored_control
@@ -219,6 +221,35 @@ def test_torn_tables_and_half_copied_images_are_left_until_they_are_whole(micros
         ended.set()
         thread.join()
     assert (Project.open(follow.path).done("picks/template") == Status.DONE).all()
+
+
+def test_a_server_that_is_away_for_a_while_ends_no_session(microscope, follow, monkeypatch):
+    """A stand-in for a stale handle of NFS, which cannot be had here; away from the start, it is said at once."""
+    microscope.arrive(0, 1)
+    listed, looks, notes = arrivals.listed_images, [], []
+
+    def away(numbers):
+        def look(source):
+            looks.append(source)
+            if len(looks) in numbers:
+                raise OSError(errno.ESTALE, "Stale file handle", str(source))
+            return listed(source)
+
+        looks.clear()
+        monkeypatch.setattr(arrivals, "listed_images", look)
+
+    class Told(Silent):
+        def note(self, text):
+            notes.append(text)
+
+    given = {"source": (microscope.folder / microscope.names[0]).parent, "ctf_table": microscope.table}
+    away({1})
+    with pytest.raises(OSError, match="Stale file handle"):
+        follow(**given)
+    away({2, 3})
+    assert follow(**given, reporter=Told())["done"] == 2
+    assert [note for note in notes if "Stale" in note] == [f"waiting: Stale file handle: {given['source']}"]
+    assert "the source can be read again" in notes
 
 
 def wait_for(condition, seconds=60.0):
