@@ -405,6 +405,9 @@ def test_ready_jobs_run(session, here, tmp_path, monkeypatch, job):
     if "export" in values:
         suffix = {"csv": ".csv", "parquet": ".parquet"}.get(values["export"].get("format"), "")
         given["export.path"] = tmp_path / f"out{suffix}"
+    if "simulate" in values:  # as the small set was, which is there already
+        made = json.loads((sim / "settings.json").read_text())
+        given |= {f"simulate.{key}": value for key, value in made.items() if value is not None}
     if "evaluate" in values:
         given["evaluate.truth"] = sim / "truth_particles.star"
     if "thresholds" in values.get("select", {}):
@@ -419,7 +422,7 @@ def test_ready_jobs_run(session, here, tmp_path, monkeypatch, job):
 
 
 def _toml(value):
-    return json.dumps(value if isinstance(value, (int, list)) else str(value))
+    return json.dumps(value if isinstance(value, (int, float, list)) else str(value))
 
 
 def test_long_lists_of_files_are_counted():

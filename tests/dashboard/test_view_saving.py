@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -343,7 +344,8 @@ def test_a_read_only_page_exports_nothing_to_whoever_writes_to_its_socket(projec
     mine = tmp_path / "strict.csv"
     mine.write_text("mine")
     sessions, inspector = [], Inspector(path, read_only=True)
-    with serving({"/": page_of([SavingView], inspector, sessions, read_only=True)}) as address:
+
+    def press(address):
         client = pull_session(url=address)
         (format_,) = client.document.select({"type": Select, "title": "Format"})
         format_.value = "CSV table"
@@ -356,13 +358,19 @@ def test_a_read_only_page_exports_nothing_to_whoever_writes_to_its_socket(projec
         client.document.models.flush_synced()  # models go by their ids, as a browser sends them
         client.document.callbacks.send_event(ButtonClick(button))
         client.force_roundtrip()
-        (session,) = sessions
         for _ in range(200):
-            if session.notes.texts:
+            if sessions[0].notes.texts:
                 break
             client.force_roundtrip()
             time.sleep(0.05)
         client.close()
+
+    with (
+        serving({"/": page_of([SavingView], inspector, sessions, read_only=True)}) as address,
+        ThreadPoolExecutor(1) as thread,  # the browser of other tests has a loop in this one
+    ):
+        thread.submit(press, address).result(120)
+    (session,) = sessions
     inspector.background.close()
     assert mine.read_text() == "mine" and sorted(tmp_path.iterdir()) == [path, mine]
     assert "read-only" in session.notes.texts[-1]

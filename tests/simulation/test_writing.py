@@ -47,7 +47,7 @@ def digests(folder):
 
 def test_the_folder_holds_what_was_promised(made):
     expected = [f"micrographs/mic_{i:04d}.mrc" for i in range(1, 7)]
-    tables = ["contaminants.star", "micrographs_ctf.star", "templates.mrcs", "truth_particles.star"]
+    tables = ["contaminants.star", "micrographs_ctf.star", "settings.json", "templates.mrcs", "truth_particles.star"]
     assert sorted(digests(made.folder)) == sorted(expected + tables)
     assert list(made.names) == expected
 

@@ -80,7 +80,7 @@ JOB = """
     diameter = 150
     rotation_step = 30
     [calibrate]
-    bootstrap = 10
+    bootstrap = 20
     [select]
     name = "first"
     min_ncc = 0.3
