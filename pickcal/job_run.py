@@ -14,7 +14,7 @@ from pickcal.job_file import EvaluateJob, Job, SelectJob
 from pickcal.project import Project, differing
 from pickcal.report import write_report
 from pickcal.selection import read_thresholds
-from pickcal.settings import CalibrateSettings, ImportSettings, SelectSettings
+from pickcal.settings import CalibrateSettings, ImportSettings, SelectSettings, SimulateSettings
 from pickcal.simulation import simulate
 from pickcal.simulation.writing import resolved, simulated_with
 from pickcal.stages.calibrate import calibrate
@@ -120,19 +120,25 @@ def _simulate(job: Job, executor: Executor, reporter: Reporter) -> dict[str, Any
     star = job.import_.sources[0]
     if isinstance(star, Url):
         raise InputError(f"{star}: micrographs are simulated into a folder; give a path as import.sources")
-    made = simulated_with(star.parent) if star.exists() else None
-    lines = differing(made, resolved(job.simulate).stored()) if made is not None else []
-    if lines:
-        raise InputError(
-            f"{star.parent}: holds micrographs that were simulated otherwise:\n"
-            + "".join(f"  {line}\n" for line in lines)
-            + "give another folder in import.sources (and another project), or remove this one"
-        )
-    if not star.exists():
+    if star.exists():
+        _check_alike(star.parent, job.simulate)
+    else:
         reporter.start("simulate", job.simulate.micrographs)
         simulate(star.parent, job.simulate, executor, lambda _: reporter.advance(1))
         reporter.finish()
     return {"folder": str(star.parent)}
+
+
+def _check_alike(folder: Path, settings: SimulateSettings) -> None:
+    """Refuse micrographs that were simulated with other settings; older sets do not tell theirs."""
+    made = simulated_with(folder)
+    lines = [] if made is None else differing(made, resolved(settings).stored())
+    if lines:
+        raise InputError(
+            f"{folder}: holds micrographs that were simulated otherwise:\n"
+            + "".join(f"  {line}\n" for line in lines)
+            + "give another folder in import.sources (and another project), or remove this one"
+        )
 
 
 def _calibrate(project: Project, picks: str, settings: CalibrateSettings) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def grouped(coefficients: Float32, odd: int) -> tuple[NDArray[np.int32] | None, 
     unit = np.where(told[:, None], coefficients / np.maximum(norms, 1e-12), np.float32(0))
     if not told.any():
         return None, None
-    means = unit[told][_far_apart(unit[told], odd, min(MOST, max(1, int(told.sum()) // 2)))]
+    filled = unit[told]
+    means = filled[_far_apart(filled, odd, min(MOST, max(1, len(filled) // 2)))]
     for _ in range(ROUNDS):
         group, turned = _nearest(unit, odd, means)
         means = group_means(unit, odd, group, turned)

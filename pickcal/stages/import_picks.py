@@ -179,7 +179,8 @@ def _check_uids(uid: NDArray[np.uint64] | None, index: NDArray[np.int32], frame:
 def _usual_distance(x: NDArray[np.float64], y: NDArray[np.float64], index: NDArray[np.int32], frame: Frame) -> float:
     """Distance that all but one in twenty picks keep from their nearest neighbour, Å; of some 20,000 picks."""
     found: list[NDArray[np.float64]] = []
-    sized = np.unique(index)[np.isfinite(frame.pixel_size[np.unique(index)])]  # NaN where a micrograph was not read
+    there = np.unique(index)
+    sized = there[np.isfinite(frame.pixel_size[there])]  # NaN where a micrograph was not read
     for micrograph in np.random.default_rng(0).permutation(sized):
         rows = np.flatnonzero(index == micrograph)
         if len(rows) > 1:

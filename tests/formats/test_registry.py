@@ -246,10 +246,7 @@ def test_particles_of_cryosparc_tell_the_uid_of_their_micrographs(tmp_path):
             ("location/micrograph_shape", "u4", (2,)),
             ("location/center_x_frac", "f4"),
             ("location/center_y_frac", "f4"),
-            *(
-                (f"ctf/{name}", "f4")
-                for name in ("df1_A", "df2_A", "df_angle_rad", "accel_kv", "cs_mm", "amp_contrast")
-            ),
+            *((f"ctf/{name}", "f4") for name in CTF),
             ("ctf/exp_group_id", "u4"),
         ],
     )

@@ -268,18 +268,23 @@ def left(path):
     return batches_left(Project.open(path), "picks/template", again=False)
 
 
-class Interrupted(SerialExecutor):
-    """Ends like Ctrl-C after so many tasks."""
+class After(SerialExecutor):
+    """Does something once, after so many tasks: while what has arrived is not shown yet."""
 
-    def __init__(self, tasks):
-        self.tasks = tasks
+    def __init__(self, tasks, doing):
+        self.tasks, self.doing = tasks, doing
 
     def run(self, function, tasks):
         for outcome in super().run(function, tasks):
             yield outcome
             self.tasks -= 1
             if self.tasks == 0:
-                raise KeyboardInterrupt
+                self.doing()
+
+
+def interrupt():
+    """End like Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
@@ -289,7 +294,7 @@ def test_an_interrupted_round_goes_on(microscope, follow, tasks):
     follow()
     microscope.arrive(2, 3, 4)
     with pytest.raises(KeyboardInterrupt):
-        follow(executor=Interrupted(tasks))
+        follow(executor=After(tasks, interrupt))
     project = Project.open(follow.path)
     assert project.count == 2 and project.arrived == 5
     assert project.picks("template").sizes["micrograph"] == 2
@@ -358,20 +363,6 @@ def test_the_selection_of_a_session_holds_after_every_round(microscope, follow, 
         assert not any("select" in line for line in status(Project.open(follow.path))["left"])
 
 
-class Meanwhile(SerialExecutor):
-    """Does something else after its first task: while what has arrived is not shown yet."""
-
-    def __init__(self, doing):
-        self.doing = doing
-
-    def run(self, function, tasks):
-        for outcome in super().run(function, tasks):
-            yield outcome
-            if self.doing is not None:
-                doing, self.doing = self.doing, None
-                doing()
-
-
 def test_picks_begun_within_a_round_are_finished_after_it(microscope, follow):
     """They are of the micrographs shown, others are left to do; after the round the same command picks those.
 
@@ -391,7 +382,7 @@ def test_picks_begun_within_a_round_are_finished_after_it(microscope, follow):
     microscope.arrive(0, 1, 2)
     follow()
     microscope.arrive(3, 4)
-    follow(executor=Meanwhile(begin))
+    follow(executor=After(1, begin))
     assert began == [3]
     calibrate(before[0], "blob", FIT)
     project = Project.open(follow.path)
