@@ -7,11 +7,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tomli_w
-import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.calibration import calibrated_scores
@@ -19,6 +18,9 @@ from pickcal.errors import InputError
 from pickcal.formats.atomic import atomic_path
 from pickcal.schema import Status
 from pickcal.settings import HandPick, SelectSettings, read_toml, validated
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]

@@ -197,17 +197,30 @@ def test_status_says_what_there_is_and_what_is_left(session, here):
         json.loads(text)
 
 
-def test_status_starts_without_what_only_computing_takes(session):
-    """SciPy, Dask's arrays and plots take longer to import than a status takes."""
-    folder, _ = session
+HEAVY = ("scipy", "numba", "dask.array", "distributed", "matplotlib", "panel")
+"""What takes longer to import than a status takes."""
+
+
+def heavy_of_status(project, heavy, libraries):
+    """Which modules of `heavy` a status has imported that these libraries do not import themselves."""
     code = (
-        "import sys, xarray, zarr; theirs = set(sys.modules);"  # older ones take SciPy themselves
-        "from pickcal.project import Project; from pickcal.stages.status import status; status(Project.open('p.zarr'));"
-        "heavy = {'scipy', 'numba', 'dask.array', 'distributed', 'matplotlib', 'panel'};"
-        "print(sorted(heavy & set(sys.modules) - theirs))"
+        f"import sys, {libraries}; theirs = set(sys.modules); project, *heavy = sys.argv[1:];"
+        "from pickcal.project import Project; from pickcal.stages.status import status; status(Project.open(project));"
+        "print(*sorted(set(heavy) & set(sys.modules) - theirs))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    words = [sys.executable, "-c", code, str(project), *heavy]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_status_starts_without_what_only_computing_takes(session):
+    """Of a project with calibrated and other picks and a selection: no SciPy, no Dask's arrays, no plots."""
+    folder, _ = session
+    assert heavy_of_status(folder / "p.zarr", HEAVY, "xarray, zarr") == []  # older ones take SciPy
+
+
+def test_status_before_a_calibration_starts_without_datasets(picked):
+    """While a session is imported and picked: no xarray and no pandas either, a third of the time that it starts in."""
+    assert heavy_of_status(picked, (*HEAVY, "xarray", "pandas"), "zarr") == []
 
 
 def test_finished_stages_do_nothing_and_say_so(session, here):

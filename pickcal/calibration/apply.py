@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import xarray as xr
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def calibrated_scores(picks: xr.Dataset, calibration: xr.Dataset | None) -> xr.Dataset:
@@ -22,6 +26,8 @@ def calibrated_scores(picks: xr.Dataset, calibration: xr.Dataset | None) -> xr.D
         The same variables, calibrated: pivot + (ncc - shift - pivot) gain, power / exp(shift). A micrograph without
         defocus keeps its raw scores.
     """
+    import xarray as xr
+
     names = [name for name in ("ncc", "power", "decoy_ncc", "decoy_power") if name in picks]
     if calibration is None:
         return picks[names]

@@ -11,13 +11,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Floats = NDArray[np.floating]
 
@@ -142,6 +144,8 @@ class Trend:
 
     def slope_at_reference(self) -> Floats:
         """Slope in defocus at the reference, per µm, as a combination of the coefficients."""
+        import xarray as xr
+
         step = 10.0
         ends = self.reference + np.array([-step, step])
         alone = replace(self, covariates=(), centres=(), groups=())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.core.indexing import LazilyIndexedArray
 from zarr.codecs import BloscCodec
 
 from pickcal.schema import Variable
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes a third of the time that a short command starts in; loaded with the first dataset
 
 ROWS_PER_CHUNK = 4096
 
@@ -33,6 +33,10 @@ def lazy_dataset(
         Rows along `micrograph` that are to be seen. Arrays may hold more: a project that grows makes them longer one
         after the other, and a dataset of arrays of different lengths could not be opened. Default: that of `status`.
     """
+    import xarray as xr
+    from xarray.backends.zarr import ZarrArrayWrapper
+    from xarray.core.indexing import LazilyIndexedArray
+
     if count is None and "status" in arrays:
         count = arrays["status"].shape[0]
     variables = {}

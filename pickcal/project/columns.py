@@ -7,15 +7,16 @@ of a block of micrographs lie together. Text is stored once per distinct value, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from pickcal.formats.foreign import Column
 from pickcal.project.arrays import array_of, compressor
+
+if TYPE_CHECKING:
+    from pickcal.formats.foreign import Column
 
 ROWS_PER_CHUNK = 2**18
 TEXT = ".text"
@@ -37,7 +38,7 @@ def write_columns(group: zarr.Group, columns: Iterable[tuple[str, Column]]) -> N
         while name in group:
             name += "_"
         values: NDArray[Any]
-        if isinstance(column, pd.Categorical):
+        if not isinstance(column, np.ndarray):
             values = np.asarray(column.codes, dtype=np.int32)
             texts = column.categories.to_numpy(dtype=object)
             shape, chunk = (len(texts),), (max(1, min(len(texts), ROWS_PER_CHUNK)),)
@@ -55,7 +56,7 @@ def write_columns(group: zarr.Group, columns: Iterable[tuple[str, Column]]) -> N
         )
         array[...] = values
         array.attrs["label"] = label
-        if isinstance(column, pd.Categorical):
+        if not isinstance(column, np.ndarray):
             array.attrs["text"] = name + TEXT
         order.append(name)
     group.attrs["columns"] = order
@@ -63,6 +64,8 @@ def write_columns(group: zarr.Group, columns: Iterable[tuple[str, Column]]) -> N
 
 def read_columns(group: zarr.Group, start: int, stop: int) -> dict[str, Column]:
     """Read rows of all columns, by their labels and in their order."""
+    import pandas as pd
+
     out: dict[str, Column] = {}
     order: Any = group.attrs["columns"]
     for name in order:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import xarray as xr
 import zarr
 
 import pickcal
@@ -15,6 +14,9 @@ from pickcal.errors import ProjectError
 from pickcal.project.arrays import array_of
 from pickcal.stores.homes import Home
 from pickcal.stores.places import Place
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Kind = Literal["picks", "calibration", "selection", "control"]
 KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection", "control")

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.errors import ZarrUserWarning
 
 from pickcal.errors import ProjectError
-from pickcal.formats.foreign import Column
 from pickcal.project.arrays import dims_of, lazy_dataset, seen_longer
 from pickcal.project.checks import differing
 from pickcal.project.columns import read_columns
 from pickcal.project.groups import Groups, Kind
 from pickcal.refusals import no_such
 from pickcal.stores.homes import META, VERSION
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from pickcal.formats.foreign import Column
 
 READ_ATTEMPTS = 5
 """How often a small group is read that is written meanwhile."""
@@ -50,6 +53,21 @@ class Reading(Groups):
         """Return the settings with which a group ("micrographs", "picks/NAME", ...) was written."""
         return dict(self._attrs(group)["settings"])
 
+    def attributes(self, group: str) -> dict[str, Any]:
+        """Attributes of a group, those of `dataset(group)`, without loading xarray.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such group.
+        """
+        try:
+            found = self._attrs(group)
+        except KeyError:
+            raise self._missing(group) from None
+        found.pop(VERSION, None)
+        return found
+
     def dataset(self, group: str) -> xr.Dataset:
         """One group as a lazily loaded dataset.
 
@@ -64,11 +82,14 @@ class Reading(Groups):
             if version is not None:
                 arrays = self._opened(f"{group}/{version}")[1]
         except KeyError:
-            raise FileNotFoundError(f"{self.path}: there is no group {group}") from None
+            raise self._missing(group) from None
         count = self.count
         if group.startswith("picks/"):
             arrays = {name: seen_longer(array, count) for name, array in arrays.items()}
         return lazy_dataset(arrays, attributes, count)
+
+    def _missing(self, group: str) -> FileNotFoundError:
+        return FileNotFoundError(f"{self.path}: there is no group {group}")
 
     def micrographs(self) -> xr.Dataset:
         """Return the table of micrographs, images included (lazy)."""

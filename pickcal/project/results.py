@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import xarray as xr
 import zarr
 
 from pickcal.project.arrays import array_of, lengthen, new_array, plain, storable
@@ -14,7 +13,10 @@ from pickcal.project.checks import check_name
 from pickcal.project.groups import Kind, finish_group
 from pickcal.project.writing import Writing
 
-Block = tuple[int, Mapping[str, xr.Dataset]]
+if TYPE_CHECKING:
+    import xarray as xr
+
+Block: TypeAlias = "tuple[int, Mapping[str, xr.Dataset]]"
 """First micrograph of a block, and what belongs to its micrographs: by part of the group, "" for the group itself."""
 
 

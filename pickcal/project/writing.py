@@ -9,14 +9,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from pickcal import guard
-from pickcal.formats.foreign import Column
 from pickcal.project.arrays import array_of, create_arrays, lengthen, plain
 from pickcal.project.checks import check_name
 from pickcal.project.columns import write_columns
@@ -25,6 +24,9 @@ from pickcal.project.reading import Reading
 from pickcal.project.unlisted import make_unlisted
 from pickcal.schema import BANK, PICKS, Variable
 from pickcal.stores.homes import META, UNLISTED
+
+if TYPE_CHECKING:
+    from pickcal.formats.foreign import Column
 
 
 class Writing(Reading):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.calibration.verdicts import ranked_outliers
 from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.stages.history import history, statuses
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 COLUMNS = ("verdict", "slope", "slope_low", "slope_high", "rho_before", "rho_after", "outlier")
 """Of a fit, over scores first: what a summary tells of each."""
@@ -23,7 +26,7 @@ MOST_OUTLYING = 10
 def fingerprint(project: Project, picks: str) -> str:
     """Short digest of some picks, of which micrographs they are finished in, and of what calibrates them."""
     group = f"picks/{picks}"
-    made = hashlib.sha256(str(project.picks(picks).attrs["bank"]).encode())
+    made = hashlib.sha256(str(project.attributes(f"picks/{picks}")["bank"]).encode())
     made.update(np.flatnonzero(statuses(project, group, history(project, group)) == Status.DONE).tobytes())
     fit, mixture = project.calibration(picks), project.mixture(picks)
     if fit is not None:
@@ -38,7 +41,7 @@ def fingerprint(project: Project, picks: str) -> str:
 
 def made_with(project: Project, picks: str) -> str:
     """Short digest of what made some picks: their settings, and their bank or the rows that came in."""
-    made = [project.settings(f"picks/{picks}"), project.dataset(f"picks/{picks}").attrs.get("bank")]
+    made = [project.settings(f"picks/{picks}"), project.attributes(f"picks/{picks}").get("bank")]
     return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -47,7 +50,7 @@ def summary(project: Project, picks: str) -> dict[str, object]:
     fit, mixture = project.calibration(picks), project.mixture(picks)
     assert fit is not None
     out: dict[str, object] = {"reference_defocus": float(fit.attrs["reference_defocus"])}
-    main = str(project.dataset(f"picks/{picks}").attrs.get("score", "ncc"))
+    main = str(project.attributes(f"picks/{picks}").get("score", "ncc"))
     # columns of NumPy: taking a part of a dataset has xarray import all of Dask's arrays
     columns = {name: fit[name].values for name in COLUMNS}
     for i, score in enumerate(fit["score"].values):

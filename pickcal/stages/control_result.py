@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.calibration.trends import mean_defocus
@@ -14,6 +13,9 @@ from pickcal.project import Project
 from pickcal.schema import Status
 from pickcal.stages.calibrate_result import fingerprint
 from pickcal.stages.select_result import thresholds_of
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 COUNTS = {
     "control_accepted": "picks accepted on the phase-randomised copy, -1 if not tried",
@@ -29,7 +31,7 @@ def is_stale(project: Project, picks: str) -> bool:
     """Whether the picks of a stored control, their calibration, or the thresholds it tried have changed since."""
     if picks not in project.names("picks"):
         return True
-    if project.dataset(f"control/{picks}").attrs["fingerprint"] != fingerprint(project, picks):
+    if project.attributes(f"control/{picks}")["fingerprint"] != fingerprint(project, picks):
         return True
     stored = project.settings(f"control/{picks}")
     name = stored["selection"]

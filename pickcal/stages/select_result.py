@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from pickcal.errors import ProjectError
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED, REASONS
 from pickcal.settings import SelectSettings, validated
 from pickcal.stages.calibrate_result import fingerprint
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def expected_false(project: Project, name: str) -> dict[str, object]:
@@ -56,7 +57,7 @@ def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[st
 
 def is_stale(project: Project, name: str) -> bool:
     """Whether the picks of a selection, or their calibration, have changed since, or more micrographs are picked."""
-    attributes = project.dataset(f"selection/{name}").attrs
+    attributes = project.attributes(f"selection/{name}")
     picks = str(attributes["picks"])
     return picks in project.names("picks") and attributes.get("fingerprint") != fingerprint(project, picks)
 
