@@ -219,7 +219,7 @@ def test_status_starts_without_what_only_computing_takes(session):
 
 
 def test_status_before_a_calibration_starts_without_datasets(picked):
-    """While a session is imported and picked: no xarray and no pandas either, a third of the time that it starts in."""
+    """While a session is imported and picked: no xarray and no pandas either, nearly half of its start."""
     assert heavy_of_status(picked, (*HEAVY, "xarray", "pandas"), "zarr") == []
 
 

@@ -133,7 +133,7 @@ class Reading:
             out = out.assign(calibrated_ncc=laid["ncc"], calibrated_power=laid["power"])
         if found.likelihood is not None:
             out = out.assign(dict(found.likelihood.data_vars))
-        out = out.assign_attrs({**self.project.dataset(f"picks/{picks}").attrs, "picks": picks})
+        out = out.assign_attrs({**self.project.attributes(f"picks/{picks}"), "picks": picks})
         return self._placed(with_words(out, score_words(out.attrs)), start), found
 
     def _placed(self, dataset: xr.Dataset, start: int = 0) -> xr.Dataset:

@@ -81,7 +81,7 @@ class Facts:
 
     def attributes(self, picks: str) -> dict[Hashable, Any]:
         """Attributes of some picks; read once for every time they were written."""
-        found = self._known("attributes", picks, "picks", lambda name: dict(self.project.picks(name).attrs))
+        found = self._known("attributes", picks, "picks", lambda name: self.project.attributes(f"picks/{name}"))
         return cast(dict[Hashable, Any], found)
 
     def diameter(self, picks: str) -> float:

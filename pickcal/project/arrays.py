@@ -13,7 +13,7 @@ from zarr.codecs import BloscCodec
 from pickcal.schema import Variable
 
 if TYPE_CHECKING:
-    import xarray as xr  # takes a third of the time that a short command starts in; loaded with the first dataset
+    import xarray as xr  # nearly half of the time that a short command starts in: loaded with the first dataset
 
 ROWS_PER_CHUNK = 4096
 

@@ -32,13 +32,15 @@ def write_columns(group: zarr.Group, columns: Iterable[tuple[str, Column]]) -> N
     columns
         Label in the source file, and values `(row,)` or `(row, n)`; taken one at a time.
     """
+    import pandas as pd
+
     order = []
     for label, column in columns:
         name = label.replace("/", ".")
         while name in group:
             name += "_"
         values: NDArray[Any]
-        if not isinstance(column, np.ndarray):
+        if isinstance(column, pd.Categorical):
             values = np.asarray(column.codes, dtype=np.int32)
             texts = column.categories.to_numpy(dtype=object)
             shape, chunk = (len(texts),), (max(1, min(len(texts), ROWS_PER_CHUNK)),)
@@ -56,7 +58,7 @@ def write_columns(group: zarr.Group, columns: Iterable[tuple[str, Column]]) -> N
         )
         array[...] = values
         array.attrs["label"] = label
-        if not isinstance(column, np.ndarray):
+        if isinstance(column, pd.Categorical):
             array.attrs["text"] = name + TEXT
         order.append(name)
     group.attrs["columns"] = order

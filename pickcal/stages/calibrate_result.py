@@ -26,7 +26,7 @@ MOST_OUTLYING = 10
 def fingerprint(project: Project, picks: str) -> str:
     """Short digest of some picks, of which micrographs they are finished in, and of what calibrates them."""
     group = f"picks/{picks}"
-    made = hashlib.sha256(str(project.attributes(f"picks/{picks}")["bank"]).encode())
+    made = hashlib.sha256(str(project.attributes(group)["bank"]).encode())
     made.update(np.flatnonzero(statuses(project, group, history(project, group)) == Status.DONE).tobytes())
     fit, mixture = project.calibration(picks), project.mixture(picks)
     if fit is not None:

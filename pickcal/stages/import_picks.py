@@ -234,7 +234,7 @@ def _there_already(project: Project, name: str, identity: dict[str, Any], digest
         return False
     remedy = "choose another --name, or give --overwrite to replace them"
     project.check_same(f"picks/{name}", identity, remedy)
-    if project.dataset(f"picks/{name}").attrs["bank"] != digest:
+    if project.attributes(f"picks/{name}")["bank"] != digest:
         raise ProjectError(f"{project.path}: picks {name!r} hold other picks than these files do now; {remedy}")
     mended = (project.done(f"picks/{name}") == Status.SKIPPED) & (project.done("micrographs") == Status.DONE)
     return not mended.any()  # a micrograph that could not be read then has no picks yet

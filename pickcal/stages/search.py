@@ -118,7 +118,7 @@ def search_parameters(settings: PickSettings) -> SearchParameters:
 def load_bank(made: Search) -> tuple[Bank, RadialFilter | None]:
     """Bank of a search, once per process; the digest keeps a replaced group from being mistaken for the old."""
     project, name = Project.open(made.project), made.name
-    attributes = project.dataset(f"picks/{name}").attrs
+    attributes = project.attributes(f"picks/{name}")
     arrays = {key: project.read(f"picks/{name}/bank", key) for key in BANK}
     gain, group, turned = (arrays.pop(key) for key in ("whitening", "group", "turned"))
     whitening = RadialFilter(float(attributes["whitening_step"]), gain) if len(gain) else None

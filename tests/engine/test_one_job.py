@@ -107,7 +107,7 @@ def test_a_process_of_the_same_number_is_not_the_holder(project):
     record = {**lease.this_process(), "owner": "x", "started": 1.0, "renewed": time.time()}
     beside(project).create(NAME, json.dumps(record).encode())
     with only_job(project, "picks/blob"):
-        pass
+        assert json.loads(beside(project).read(NAME)[0])["owner"] != "x"
 
 
 def test_it_is_renewed_while_held(project, quick):
@@ -154,4 +154,4 @@ def test_it_may_be_nested_in_its_thread_and_in_no_other(project):
 def test_a_damaged_lease_is_waited_for_like_a_foreign_one(project, quick):
     beside(project).create(NAME, b"\xff not json")
     with only_job(project, "picks/blob"):
-        pass
+        assert json.loads(beside(project).read(NAME)[0])["count"] >= 0

@@ -174,12 +174,12 @@ def _refuse_unknown(project: Project, name: str, known: str | None) -> None:
 
 def _read(project: Project, name: str) -> Saved:
     """Read a selection, all of one moment; whether it is stale is not looked at."""
-    attributes = project.dataset(f"selection/{name}").attrs
+    attributes = project.attributes(f"selection/{name}")
     values = dict(attributes["settings"])
     picks = str(values.pop("picks"))
     stamp = attributes.get("stamp")
     if not stamp:  # of a version that stored none
-        text = json.dumps(dict(attributes), sort_keys=True, default=str)
+        text = json.dumps(attributes, sort_keys=True, default=str)
         stamp = hashlib.sha256(text.encode()).hexdigest()[:16]
     by, saved = (str(attributes.get(key, "")) for key in ("by", "saved"))
     return Saved(picks, validated(SelectSettings, values, f"selection {name}"), str(stamp), by=by, saved=saved)
