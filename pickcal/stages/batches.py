@@ -78,18 +78,16 @@ class StageResult:
         return out
 
 
-def _pending(project: Project, status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Micrographs that a stage has not looked at, or skipped before their import was mended."""
-    skipped = status == Status.SKIPPED
-    if skipped.any():
-        skipped &= project.done("micrographs") == Status.DONE
-    return np.asarray((status == Status.PENDING) | skipped)
-
-
 def batches_left(project: Project, group: str, again: bool = True) -> list[tuple[int, int]]:
     """Batches that hold a micrograph not yet done; failed ones are tried again unless told otherwise."""
-    status = project.done(group)
-    left = _pending(project, status) | (again & (status == Status.FAILED))
+    return _left(project, project.done(group), again)
+
+
+def _left(project: Project, status: NDArray[np.int8], again: bool) -> list[tuple[int, int]]:
+    left = (status == Status.PENDING) | (again & (status == Status.FAILED))
+    skipped = status == Status.SKIPPED
+    if skipped.any():  # those whose import was mended since
+        left |= skipped & (project.done("micrographs") == Status.DONE)
     return [(start, stop) for start, stop in project.batches() if left[start:stop].any()]
 
 
@@ -98,12 +96,13 @@ def run_batches(
     group: str,
     stage: str,
     function: Callable[[Task], dict[str, int] | None],
-    tasks: Sequence[Task],
+    task_of: Callable[[int, int], Task],
     executor: Executor,
     reporter: Reporter,
     memory: int = 0,
+    again: bool = True,
 ) -> StageResult:
-    """Run tasks that each write their own batch, keep a record of each, and mark what a lost task left behind.
+    """Run what is left, a task for each batch, keep a record of each, and mark what a lost task left behind.
 
     Parameters
     ----------
@@ -111,12 +110,14 @@ def run_batches(
         What is written, and the stage's name for people.
     function
         Called with a task, on a worker.
-    tasks
-        Batches to run; none of them twice.
+    task_of
+        Makes the task of a batch from its first micrograph and one past its last.
     executor, reporter
         Where tasks run and who is told.
     memory
         Bytes that a worker needs for one of the tasks; see `pickcal.stages.memory`.
+    again
+        Try micrographs again that failed; default True.
 
     Raises
     ------
@@ -130,20 +131,32 @@ def run_batches(
     with only_job(project.path, group) as lease:
         if group.startswith("picks/"):
             project.lengthen(group)
-        before = project.done(group)
+        status = before = project.done(group)  # a file per batch: seconds for very many micrographs
+        tasks = [task_of(start, stop) for start, stop in _left(project, before, again)]
         if tasks:
             _run(project, group, stage, function, tasks, executor, reporter, memory, lease)
+            status = project.done(group)
         else:
             reporter.start(stage, 0)
             reporter.finish()
-    status = project.done(group)
-    counts = stage_counts(status)
     ran = sum(int((before[t.start : t.stop] != Status.DONE).sum()) for t in tasks)
+    return _result(project, group, stage, status, ran, time.monotonic() - began)
+
+
+def standing(project: Project, group: str, stage: str) -> StageResult:
+    """How a group stands of which this call runs nothing; parameters as of `run_batches`."""
+    return _result(project, group, stage, project.done(group), 0, 0.0)
+
+
+def _result(
+    project: Project, group: str, stage: str, status: NDArray[np.int8], ran: int, seconds: float
+) -> StageResult:
+    counts = stage_counts(status)
     return StageResult(
         stage=stage,
         group=group,
         ran=ran,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         errors=tuple(failures(project, group, status)),
         done=counts["done"],
         failed=counts["failed"],
@@ -241,11 +254,14 @@ def _record(outcome: Outcome[Task, BatchReport]) -> BatchRecord:
 
 def failures(project: Project, group: str, status: NDArray[np.int8]) -> Iterator[tuple[str, str]]:
     """Name and reason of every micrograph that failed; reads no batch without one."""
-    for start, stop in project.batches():
-        failed = np.flatnonzero(status[start:stop] == Status.FAILED)
-        if len(failed):
-            names, errors = project.read("micrographs", "name", start, stop), project.read(group, "error", start, stop)
-            yield from ((str(names[i]), str(errors[i])) for i in failed)
+    failed = np.flatnonzero(status == Status.FAILED)
+    if not len(failed):
+        return
+    batch, count = project.batch, project.count
+    for number in np.unique(failed // batch):
+        start, stop = int(number) * batch, min(int(number + 1) * batch, count)
+        names, errors = project.read("micrographs", "name", start, stop), project.read(group, "error", start, stop)
+        yield from ((str(names[i]), str(errors[i])) for i in failed[failed // batch == number] - start)
 
 
 def _mark_failed(project: Project, group: str, task: BatchTask, reason: str) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pickcal.engine.executors import Executor, explain
 from pickcal.engine.laps import begin
 from pickcal.engine.one_job import only_job
-from pickcal.engine.progress import Reporter, Silent
+from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, ProjectError
 from pickcal.formats.exposures import PART
 from pickcal.formats.images import image_info, read_measured
@@ -27,7 +27,7 @@ from pickcal.project import Project, differing
 from pickcal.project.creating import new_project
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
-from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.batches import StageResult, run_batches, standing
 from pickcal.stages.memory import import_memory
 from pickcal.stages.sources import CTF_COLUMNS, Sources, listed
 from pickcal.stores.fetching import fetched_image, into_cache, split_place
@@ -85,14 +85,11 @@ def _ingest(
     project, new = _project_of(sources, path, settings, reporter)
     if settings.tables_only:
         reporter.note(f"{project.count} micrographs from tables, without their images")
-        result = run_batches(project, "micrographs", "import", ingest_batch, (), executor, Silent())
+        result = standing(project, "micrographs", "import")
         return replace(result, ran=result.done if new else 0)
-    tasks = [
-        IngestTask(str(path), start, stop, settings.pixel_size, settings.clip)
-        for start, stop in batches_left(project, "micrographs")
-    ]
+    task_of = partial(IngestTask, str(path), pixel_size=settings.pixel_size, clip=settings.clip)
     memory = import_memory(project)
-    return run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter, memory)
+    return run_batches(project, "micrographs", "import", ingest_batch, task_of, executor, reporter, memory)
 
 
 def _project_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from pickcal.picking.projection import project as project_volume
 from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status
 from pickcal.settings import BlobSettings, PickSettings, TemplateSettings
-from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.batches import StageResult, run_batches
 from pickcal.stages.history import history, totals
 from pickcal.stages.memory import search_memory
 from pickcal.stages.search import NEEDED, Search, image_of, load_bank, search_micrograph, search_of
@@ -102,9 +103,9 @@ def _pick(
     else:
         project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
     made = search_of(project, name, settings)
-    tasks = [PickTask(made, start, stop) for start, stop in batches_left(project, group, again)]
+    task_of = partial(PickTask, made)
     memory = search_memory(project, name)
-    result = run_batches(project, group, f"pick {name}", pick_batch, tasks, executor, reporter, memory)
+    result = run_batches(project, group, f"pick {name}", pick_batch, task_of, executor, reporter, memory, again)
     capped = totals(project, group, history(project, group), {"capped": "capped"})["capped"]
     if capped:
         reporter.note(f"{capped} micrographs had more than {settings.max_picks} picks; the best are kept (--max-picks)")

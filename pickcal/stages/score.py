@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from pickcal.picking.scoring import COLUMNS, LEAST_DECOYS, score_at
 from pickcal.project import Project, check_name, differing
 from pickcal.schema import PICKS, Status, Variable
 from pickcal.settings import PickSettings, ScoreSettings
-from pickcal.stages.batches import StageResult, batches_left, run_batches
+from pickcal.stages.batches import StageResult, run_batches
 from pickcal.stages.calibrate_result import made_with
 from pickcal.stages.memory import search_memory
 from pickcal.stages.pick import identity_of, stored_bank, totals_of
@@ -124,9 +125,9 @@ def _score(
     else:
         project.check_same(group, identity, "choose another --name, or give --overwrite to replace these picks")
     made = search_of(project, name, search_settings)
-    tasks = [ScoreTask(made, picks, settings.reach, start, stop) for start, stop in batches_left(project, group)]
+    task_of = partial(ScoreTask, made, picks, settings.reach)
     memory = search_memory(project, name, screened=False)
-    result = run_batches(project, group, f"score {picks}", score_batch, tasks, executor, reporter, memory)
+    result = run_batches(project, group, f"score {picks}", score_batch, task_of, executor, reporter, memory)
     without = _without_score(project, group)
     if without:
         reporter.note(f"{without} picks lie outside their micrographs and got no scores")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -254,12 +255,9 @@ def _round(project: Project, session: Session) -> None:
     """Read, pick and calibrate what has arrived, and show it."""
     name, shown = _name(session), Project.open(session.path).count
     importing = session.importing
-    tasks = [
-        IngestTask(str(session.path), start, stop, importing.pixel_size, importing.clip)
-        for start, stop in batches_left(project, "micrographs", again=False)
-    ]
+    task_of = partial(IngestTask, str(session.path), pixel_size=importing.pixel_size, clip=importing.clip)
     executor, reporter = session.executor, session.reporter
-    run_batches(project, "micrographs", "import", ingest_batch, tasks, executor, reporter)
+    run_batches(project, "micrographs", "import", ingest_batch, task_of, executor, reporter, again=False)
     if not (project.done("micrographs") == Status.DONE).any():
         project.show()  # nothing to make a bank of
         return

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from functools import partial
 
 import pytest
 import xarray as xr
@@ -121,7 +122,7 @@ def test_lost_batches_are_marked_with_the_reason(tmp_path):
     def lost(task):
         raise RuntimeError("the node went away")
 
-    task = IngestTask(str(tmp_path / "p.zarr"), 2, 4, 5.0, 6.0)
-    result = run_batches(project, "micrographs", "import", lost, [task], SerialExecutor(), Silent())
+    task_of = partial(IngestTask, str(tmp_path / "p.zarr"), pixel_size=5.0, clip=6.0)
+    result = run_batches(project, "micrographs", "import", lost, task_of, SerialExecutor(), Silent())
     assert (result.done, result.failed) == (3, 1)
     assert result.errors == (("mics/m4.mrc", "RuntimeError: the node went away"),)

@@ -93,6 +93,14 @@ def test_finished_picks_are_not_made_again(picked, small_settings, own):
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
+def test_a_finished_job_reads_the_status_of_the_picks_once(picked, small_settings, own, monkeypatch):
+    """It is in one file per batch, which takes seconds for 100,000 micrographs."""
+    asked, done = [], Project.done
+    monkeypatch.setattr(Project, "done", lambda project, group: asked.append(group) or done(project, group))
+    assert run(own(picked), small_settings).ran == 0
+    assert asked == ["picks/template"]
+
+
 def test_other_settings_under_a_name_are_refused_and_named(picked, small_settings, own):
     """The setting with both values; the old picks stay."""
     path = own(picked)
