@@ -282,16 +282,16 @@ def is_volume(path: Path) -> bool:
 
 def _header(path: Path) -> mrc.MrcHeader | tiff.TiffHeader:
     try:
-        if path.is_dir():
-            raise InputError(f"{path}: expected an image file, found a folder")
         if not path.is_file():
+            if path.is_dir():
+                raise InputError(f"{path}: expected an image file, found a folder")
             raise MissingFileError(f"{path}: no such file")
         with path.open("rb") as file:
             head = file.read(mrc.HEADER_BYTES)
         if tiff.looks_like_tiff(head):
             return tiff.read_header(path)
         if mrc.looks_like_mrc(head):
-            return mrc.read_header(path)
+            return mrc.parse_header(path, head)
         size = path.stat().st_size
     except MissingFileError:  # which is an OSError
         raise

@@ -81,7 +81,11 @@ def read_header(path: Path) -> MrcHeader:
         If the file is shorter than a header, or the header's numbers make no sense in either byte order.
     """
     with path.open("rb") as file:
-        head = file.read(HEADER_BYTES)
+        return parse_header(path, file.read(HEADER_BYTES))
+
+
+def parse_header(path: Path, head: bytes) -> MrcHeader:
+    """As `read_header`, of the first bytes of a file, at most `HEADER_BYTES`."""
     if len(head) < HEADER_BYTES:
         raise InputError(
             f"{path}: truncated: expected an MRC header of {HEADER_BYTES} bytes, the file has {len(head)}; "

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 from numpy.typing import NDArray
 
@@ -33,6 +34,8 @@ class NewProject:
     def write(self, start: int, stop: int, columns: Mapping[str, NDArray[Any]]) -> None:
         """Write columns of `schema.MICROGRAPHS` for the micrographs from `start` to `stop`."""
         for name, values in columns.items():
+            if np.array_equal(values, np.full(stop - start, MICROGRAPHS[name].fill)):
+                continue  # as it is already; zarr would look at every chunk
             array_of(self._table, name)[start:stop] = values
 
     def finish(self, image: tuple[int, int], settings: Mapping[str, Any]) -> None:

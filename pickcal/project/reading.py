@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from zarr.errors import ZarrUserWarning
 from pickcal.errors import ProjectError
 from pickcal.project.arrays import dims_of, lazy_dataset, seen_longer
 from pickcal.project.checks import differing
+from pickcal.project.chunks import rows_of_files
 from pickcal.project.columns import read_columns
 from pickcal.project.groups import Groups, Kind
 from pickcal.refusals import no_such
@@ -147,7 +149,11 @@ class Reading(Groups):
 
     def done(self, group: str) -> NDArray[np.int8]:
         """Status of every micrograph in a group."""
-        return self.read(group, "status")
+        home = self.home.backing(f"{group}/status")
+        if not isinstance(home, Path):
+            return self.read(group, "status")
+        count = self.count
+        return rows_of_files(home, self._reaching(self._array(group, "status"), count))[:count]
 
     def calibration(self, picks: str) -> xr.Dataset | None:
         """Return the stored fit of some picks, or None if they were not calibrated."""

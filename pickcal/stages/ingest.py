@@ -24,6 +24,7 @@ from pickcal.formats.images import image_info, read_measured
 from pickcal.picking.filters import crop_to_working_pixel, plan_crop
 from pickcal.pixels import Summary, summarise
 from pickcal.project import Project, differing
+from pickcal.project.arrays import ROWS_PER_CHUNK
 from pickcal.project.creating import new_project
 from pickcal.schema import MICROGRAPHS, STATIC, Status
 from pickcal.settings import ImportSettings
@@ -103,7 +104,7 @@ def _project_of(
             reporter.note(f"names in {sources[0]} are relative to {found.root}")
         if home_of(path).exists():
             return _resume(path, found, stored, settings), False
-        return create(path, found.count, (table for _, table in found.tables(PART)), stored, settings), True
+        return create(path, found.count, (table for _, table in found.tables(ROWS_PER_CHUNK)), stored, settings), True
 
 
 def shapes_of(table: pd.DataFrame, settings: ImportSettings) -> list[Shape]:
@@ -229,7 +230,7 @@ def _resume(path: Place, found: Sources, stored: dict[str, Any], settings: Impor
     if found.count != project.count:
         differences.append(others)
     else:
-        for start, table in found.tables(rows):
+        for start, table in found.as_listed(rows):
             names = project.read("micrographs", "name", start, start + len(table))
             if [str(name) for name in names] != table["name"].tolist():
                 differences.append(others)
@@ -270,6 +271,8 @@ def _moved(project: Project, table: pd.DataFrame, start: int, imported: NDArray[
     for name, old in stored.items():
         new = table[name].to_numpy()
         same = np.isclose(old.astype(float), new.astype(float), rtol=1e-9, atol=1e-9, equal_nan=True)
+        if name == "source_pixel_size":
+            same |= np.isnan(new)  # known from the image, which was read
         out += [
             f"{table['name'][i]}: {name} stored {old[i]:g}, now {new[i]:g}" for i in np.flatnonzero(imported & ~same)
         ]

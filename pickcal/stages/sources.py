@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -35,8 +36,12 @@ CTF_COLUMNS = (
     "ice_thickness",
 )
 PIXEL_TOLERANCE = 0.01
+Info = tuple[ImageInfo | None, Place, str]
+"""Header of a micrograph, where its file is, and what is wrong with it."""
 AT_ONCE = 16
-"""Headers that are read at once."""
+"""Headers that are read at once where each is waited for."""
+QUICK = 0.0005
+"""Seconds for a header of a file that is at hand: threads that read such ones wait for one another alone."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,30 @@ class Sources:
     root: Place | None
     _parts: Callable[[int], Iterator[pd.DataFrame]]
     _completed: Callable[[pd.DataFrame], pd.DataFrame]
+    _pixel_size: float | None
+
+    def as_listed(self, rows: int) -> Iterator[tuple[int, pd.DataFrame]]:
+        """List what the sources themselves tell, in parts of so many rows; no image that a table names is looked at.
+
+        Yields
+        ------
+        start, table
+            As of `tables`, `source_pixel_size` being NaN where the image alone tells it; columns for the other
+            properties of sources may be missing.
+
+        Raises
+        ------
+        InputError
+            At the end of all parts, if their number is another one now.
+        """
+        at = 0
+        for part in self._parts(rows):
+            if "source_pixel_size" not in part:
+                known = part["pixel_size"] if self._pixel_size is None else self._pixel_size
+                part = part.assign(source_pixel_size=known)
+            yield at, part
+            at += len(part)
+        self._check(at)
 
     def tables(self, rows: int, only: NDArray[np.bool_] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
         """List the micrographs, in parts of so many rows.
@@ -88,13 +117,16 @@ class Sources:
                 bad += len(wrong)
                 yield at, table
             at += len(part)
-        if at != self.count:
-            raise InputError(
-                f"expected {self.count} micrographs as at first, found {at}: the table was written meanwhile; give "
-                "the same command again"
-            )
+        self._check(at)
         if bad == self.count:
             raise InputError(f"none of {bad} micrographs can be used; the first, {name}: {problem}")
+
+    def _check(self, found: int) -> None:
+        if found != self.count:
+            raise InputError(
+                f"expected {self.count} micrographs as at first, found {found}: the table was written meanwhile; give "
+                "the same command again"
+            )
 
 
 @contextmanager
@@ -119,7 +151,7 @@ def listed(sources: Sequence[Place], settings: ImportSettings) -> Iterator[Sourc
         raise InputError(f"{image}: expected tables of micrographs or images, got both; the table names its images")
     if not tables and not settings.tables_only:
         table = _from_images(sources, settings)
-        yield Sources(len(table), None, lambda rows: slices(table, rows), lambda part: part)
+        yield Sources(len(table), None, lambda rows: slices(table, rows), lambda part: part, settings.source_pixel_size)
         return
     with ExitStack() as stack:
         paths = [stack.enter_context(fetched(source)) for source in sources]
@@ -129,10 +161,12 @@ def listed(sources: Sequence[Place], settings: ImportSettings) -> Iterator[Sourc
             return map(_redacted, found.parts(rows))
 
         if settings.tables_only:
-            yield Sources(found.count, None, parts, partial(_by_table, source=sources[0], settings=settings))
+            completed = partial(_by_table, source=sources[0], settings=settings)
+            yield Sources(found.count, None, parts, completed, settings.source_pixel_size)
             return
         root = root_of([redacted(name) for name in found.names], sources[0], settings.root)
-        yield Sources(found.count, root, parts, partial(with_headers, root=root, settings=settings))
+        completed = partial(with_headers, root=root, settings=settings)
+        yield Sources(found.count, root, parts, completed, settings.source_pixel_size)
 
 
 def _is_table(source: Place, one_of_many: bool) -> bool:
@@ -179,13 +213,10 @@ def with_headers(table: pd.DataFrame, root: Place, settings: ImportSettings) -> 
         Columns as of `Sources.tables`.
     """
     parts = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for start in range(0, len(table), PART):
-            part = table.iloc[start : start + PART]
-            found = pool.map(partial(_info, root), part["name"])
-            told = zip(found, part["problem"], part["pixel_size"], strict=True)
-            rows = [_row(info, source, known or new, pixel, settings) for (info, source, new), known, pixel in told]
-            parts.append(pd.DataFrame(rows))
+    for part in slices(table, PART):
+        told = zip(_infos(root, list(part["name"])), part["problem"], part["pixel_size"], strict=True)
+        rows = [_row(info, source, known or new, pixel, settings) for (info, source, new), known, pixel in told]
+        parts.append(pd.DataFrame(rows))
     table = table.drop(columns=["problem", "pixel_size", "source_height", "source_width"])
     return pd.concat([table.reset_index(drop=True), pd.concat(parts, ignore_index=True)], axis=1)
 
@@ -290,8 +321,23 @@ def _from_images(sources: Sequence[Place], settings: ImportSettings) -> pd.DataF
     return pd.concat([frame, pd.DataFrame(rows)], axis=1)
 
 
-def _info(root: Place, name: str) -> tuple[ImageInfo | None, Place, str]:
-    """Header of a micrograph that a table names, where its file is, and what is wrong with it."""
+def _infos(root: Place, names: Sequence[str]) -> list[Info]:
+    """Look at the headers of many micrographs: at several at once from the first that has to be waited for."""
+    out: list[Info] = []
+    at_hand = isinstance(root, Path)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for start in range(0, len(names), AT_ONCE):
+            some, began = names[start : start + AT_ONCE], time.perf_counter()
+            if not at_hand:
+                out += pool.map(partial(_info, root), names[start:])
+                break
+            out += [_info(root, name) for name in some]
+            at_hand = time.perf_counter() - began < QUICK * len(some)
+    return out
+
+
+def _info(root: Place, name: str) -> Info:
+    """Look at a micrograph that a table names."""
     place: Place = Path(name)
     try:
         index, place = within(root, name)

@@ -5,7 +5,8 @@ A Dask scheduler and two workers run as processes of their own; `pickcal import`
 users do. For every number of micrographs it prints
 
 - CPU ms of the scheduler and of the driver (the `pickcal` process) a micrograph, and the largest memory of both;
-- seconds until work begins when a job that was killed half-way is started again, and when a finished job is;
+- seconds until a first import begins its work, and until a finished one says so;
+- seconds until work begins when a job that was killed half-way is started again, and until a finished one says so;
 - seconds of `pickcal status`, whole command and without the start of Python;
 - files and bytes of the project.
 """
@@ -119,6 +120,10 @@ def measure(folder: Path, count: int) -> dict:
         done = Watched(lab, "import", table, "--project", project, *cluster, cwd=folder)
         done.result()
         out["import"] = figures(done, count)
+        out["import_begun_after_s"] = round(begun(project, "micrographs") - done.began, 2)
+        nothing = Watched(lab, "import", table, "--project", project, *cluster, cwd=folder)
+        assert nothing.result()["ran"] == 0
+        out["finished_import_again_s"] = round(nothing.wall, 2)
         first = Watched(lab, *pick, cwd=folder)
         half_way(first, project, count)
         again = Watched(lab, *pick, cwd=folder)

@@ -1,6 +1,9 @@
 """The imported project: what is stored, how, and that neither batches nor executors change it."""
 
 import hashlib
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -190,6 +193,56 @@ def test_finished_import_does_nothing_again(imported, small_set, own):
     assert chunk.stat().st_mtime_ns == before
 
 
+def test_a_finished_import_looks_at_no_image_again(imported, small_set, own, monkeypatch):
+    """For very many micrographs, on a disk that is far, that takes long; they may be gone by then."""
+
+    def gone(*_):
+        raise InputError("looked at")
+
+    monkeypatch.setattr(sources, "image_info", gone)
+    assert run(small_set.micrographs, own(imported), batch=2).done == 6
+
+
+def test_another_pixel_size_in_the_table_is_told(tmp_path):
+    """Of micrographs that are imported, as another defocus is."""
+    names = ["mics/m1.mrc", "mics/m2.mrc"]
+    star = write_set(tmp_path, [noise(seed=1), noise(seed=2)])
+    run(star, tmp_path / "p.zarr")
+    write_star(star, names, 5.02)
+    with pytest.raises(ProjectError, match=r"m1\.mrc: source_pixel_size stored 5, now 5\.02"):
+        run(star, tmp_path / "p.zarr")
+    write_star(star, names, 5.0, drop=("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize"))
+    assert run(star, tmp_path / "p.zarr").done == 2
+
+
+def test_headers_that_are_waited_for_are_read_at_once(tmp_path, monkeypatch):
+    """Several files of a slow disk at a time, and each header stands beside its name."""
+    shapes = [(40, 40 + 2 * i) for i in range(48)]
+    star = write_set(tmp_path, [noise(shape, seed) for seed, shape in enumerate(shapes)])
+    image_info, lock, at_work, most = sources.image_info, threading.Lock(), [], []
+
+    def slow(*given):
+        with lock:
+            at_work.append(given)
+            most.append(len(at_work))
+        time.sleep(0.02)
+        found = image_info(*given)
+        with lock:
+            at_work.remove(given)
+        return found
+
+    monkeypatch.setattr(sources, "image_info", slow)
+    project = tmp_path / "p.zarr"
+    run(star, project)
+    assert max(most[: sources.AT_ONCE]) == 1
+    assert max(most) > 1
+    found = Project.open(project)
+    assert found.read("micrographs", "source_width").tolist() == [width for _, width in shapes]
+    assert [Path(str(source)).name for source in found.read("micrographs", "source")] == [
+        f"m{i + 1}.mrc" for i in range(48)
+    ]
+
+
 def test_other_settings_for_an_existing_project_are_named(imported, small_set):
     """The setting and both its values; nothing is mixed."""
     with pytest.raises(ProjectError, match=r"pixel_size: stored 5\.0, asked 6\.0") as error:
@@ -215,6 +268,7 @@ def test_a_long_table_is_taken_in_part_by_part(tmp_path, monkeypatch):
     monkeypatch.setattr(relion, "LARGE", 0)
     for module in (exposures, relion, sources, ingest_stage):
         monkeypatch.setattr(module, "PART", 2)
+    monkeypatch.setattr(ingest_stage, "ROWS_PER_CHUNK", 2)
     assert run(star, tmp_path / "parts.zarr", batch=1).failed == 1
     torn.write_bytes(content)
     results = [run(star, tmp_path / f"{name}.zarr", batch=1) for name in ("whole", "parts")]
