@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from disturb import BATCH, COUNT, WORKERS
+from disturb import BATCH, COMMAND, COUNT, QUICK_START, SABOTAGE, WORKERS
 from handmade import noise, write_set
 from lab import Lab
 
@@ -20,9 +20,7 @@ from pickcal.stages.ingest import ingest
 from pickcal.stages.pick import pick
 
 BLOBS = BlobSettings(diameter_min=70.0, diameter_max=70.0, shapes=("disc",))
-SABOTAGE, QUICK_START = (str(Path(__file__).with_name(name)) for name in ("sabotage.py", "quick_start.py"))
 FORKED = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}
-COMMAND = ["--diameter-min", "70", "--diameter-max", "70", "--shapes", "disc"]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import json
 import random
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -12,6 +13,8 @@ import xarray as xr
 
 from pickcal.project import Project
 
+SABOTAGE, QUICK_START = (str(Path(__file__).with_name(name)) for name in ("sabotage.py", "quick_start.py"))
+COMMAND = ["--diameter-min", "70", "--diameter-max", "70", "--shapes", "disc"]
 COUNT, BATCH, WORKERS = 200, 4, 4
 
 

@@ -6,8 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import COMMAND, SABOTAGE
-from disturb import BATCH, COUNT, assert_same_picks, done, result_of, wait_for
+from disturb import BATCH, COMMAND, COUNT, SABOTAGE, assert_same_picks, done, result_of, wait_for
 from hosts import Hosts, allowed
 from lab import Lab
 from object_store import ENVIRONMENT, S3
