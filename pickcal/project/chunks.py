@@ -18,7 +18,7 @@ THREADS = 8
 
 
 def rows_of_files(folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
-    """Read an array that is chunked along its first axis alone, and whose chunks are mostly alike.
+    """Read an array of one axis whose chunks are mostly alike.
 
     Zarr takes a task and two threads for every chunk, which is seconds for 100,000 micrographs. Files of the same bytes
     hold the same rows: zarr decodes one of them.
@@ -36,8 +36,7 @@ def rows_of_files(folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
         As `array[:]` gives it.
     """
     step, count = array.chunks[0], array.shape[0]
-    first = (0,) * (array.ndim - 1)
-    files = [folder / array.metadata.encode_chunk_key((number, *first)) for number in range(-(-count // step))]
+    files = [folder / array.metadata.encode_chunk_key((number,)) for number in range(-(-count // step))]
     out = np.full(array.shape, array.fill_value, dtype=array.dtype)
     known: dict[bytes, NDArray[Any]] = {}
     for number, data in enumerate(_contents(files)):

@@ -254,14 +254,12 @@ def _record(outcome: Outcome[Task, BatchReport]) -> BatchRecord:
 
 def failures(project: Project, group: str, status: NDArray[np.int8]) -> Iterator[tuple[str, str]]:
     """Name and reason of every micrograph that failed; reads no batch without one."""
-    failed = np.flatnonzero(status == Status.FAILED)
-    if not len(failed):
-        return
     batch, count = project.batch, project.count
-    for number in np.unique(failed // batch):
+    for number in np.unique(np.flatnonzero(status == Status.FAILED) // batch):
         start, stop = int(number) * batch, min(int(number + 1) * batch, count)
         names, errors = project.read("micrographs", "name", start, stop), project.read(group, "error", start, stop)
-        yield from ((str(names[i]), str(errors[i])) for i in failed[failed // batch == number] - start)
+        failed = np.flatnonzero(status[start:stop] == Status.FAILED)
+        yield from ((str(names[i]), str(errors[i])) for i in failed)
 
 
 def _mark_failed(project: Project, group: str, task: BatchTask, reason: str) -> None:

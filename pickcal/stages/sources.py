@@ -327,10 +327,10 @@ def _infos(root: Place, names: Sequence[str]) -> list[Info]:
     at_hand = isinstance(root, Path)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for start in range(0, len(names), AT_ONCE):
-            some, began = names[start : start + AT_ONCE], time.perf_counter()
             if not at_hand:
                 out += pool.map(partial(_info, root), names[start:])
                 break
+            some, began = names[start : start + AT_ONCE], time.perf_counter()
             out += [_info(root, name) for name in some]
             at_hand = time.perf_counter() - began < QUICK * len(some)
     return out

@@ -194,7 +194,7 @@ def test_finished_import_does_nothing_again(imported, small_set, own):
 
 
 def test_a_finished_import_looks_at_no_image_again(imported, small_set, own, monkeypatch):
-    """For very many micrographs, on a disk that is far, that takes long; they may be gone by then."""
+    """For very many micrographs, on a disk that is far, that takes long."""
 
     def gone(*_):
         raise InputError("looked at")
