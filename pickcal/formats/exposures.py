@@ -13,7 +13,7 @@ from pickcal.formats.images import split_stack_name
 
 SAMPLED = 50
 """Names that tell where the files of a table are, spread evenly; of a long table so many at least are kept."""
-PART = 1024
+PART = 4096
 """Rows that are read at once where nothing else is asked for."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "read_measured",
     "read_stack",
     "read_volume",
+    "split_name",
     "split_stack_name",
     "write_mrc",
 ]
@@ -89,12 +91,18 @@ def split_stack_name(name: str) -> tuple[int | None, Path]:
     >>> index, path.as_posix()
     (2, 'dir/s.mrcs')
     """
+    index, file = split_name(name)
+    return index, Path(file)
+
+
+def split_name(name: str) -> tuple[int | None, str]:
+    """As `split_stack_name`, the file as it is written: it may be a URL."""
     match = STACK_NAME.fullmatch(name)
     if match is None:
-        return None, Path(name)
+        return None, name
     if int(match[1]) == 0:
         raise InputError(f"{name}: expected a slice counted from 1, as RELION does, found 0")
-    return int(match[1]) - 1, Path(match[2])
+    return int(match[1]) - 1, match[2]
 
 
 def open_image_info(path: Path, *, stacks: bool = False) -> list[ImageInfo]:
@@ -281,25 +289,30 @@ def is_volume(path: Path) -> bool:
 
 
 def _header(path: Path) -> mrc.MrcHeader | tiff.TiffHeader:
-    try:
-        if not path.is_file():
-            if path.is_dir():
-                raise InputError(f"{path}: expected an image file, found a folder")
-            raise MissingFileError(f"{path}: no such file")
-        with path.open("rb") as file:
-            head = file.read(mrc.HEADER_BYTES)
-        if tiff.looks_like_tiff(head):
-            return tiff.read_header(path)
-        if mrc.looks_like_mrc(head):
-            return mrc.parse_header(path, head)
-        size = path.stat().st_size
-    except MissingFileError:  # which is an OSError
-        raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    head, size = _first_bytes(path)
+    if tiff.looks_like_tiff(head):
+        return tiff.read_header(path)
+    if mrc.looks_like_mrc(head):
+        return mrc.parse_header(path, head)
     raise InputError(
         f"{path}: expected an MRC or TIFF file, found neither (its first bytes are {head[:8]!r}, its size {size} bytes)"
     )
+
+
+def _first_bytes(path: Path) -> tuple[bytes, int]:
+    """First bytes of a file, a header at most, and its size; nobody is waited for who would write into a pipe."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            return os.read(handle, mrc.HEADER_BYTES), os.fstat(handle).st_size
+        finally:
+            os.close(handle)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a name that no file can have
+        raise MissingFileError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: expected an image file, found a folder") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _info(path: Path, header: mrc.MrcHeader | tiff.TiffHeader, index: int | None) -> ImageInfo:

@@ -1,20 +1,22 @@
 """MRC files: the header, single images out of large stacks, and writing.
 
 Source: Cheng et al. (2015), J. Struct. Biol. 192, 146-150 (MRC2014); modes 6 and 12 from www.ccpem.ac.uk/mrc_format.
-`mrcfile` supplies the layout of the header and writes; pixels are read at their offset, so that one image of a stack
-costs the memory of one image and files with a missing map word or machine stamp can still be used.
+`mrcfile` writes; the header is taken apart here, which for a hundred thousand files takes seconds less, and pixels are
+read at their offset, so that one image of a stack costs the memory of one image and files with a missing map word or
+machine stamp can still be used.
 """
 
 from __future__ import annotations
 
+import math
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mrcfile
 import numpy as np
-from mrcfile.dtypes import HEADER_DTYPE
 from numpy.typing import NDArray
 
 from pickcal.errors import InputError
@@ -28,6 +30,31 @@ MAX_SIDE = 200_000
 MAX_IMAGES = 10_000_000
 IMOD_STAMP = 1146047817
 WRITTEN_AS_THEY_ARE = (np.dtype("i1"), np.dtype("i2"), np.dtype("u2"), np.dtype("f2"), np.dtype("f4"))
+
+
+class _Fields(NamedTuple):
+    """Numbers of a header, by MRC2014's names; `_LAYOUTS` tells their places."""
+
+    nx: int
+    ny: int
+    nz: int
+    mode: int
+    mx: int
+    my: int
+    cell_x: float
+    cell_y: float
+    mapc: int
+    mapr: int
+    maps: int
+    ispg: int
+    nsymbt: int
+    imod_stamp: int
+    imod_flags: int
+
+
+# words 1-4, 8-9, 11-12, 17-19, 23-24, and IMOD's 39-40
+_LAYOUTS = {order: struct.Struct(f"{order}4i 12x 2i 4x 2f 16x 3i 12x 2i 56x 2i") for order in "<>"}
+_TYPES = {order + code: np.dtype(order + code) for order in "<>" for code in (*DTYPES.values(), "u1")}
 
 
 @dataclass(frozen=True)
@@ -97,7 +124,7 @@ def parse_header(path: Path, head: bytes) -> MrcHeader:
         if _plausible(fields):
             return _header(fields, order)
     fields = _fields(head, first)
-    found = ", ".join(f"{name} {int(fields[name])}" for name in ("nx", "ny", "nz", "mode", "nsymbt"))
+    found = ", ".join(f"{name} {getattr(fields, name)}" for name in ("nx", "ny", "nz", "mode", "nsymbt"))
     raise InputError(f"{path}: the MRC header makes no sense: found {found}; the file is damaged, copy it again")
 
 
@@ -228,48 +255,39 @@ def write_mrc(path: Path, array: NDArray[Any], pixel_size: float, *, stack: bool
             file.voxel_size = pixel_size
 
 
-def _fields(head: bytes, order: str) -> Any:
-    return np.frombuffer(head, dtype=HEADER_DTYPE.newbyteorder(order), count=1)[0]
+def _fields(head: bytes, order: str) -> _Fields:
+    return _Fields(*_LAYOUTS[order].unpack_from(head))
 
 
-def _plausible(fields: Any, strict: bool = False) -> bool:
-    nx, ny, nz, mode = (int(fields[name]) for name in ("nx", "ny", "nz", "mode"))
-    sizes = 0 < nx <= MAX_SIDE and 0 < ny <= MAX_SIDE and 0 < nz <= MAX_IMAGES and int(fields["nsymbt"]) >= 0
+def _plausible(fields: _Fields, strict: bool = False) -> bool:
+    sizes = 0 < fields.nx <= MAX_SIDE and 0 < fields.ny <= MAX_SIDE and 0 < fields.nz <= MAX_IMAGES
+    sizes = sizes and fields.nsymbt >= 0
     if not strict:
-        return sizes and 0 <= mode <= 1000
-    axes = sorted(int(fields[name]) for name in ("mapc", "mapr", "maps"))
-    return sizes and (mode in DTYPES or mode in MODE_NAMES) and axes in ([1, 2, 3], [0, 0, 0])
+        return sizes and 0 <= fields.mode <= 1000
+    axes = sorted((fields.mapc, fields.mapr, fields.maps))
+    return sizes and (fields.mode in DTYPES or fields.mode in MODE_NAMES) and axes in ([1, 2, 3], [0, 0, 0])
 
 
-def _header(fields: Any, order: str) -> MrcHeader:
-    mode = int(fields["mode"])
-    code = DTYPES.get(mode)
-    if mode == 0 and _imod_unsigned(fields, order):
+def _header(fields: _Fields, order: str) -> MrcHeader:
+    code = DTYPES.get(fields.mode)
+    # IMOD wrote bytes unsigned and says so (bit 0 of the flags: signed)
+    if fields.mode == 0 and fields.imod_stamp == IMOD_STAMP and not fields.imod_flags & 1:
         code = "u1"
     return MrcHeader(
-        images=int(fields["nz"]),
-        height=int(fields["ny"]),
-        width=int(fields["nx"]),
-        mode=mode,
+        images=fields.nz,
+        height=fields.ny,
+        width=fields.nx,
+        mode=fields.mode,
         pixel_size=_pixel_size(fields),
-        offset=HEADER_BYTES + int(fields["nsymbt"]),
-        dtype=np.dtype(order + code) if code else None,
-        space_group=int(fields["ispg"]),
+        offset=HEADER_BYTES + fields.nsymbt,
+        dtype=_TYPES[order + code] if code else None,
+        space_group=fields.ispg,
     )
 
 
-def _imod_unsigned(fields: Any, order: str) -> bool:
-    # IMOD wrote bytes unsigned and says so in words 39 and 40 of the header (bit 0 of the flags: signed)
-    stamp, flags = np.frombuffer(fields.tobytes(), dtype=f"{order}i4", count=2, offset=152)
-    return int(stamp) == IMOD_STAMP and not int(flags) & 1
-
-
-def _pixel_size(fields: Any) -> float | None:
-    sizes = []
-    for axis in "xy":
-        cell, samples = float(fields["cella"][axis]), int(fields[f"m{axis}"])
-        sizes.append(cell / samples if samples > 0 and np.isfinite(cell) else 0.0)
-    across, down = sizes
+def _pixel_size(fields: _Fields) -> float | None:
+    across = fields.cell_x / fields.mx if fields.mx > 0 and math.isfinite(fields.cell_x) else 0.0
+    down = fields.cell_y / fields.my if fields.my > 0 and math.isfinite(fields.cell_y) else 0.0
     if across <= 0 or (down > 0 and abs(across - down) > 0.01 * across):
         return None
     return round(across, 6)

@@ -30,13 +30,14 @@ class NewProject:
         self._table = new_group(home, "micrographs")
         columns = {name: variable for name, variable in MICROGRAPHS.items() if name != "image"}
         create_arrays(self._table, columns, {"micrograph": count}, batch, frozenset() if growing else STATIC)
+        self._columns = {name: array_of(self._table, name) for name in columns}
 
     def write(self, start: int, stop: int, columns: Mapping[str, NDArray[Any]]) -> None:
         """Write columns of `schema.MICROGRAPHS` for the micrographs from `start` to `stop`."""
         for name, values in columns.items():
             if np.array_equal(values, np.full(stop - start, MICROGRAPHS[name].fill)):
                 continue  # as it is already; zarr would look at every chunk
-            array_of(self._table, name)[start:stop] = values
+            self._columns[name][start:stop] = values
 
     def finish(self, image: tuple[int, int], settings: Mapping[str, Any]) -> None:
         """Make room for images of so many rows and columns, and all else that a project has."""

@@ -20,7 +20,10 @@ class ImportSettings(Settings):
     root: PlaceField | None = Field(None, description="Folder that the names in the STAR file are relative to.")
     clip: float = Field(6.0, ge=3, description="Pixels further than this many standard deviations are clipped.")
     batch: int | None = Field(
-        None, ge=1, description="Micrographs per task and chunk; default: a sixteenth of all, at most 16."
+        None,
+        ge=1,
+        description="Micrographs per task and chunk; default: a 64th of all, at least 4 (of fewer than 64 a "
+        "sixteenth), at most 16.",
     )
     stacks: bool = Field(False, description="Files of several images are stacks of micrographs, not movies.")
     without_ctf: bool = Field(False, description="Take micrographs that have no defocus.")

@@ -168,6 +168,21 @@ def columns_of(table: pd.DataFrame, shapes: list[Shape], images: bool = True) ->
     return out
 
 
+def batch_of(count: int, images: bool = True) -> int:
+    """Micrographs per task and chunk where nothing else is asked for.
+
+    Workers wait at the end for the last task, so that there should be many: 16 at least, and of images 64 if that does
+    not need tasks of fewer than 4.
+
+    Examples
+    --------
+    >>> [batch_of(count) for count in (10, 48, 200, 288, 800, 100_000)]
+    [1, 3, 4, 5, 13, 16]
+    """
+    sixteenth = -(-count // 16)
+    return min(16, sixteenth, max(4, -(-count // 64))) if images else min(TABLE_BATCH, sixteenth)
+
+
 def create(
     path: Place,
     count: int,
@@ -199,7 +214,7 @@ def create(
         If something is at `path`, or the disk is too small.
     """
     images = not settings.tables_only
-    batch = settings.batch or min(16 if images else TABLE_BATCH, -(-count // 16))
+    batch = settings.batch or batch_of(count, images)
     start, height, width = 0, 0, 0
     with new_project(path, count, batch, growing) as made:
         for table in tables:

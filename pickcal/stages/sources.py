@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 
 from pickcal.errors import InputError, MissingFileError, PickcalError
 from pickcal.formats.exposures import PART, sampled, slices
-from pickcal.formats.images import ImageInfo, image_info, open_image_info
+from pickcal.formats.images import ImageInfo, image_info, open_image_info, split_name
 from pickcal.formats.registry import is_table, open_exposures, read_exposures
 from pickcal.formats.relion import find_root
 from pickcal.settings import ImportSettings
 from pickcal.stores.credentials import redacted
-from pickcal.stores.fetching import fetched, fetched_image, split_place
-from pickcal.stores.places import Place, Url
+from pickcal.stores.fetching import fetched, fetched_image
+from pickcal.stores.places import Place, Url, place
 
 CTF_COLUMNS = (
     "defocus_u",
@@ -212,13 +213,11 @@ def with_headers(table: pd.DataFrame, root: Place, settings: ImportSettings) -> 
     DataFrame
         Columns as of `Sources.tables`.
     """
-    parts = []
-    for part in slices(table, PART):
-        told = zip(_infos(root, list(part["name"])), part["problem"], part["pixel_size"], strict=True)
-        rows = [_row(info, source, known or new, pixel, settings) for (info, source, new), known, pixel in told]
-        parts.append(pd.DataFrame(rows))
-    table = table.drop(columns=["problem", "pixel_size", "source_height", "source_width"])
-    return pd.concat([table.reset_index(drop=True), pd.concat(parts, ignore_index=True)], axis=1)
+    infos = [info for part in slices(table, PART) for info in _infos(root, list(part["name"]))]
+    known, pixel = table["problem"].tolist(), table["pixel_size"].to_numpy(np.float64)
+    told = [(info, place, problem or new) for (info, place, new), problem in zip(infos, known, strict=True)]
+    table = table.drop(columns=["problem", "pixel_size", "source_height", "source_width"]).reset_index(drop=True)
+    return pd.concat([table, _described(told, pixel, settings)], axis=1)
 
 
 def root_of(names: Sequence[str], source: Place, root: Place | None) -> Place:
@@ -270,10 +269,12 @@ def _remote_root(names: Sequence[str], source: Place, folders: Sequence[Url]) ->
 
 def within(root: Place, name: str) -> tuple[int | None, Place]:
     """Slice and place of a micrograph that a table names: relative to a folder, or a URL of its own."""
-    index, found = split_place(name)
-    if isinstance(found, Url):
-        return index, found
-    return index, root / found if isinstance(root, Path) else root / str(found)
+    index, text = split_name(name)
+    if ":" in text:  # or else it is no URL
+        found = place(text)
+        if isinstance(found, Url):
+            return index, found
+    return index, root / text
 
 
 def _by_table(table: pd.DataFrame, source: Place, settings: ImportSettings) -> pd.DataFrame:
@@ -302,27 +303,24 @@ def _from_images(sources: Sequence[Place], settings: ImportSettings) -> pd.DataF
             f"{sources[0]}: no defocus is known for images alone; import the micrographs_ctf.star of a CTF "
             "estimation, or give --without-ctf (no calibration against defocus then)"
         )
-    rows, names = [], []
+    found: list[Info] = []
     for source in sources:
         try:
             with fetched_image(source.absolute(), pixels=False) as path:
-                infos: list[ImageInfo | None] = list(open_image_info(path, stacks=settings.stacks))
-            problem = ""
+                found += [(info, source.absolute(), "") for info in open_image_info(path, stacks=settings.stacks)]
         except PickcalError as error:
-            infos, problem = [None], str(error)
-        for info in infos:
-            names.append(_named(info.index, source.absolute()) if info else str(source))
-            rows.append(_row(info, source.absolute(), problem, np.nan, settings))
+            found.append((None, source, str(error)))
+    names = [str(place) if info is None else _named(info.index, place) for info, place, _ in found]
     twice = pd.Series(names).duplicated()
     if twice.any():
         raise InputError(f"{names[int(np.argmax(twice))]}: given twice")
     unknown = dict.fromkeys((*CTF_COLUMNS, "dose"), np.nan)
     frame = pd.DataFrame({"name": names, **unknown, "exposure_group": 1, "uid": np.uint64(0)})
-    return pd.concat([frame, pd.DataFrame(rows)], axis=1)
+    return pd.concat([frame, _described(found, np.full(len(found), np.nan), settings)], axis=1)
 
 
 def _infos(root: Place, names: Sequence[str]) -> list[Info]:
-    """Look at the headers of many micrographs: at several at once from the first that has to be waited for."""
+    """Look at the headers of many micrographs: at several at once as soon as most have to be waited for."""
     out: list[Info] = []
     at_hand = isinstance(root, Path)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -330,60 +328,62 @@ def _infos(root: Place, names: Sequence[str]) -> list[Info]:
             if not at_hand:
                 out += pool.map(partial(_info, root), names[start:])
                 break
-            some, began = names[start : start + AT_ONCE], time.perf_counter()
-            out += [_info(root, name) for name in some]
-            at_hand = time.perf_counter() - began < QUICK * len(some)
+            spent = []
+            for name in names[start : start + AT_ONCE]:
+                began = time.perf_counter()
+                out.append(_info(root, name))
+                spent.append(time.perf_counter() - began)
+            at_hand = median(spent) < QUICK  # not the mean: a single file may be slow for any reason
     return out
 
 
 def _info(root: Place, name: str) -> Info:
     """Look at a micrograph that a table names."""
-    place: Place = Path(name)
     try:
         index, place = within(root, name)
         with fetched_image(place, index, pixels=False) as path:
             return image_info(path, index), place, ""
     except PickcalError as error:
-        return None, place, str(error)
+        return None, Path(name), str(error)
 
 
 def _named(index: int | None, place: Place) -> str:
     return str(place) if index is None else f"{index + 1:06d}@{place}"
 
 
-def _row(
-    info: ImageInfo | None, place: Place, problem: str, table_pixel: float, settings: ImportSettings
-) -> dict[str, object]:
-    if info is None:
-        return {
-            "source": "",
-            "source_height": 0,
-            "source_width": 0,
-            "source_pixel_size": np.nan,
+def _described(found: Sequence[Info], table_pixel: NDArray[np.float64], settings: ImportSettings) -> pd.DataFrame:
+    """Columns of the sources' properties and problems, from their headers and the pixel sizes of a table, Å."""
+    there = [info for info, _, _ in found if info is not None]
+    readable = np.array([info is not None for info, _, _ in found])
+    header = np.full(len(found), np.nan)
+    header[readable] = [np.nan if info.pixel_size is None else info.pixel_size for info in there]
+    height, width = np.zeros((2, len(found)), np.int64)
+    height[readable], width[readable] = [info.height for info in there], [info.width for info in there]
+    problem = [reason for _, _, reason in found]
+    given = settings.source_pixel_size
+    pixel = np.full(len(found), given) if given is not None else np.where(np.isnan(table_pixel), header, table_pixel)
+    if given is None:
+        differ = np.abs(header / table_pixel - 1) > PIXEL_TOLERANCE
+        for i in map(int, np.flatnonzero(readable & (np.isnan(pixel) | differ))):
+            problem[i] = problem[i] or _which_pixel_size(found[i][1], header[i], table_pixel[i])
+            pixel[i] = np.nan
+    pixel[~readable] = np.nan
+    return pd.DataFrame(
+        {
+            "source": ["" if info is None else _named(info.index, place) for info, place, _ in found],
+            "source_height": height,
+            "source_width": width,
+            "source_pixel_size": pixel,
             "problem": problem,
         }
-    pixel, mismatch = _pixel_size(info, place, table_pixel, settings.source_pixel_size)
-    return {
-        "source": _named(info.index, place),
-        "source_height": info.height,
-        "source_width": info.width,
-        "source_pixel_size": pixel,
-        "problem": problem or mismatch,
-    }
+    )
 
 
-def _pixel_size(info: ImageInfo, place: Place, table_pixel: float, given: float | None) -> tuple[float, str]:
-    """Pixel size of a source, and what is wrong with it."""
-    if given is not None:
-        return given, ""
-    header = info.pixel_size
-    if not np.isfinite(table_pixel):
-        if header is None:
-            return np.nan, f"{place}: no pixel size in the header and none in a table; give --source-pixel-size"
-        return header, ""
-    if header is not None and abs(header / table_pixel - 1) > PIXEL_TOLERANCE:
-        return np.nan, (
-            f"{place}: pixel size {header:g} Å in its header, {table_pixel:g} Å in the STAR file; "
-            "give the true one with --source-pixel-size"
-        )
-    return table_pixel, ""
+def _which_pixel_size(place: Place, header: float, table: float) -> str:
+    """Why the pixel size of a source is not known."""
+    if np.isnan(table):
+        return f"{place}: no pixel size in the header and none in a table; give --source-pixel-size"
+    return (
+        f"{place}: pixel size {header:g} Å in its header, {table:g} Å in the STAR file; "
+        "give the true one with --source-pixel-size"
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pickcal.errors import PickcalError
 from pickcal.formats import mrc
-from pickcal.formats.images import STACK_NAME, split_stack_name
+from pickcal.formats.images import split_name
 from pickcal.stores.places import Place, Url, place
 
 HEAD = 65_536
@@ -38,10 +38,8 @@ def split_place(name: str) -> tuple[int | None, Place]:
     >>> index, str(found)
     (2, 's3://bucket/s.mrcs')
     """
-    match = STACK_NAME.fullmatch(name)
-    if match is None:
-        return None, place(name)
-    return split_stack_name(name)[0], place(match[2])
+    index, file = split_name(name)
+    return index, place(file)
 
 
 @contextmanager

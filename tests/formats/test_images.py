@@ -1,3 +1,4 @@
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -227,6 +228,19 @@ def test_senseless_headers_are_told(tmp_path, noise, word, value):
         file.write(struct.pack("<i", value))
     with pytest.raises(InputError, match=rf"makes no sense: found nx .*{value}"):
         open_image_info(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    """Nobody may ever write into it."""
+    os.mkfifo(tmp_path / "a.mrc")
+    with pytest.raises(InputError, match="expected an MRC or TIFF file, found neither"):
+        open_image_info(tmp_path / "a.mrc")
+
+
+def test_a_file_in_place_of_a_folder_is_no_such_file(tmp_path, noise):
+    write_mrc(tmp_path / "a.mrc", noise, 1.0)
+    with pytest.raises(MissingFileError, match=r"a\.mrc/b\.mrc: no such file"):
+        open_image_info(tmp_path / "a.mrc" / "b.mrc")
 
 
 def test_missing_folder_and_foreign_files(tmp_path, noise):

@@ -217,30 +217,42 @@ def test_another_pixel_size_in_the_table_is_told(tmp_path):
 
 def test_headers_that_are_waited_for_are_read_at_once(tmp_path, monkeypatch):
     """Several files of a slow disk at a time, and each header stands beside its name."""
-    shapes = [(40, 40 + 2 * i) for i in range(48)]
-    star = write_set(tmp_path, [noise(shape, seed) for seed, shape in enumerate(shapes)])
+    at_once, found = looked_at(tmp_path, monkeypatch, slow=lambda number: True)
+    assert max(at_once[: sources.AT_ONCE]) == 1
+    assert max(at_once) > 1
+    assert found.read("micrographs", "source_width").tolist() == [40 + 2 * i for i in range(48)]
+    assert [Path(str(source)).name for source in found.read("micrographs", "source")] == [
+        f"m{i + 1}.mrc" for i in range(48)
+    ]
+
+
+def test_a_few_slow_files_do_not_call_for_threads(tmp_path, monkeypatch):
+    """Threads that look at files at hand wait for one another: four times as long for each header."""
+    at_once, found = looked_at(tmp_path, monkeypatch, slow=lambda number: number % 5 == 2)
+    assert max(at_once) == 1
+    assert found.read("micrographs", "source_width").tolist() == [40 + 2 * i for i in range(48)]
+
+
+def looked_at(tmp_path, monkeypatch, slow):
+    """Import 48 micrographs of different widths of which some open slowly; how many were looked at at once."""
+    star = write_set(tmp_path, [noise((40, 40 + 2 * i), i) for i in range(48)])
     image_info, lock, at_work, most = sources.image_info, threading.Lock(), [], []
 
-    def slow(*given):
+    def slowly(*given):
         with lock:
             at_work.append(given)
             most.append(len(at_work))
-        time.sleep(0.02)
+            number = len(most) - 1
+        time.sleep(0.02 if slow(number) else 0)
         found = image_info(*given)
         with lock:
             at_work.remove(given)
         return found
 
-    monkeypatch.setattr(sources, "image_info", slow)
-    project = tmp_path / "p.zarr"
-    run(star, project)
-    assert max(most[: sources.AT_ONCE]) == 1
-    assert max(most) > 1
-    found = Project.open(project)
-    assert found.read("micrographs", "source_width").tolist() == [width for _, width in shapes]
-    assert [Path(str(source)).name for source in found.read("micrographs", "source")] == [
-        f"m{i + 1}.mrc" for i in range(48)
-    ]
+    monkeypatch.setattr(sources, "image_info", slowly)
+    monkeypatch.setattr(sources, "QUICK", 0.01)
+    run(star, tmp_path / "p.zarr")
+    return most, Project.open(tmp_path / "p.zarr")
 
 
 def test_other_settings_for_an_existing_project_are_named(imported, small_set):
