@@ -361,9 +361,12 @@ def _described(found: Sequence[Info], table_pixel: NDArray[np.float64], settings
     height[readable], width[readable] = [info.height for info in there], [info.width for info in there]
     problem = [reason for _, _, reason in found]
     given = settings.source_pixel_size
-    pixel = np.full(len(found), given) if given is not None else np.where(np.isnan(table_pixel), header, table_pixel)
-    if given is None:
-        differ = np.abs(header / table_pixel - 1) > PIXEL_TOLERANCE
+    if given is not None:
+        pixel = np.full(len(found), given)
+    else:
+        told = np.isfinite(table_pixel)
+        pixel = np.where(told, table_pixel, header)
+        differ = told & (np.abs(header - table_pixel) > PIXEL_TOLERANCE * np.abs(table_pixel))
         for i in map(int, np.flatnonzero(readable & (np.isnan(pixel) | differ))):
             problem[i] = problem[i] or _which_pixel_size(found[i][1], header[i], table_pixel[i])
             pixel[i] = np.nan
@@ -381,7 +384,7 @@ def _described(found: Sequence[Info], table_pixel: NDArray[np.float64], settings
 
 def _which_pixel_size(place: Place, header: float, table: float) -> str:
     """Why the pixel size of a source is not known."""
-    if np.isnan(table):
+    if not np.isfinite(table):
         return f"{place}: no pixel size in the header and none in a table; give --source-pixel-size"
     return (
         f"{place}: pixel size {header:g} Å in its header, {table:g} Å in the STAR file; "

@@ -31,7 +31,7 @@ HOMES = {
     "tornado": {"dashboard"},
     "matplotlib": {"plots", "dashboard"},
     "obstore": {"stores"},
-    "numba": {"picking", "pixels"},
+    "numba": {"picking", "pixel_loops"},
 }
 """Parts of pickcal that may import a package."""
 
