@@ -170,8 +170,8 @@ def results():
         "memory": {"4096": 500.4, "8192": 1200.0},
         "workers": {
             "micrographs": 240,
-            **{str(n): {"wall": 60.0 / n, "throughput": 4.0 * n} for n in (1, 2)},
-            **{"gain": 2.0, "gain_with_start": 2.0, "attainable": 1.9},
+            **{str(n): {"wall": 60.0 / n, "throughput": 4.0 * n, "busy": 0.995} for n in (1, 2)},
+            **{"gain": 2.0, "gains": [1.96, 2.0, 2.04], "gain_with_start": 2.0, "attainable": 1.9},
         },
         "numbers": {str(n): dict.fromkeys(("import", "pick", "calibrate"), stage) for n in (10, 10_000)},
         "skipped": {"topaz": "it is not on the PATH"},
@@ -203,6 +203,7 @@ def test_every_table_fits_a_hundred_columns_and_is_whole():
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert [goals.RELION, "33.000", "0.400", "2.0", "350", "550.0"] in cells
     assert [goals.LOG, "0.990", "0.980", "2/48", "1.2", "-", "-", "-", "-"] in cells
+    assert ["2 workers", "30.0", "8.00", "99.5%"] in cells and "1.96, 2.00, 2.04 times" in text.replace("\n", " ")
 
 
 def test_columns_are_aligned():

@@ -59,10 +59,13 @@ def section(results: Results) -> str:
         told = ", ".join(f"{mb:.0f} MB at {side} x {side}" for side, mb in results["memory"].items())
         parts.append(f"Largest memory of a process while one worker imports and picks: {told}.")
     if "workers" in results:
-        gain = results["workers"]["attainable"]
+        found = results["workers"]
+        gains = ", ".join(f"{gain:.2f}" for gain in found["gains"])
         parts += [
-            "Import and picking with 50 templates on one worker and on two. Two processes that only read and transform "
-            f"did {gain:.2f} times the work of one meanwhile: other users of the machine take their share.",
+            f"Import and picking with 50 templates on one worker and on two, in turn, {len(found['gains'])} times: two "
+            f"workers did {gains} times the work of one. Two processes that only read and transform did "
+            f"{found['attainable']:.2f} times the work of one meanwhile. Medians; workers are at work while they have "
+            "a batch.",
             tables.workers_table(results),
         ]
     if "numbers" in results:

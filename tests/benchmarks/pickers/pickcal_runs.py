@@ -67,14 +67,18 @@ class Job:
 
 
 def job(
-    half: Half, count: int, folder: Path, cluster: Sequence[str] = SERIAL, files: Sequence[Path] | None = None
+    half: Half,
+    count: int,
+    folder: Path,
+    cluster: Sequence[str] = SERIAL,
+    files: Sequence[Path] | None = None,
+    default_batch: bool = False,
 ) -> Job:
-    """Import `count` micrographs into a new project."""
+    """Import `count` micrographs into a new project, in the batches of long jobs or in those a job of this size has."""
     shutil.rmtree(folder, ignore_errors=True)
     star = repeated(half, count, folder, files)
-    # short jobs in the batches that jobs of 256 micrographs and more have by default
-    words = ("import", star.name, "--project", "p.zarr", "--batch", "16" if count >= 16 else "1")
-    return Job(folder, count, pickcal(folder, *words, *cluster))
+    batch = () if default_batch else ("--batch", "16" if count >= 16 else "1")
+    return Job(folder, count, pickcal(folder, "import", star.name, "--project", "p.zarr", *batch, *cluster))
 
 
 @dataclass(frozen=True)

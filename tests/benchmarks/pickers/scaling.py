@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from pickcal.engine.journal import runs
 from pickcal.formats.images import image_info, read_measured
 from pickcal.formats.mrc import write_mrc
+from pickcal.project import Project
 from pickcal.settings import SimulateSettings
 from pickcal.simulation import simulate
 
@@ -39,29 +41,59 @@ def local(workers: int) -> tuple[str, ...]:
     return ("--cluster", "local", "--workers", str(workers))
 
 
-def measure_workers(half: Half, folder: Path, few: int, many: int) -> dict[str, Any]:
-    """Throughput of one and of two workers, import and picking with 50 templates.
+def measure_workers(half: Half, folder: Path, few: int, many: int, rounds: int = 3) -> dict[str, Any]:
+    """Throughput of one and of two workers, import and picking with 50 templates, in turn and some times over.
 
     Returns
     -------
     dict
-        By number of workers: wall seconds of `many` micrographs as users see it, and micrographs a second once
-        started, from the difference to `few`; `gain` of two workers in both, and what was `attainable` meanwhile.
+        By number of workers, medians of the rounds: wall seconds of `many` micrographs as users see it; micrographs a
+        second once started, from the difference to `few`; the share of a stage's time in which its workers had a
+        batch (`busy`). `gain` of two workers in the first two, `gains` of each round once started, and what was
+        `attainable` meanwhile.
     """
-    found: dict[str, Any] = {"micrographs": many}
+    names = ("1", "2")
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     controls = [attainable(folder)]
-    for workers in (1, 2):
-        wall = {}
-        for count in (few, many):
-            made = job(half, count, folder / f"workers-{workers}-{count}", local(workers))
-            wall[count] = made.imported.wall + made.pick(picking(half, "template"), "template", local(workers)).wall
-            made.remove()
-        found[str(workers)] = {"wall": wall[many], "throughput": (many - few) / (wall[many] - wall[few])}
-        controls.append(attainable(folder))
-    found["attainable"] = float(np.median(controls))
-    found["gain"] = found["2"]["throughput"] / found["1"]["throughput"]
-    found["gain_with_start"] = found["1"]["wall"] / found["2"]["wall"]
-    return found
+    for _ in range(rounds):
+        for name in names:
+            measured[name].append(_one_measurement(half, folder / f"workers-{name}", few, many, int(name)))
+            controls.append(attainable(folder))
+    gains = [two["throughput"] / one["throughput"] for one, two in zip(*measured.values(), strict=True)]
+    starts = [one["wall"] / two["wall"] for one, two in zip(*measured.values(), strict=True)]
+    return {
+        "micrographs": many,
+        **{
+            name: {key: float(np.median([m[key] for m in found])) for key in found[0]}
+            for name, found in measured.items()
+        },
+        "attainable": float(np.median(controls)),
+        "gain": float(np.median(gains)),
+        "gains": gains,
+        "gain_with_start": float(np.median(starts)),
+    }
+
+
+def _one_measurement(half: Half, folder: Path, few: int, many: int, workers: int) -> dict[str, float]:
+    wall, busy = {}, 0.0
+    for count in (few, many):
+        made = job(half, count, folder, local(workers), default_batch=True)
+        wall[count] = made.imported.wall + made.pick(picking(half, "template"), "template", local(workers)).wall
+        busy = _busy(Project.open(folder / "p.zarr"), workers)
+        made.remove()
+    return {"wall": wall[many], "throughput": (many - few) / (wall[many] - wall[few]), "busy": busy}
+
+
+def _busy(project: Project, workers: int) -> float:
+    """Share of the time from a stage's first batch to its last in which its workers had one, from its events."""
+    working = there = 0.0
+    for group in ("micrographs", "picks/template"):
+        for records in runs(project.path, group, project.group_mark(group)):
+            batches = [record for record in records if record["event"] == "batch"]
+            working += sum(batch["ended"] - batch["began"] for batch in batches)
+            span = max(batch["ended"] for batch in batches) - min(batch["began"] for batch in batches)
+            there += workers * span
+    return working / there
 
 
 def measure_numbers(folder: Path, numbers: Sequence[int]) -> dict[str, Any]:

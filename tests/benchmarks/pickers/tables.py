@@ -68,12 +68,14 @@ def accuracy_table(results: Results) -> str:
 def workers_table(results: Results) -> str:
     """One and two workers."""
     found = results["workers"]
+    names = {"1": "1 worker", "2": "2 workers"}
     rows = [
-        [f"{n} worker{'s' if n == '2' else ''}", number(found[n]["wall"], 1), number(found[n]["throughput"], 2)]
-        for n in ("1", "2")
+        [title, number(found[n]["wall"], 1), number(found[n]["throughput"], 2), f"{found[n]['busy']:.1%}"]
+        for n, title in names.items()
     ]
-    rows.append(["ratio", number(found["gain_with_start"]), number(found["gain"])])
-    return table([f"{found['micrographs']} micrographs", "wall s with start-up", "micrographs a second after it"], rows)
+    rows.append(["ratio", number(found["gain_with_start"]), number(found["gain"]), "-"])
+    heads = ["wall s with start-up", "micrographs a second after it", "workers at work"]
+    return table([f"{found['micrographs']} micrographs", *heads], rows)
 
 
 def numbers_table(results: Results) -> str:
