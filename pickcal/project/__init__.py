@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pickcal.errors import MissingFileError, PickcalError, ProjectError
 from pickcal.project.backing import zarr_store
-from pickcal.project.checks import check_name, differing, stage_counts
+from pickcal.project.checks import check_name, differing, mended, stage_counts
 from pickcal.project.creating import new_project
 from pickcal.project.groups import KINDS, Kind
 from pickcal.project.results import Block, Results
@@ -24,7 +24,7 @@ from pickcal.schema import FORMAT_VERSION
 from pickcal.stores.homes import UNLISTED, home_of
 from pickcal.stores.places import Url
 
-__all__ = ["KINDS", "UNLISTED", "Block", "Kind", "Project", "check_name", "differing", "stage_counts"]
+__all__ = ["KINDS", "UNLISTED", "Block", "Kind", "Project", "check_name", "differing", "mended", "stage_counts"]
 
 
 class Project(Results):

@@ -43,3 +43,8 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def stage_counts(status: NDArray[np.int8]) -> dict[str, int]:
     """Count micrographs per status, by name in lower case."""
     return {item.name.lower(): int((status == item).sum()) for item in Status}
+
+
+def mended(status: NDArray[np.int8], imported: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Tell which micrographs a stage skipped, as they could not be imported, that have been imported since."""
+    return np.asarray((status == Status.SKIPPED) & (imported == Status.DONE))

@@ -19,7 +19,7 @@ from pickcal.engine.laps import laps
 from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter
 from pickcal.errors import ProjectError
-from pickcal.project import Project, stage_counts
+from pickcal.project import Project, mended, stage_counts
 from pickcal.schema import Status
 from pickcal.stores.lease import Lease
 
@@ -85,9 +85,8 @@ def batches_left(project: Project, group: str, again: bool = True) -> list[tuple
 
 def _left(project: Project, status: NDArray[np.int8], again: bool) -> list[tuple[int, int]]:
     left = (status == Status.PENDING) | (again & (status == Status.FAILED))
-    skipped = status == Status.SKIPPED
-    if skipped.any():  # those whose import was mended since
-        left |= skipped & (project.done("micrographs") == Status.DONE)
+    if (status == Status.SKIPPED).any():
+        left |= mended(status, project.done("micrographs"))
     return [(start, stop) for start, stop in project.batches() if left[start:stop].any()]
 
 

@@ -23,7 +23,7 @@ from pickcal.engine.progress import Reporter
 from pickcal.errors import InputError, ProjectError
 from pickcal.formats.foreign import Column
 from pickcal.formats.registry import pick_files
-from pickcal.project import Project, check_name
+from pickcal.project import Project, check_name, mended
 from pickcal.schema import Status, Variable, score_variable
 from pickcal.settings import ImportPicksSettings
 from pickcal.stages.coordinates import Frame, check_inside, outside
@@ -236,8 +236,8 @@ def _there_already(project: Project, name: str, identity: dict[str, Any], digest
     project.check_same(f"picks/{name}", identity, remedy)
     if project.attributes(f"picks/{name}")["bank"] != digest:
         raise ProjectError(f"{project.path}: picks {name!r} hold other picks than these files do now; {remedy}")
-    mended = (project.done(f"picks/{name}") == Status.SKIPPED) & (project.done("micrographs") == Status.DONE)
-    return not mended.any()  # a micrograph that could not be read then has no picks yet
+    # a micrograph that could not be read then has no picks yet
+    return not mended(project.done(f"picks/{name}"), project.done("micrographs")).any()
 
 
 def _write(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.project import Project, stage_counts
+from pickcal.project import Project, mended, stage_counts
 from pickcal.schema import Status
 from pickcal.stages.batches import failures
 from pickcal.stages.calibrate_result import summary
@@ -59,8 +59,7 @@ def _picks(
         **totals(project, group, past, {"picks": "count", "decoys": "decoy_count"}),
     }
     out["failures"] += _failures(project, group, found)
-    mended = (found == Status.SKIPPED) & (imported == Status.DONE)
-    left = int(((found == Status.PENDING) | mended).sum())
+    left = int(((found == Status.PENDING) | mended(found, imported)).sum())
     if left:
         out["left"].append(f"picks {name}: {left} micrographs")
     fit = project.calibration(name)
