@@ -15,6 +15,7 @@ from lab import free_port, until
 
 import pickcal
 from pickcal.cli.jobs import ANOTHER_CLUSTER
+from pickcal.engine.clusters._dask import WORKER_ENVIRONMENT
 from pickcal.job_file import load_job
 from pickcal.settings import ClusterSettings
 
@@ -191,6 +192,7 @@ def test_dockerfile():
     assert re.search(r"^ARG PYTHON=python:\d+\.\d+\.\d+-slim", text, re.M)
     assert re.findall(r"^USER (.*)$", text, re.M) == ["10001:10001"]
     assert f"pickcal:{pickcal.__version__}" in text
+    assert all(f"{name}={value} " in text for name, value in WORKER_ENVIRONMENT.items())
 
 
 def test_the_image_gets_what_it_is_built_from():

@@ -4,6 +4,8 @@ Queues of PBS and LSF, Kubernetes and the clouds cannot run here: for them a sta
 would start workers, and the test looks at what it was given. SLURM runs for real in tests/deploy.
 """
 
+import os
+import subprocess
 import sys
 import types
 from contextlib import contextmanager
@@ -52,6 +54,29 @@ def test_wrong_settings_are_refused(values, said):
     with pytest.raises(InputError) as error:
         validated(ClusterSettings, values, "job.toml")
     assert said in str(error.value)
+
+
+def _intervals(dask_worker):
+    import dask
+
+    tick, memory = (dask_worker.periodic_callbacks[name].callback_time for name in ("tick", "memory_monitor"))
+    return tick, memory, dask.config.get("distributed.admin.system-monitor.interval")
+
+
+def test_processes_of_a_local_cluster_look_after_themselves_seldom():
+    """It takes from the work. Milliseconds between two looks, as the running callbacks have them."""
+    with open_executor(ClusterSettings(kind="local", workers=1)) as executor:
+        found = executor.client.run(_intervals)
+        scheduler = executor.client.cluster.scheduler
+        assert list(found.values()) == [(500.0, 500.0, "2s")]
+        assert scheduler.periodic_callbacks["tick"].callback_time == 500.0
+
+
+def test_dask_understands_the_environment_of_workers():
+    code = f"import dask, distributed; print([dask.config.get(key) for key in {list(_dask.SELDOM)}])"
+    environment = {**os.environ, **_dask.WORKER_ENVIRONMENT}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str(list(_dask.SELDOM.values()))
 
 
 GIVEN = {
@@ -140,7 +165,8 @@ def test_job_scripts_of_queues(kind, lines):
         script = cluster.job_script()
         assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
         assert "127.0.0.1" in cluster.dashboard_link
-    for line in [*lines, "export OPENBLAS_NUM_THREADS=1"]:
+    quiet = "export DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL=500ms"
+    for line in [*lines, "export OPENBLAS_NUM_THREADS=1", quiet]:
         assert line in script, script
     assert "--nthreads 1" in script and "--preload pickcal.engine.worker" in script and sys.executable in script
 
@@ -185,7 +211,7 @@ def test_clouds_are_asked_for_what_the_settings_say(kind, stand_in):
     given = Given.last.given
     assert (given["image"], given["region"], given["n_workers"]) == ("registry/pickcal:1", "eu-west-1", 40)
     assert given["security"] is True and given["worker_options"] == {"nthreads": 1}
-    assert given["env_vars"] == dict.fromkeys(_dask.WORKER_THREADS, "1")
+    assert given["env_vars"] == _dask.WORKER_ENVIRONMENT
     assert "expected the container image" in refusal(ClusterSettings(kind=kind))
     assert "no such option" in refusal(ClusterSettings(kind=kind, options={"service_account_credentials": {}}))
 

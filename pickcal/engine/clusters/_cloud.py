@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pickcal.engine.clusters._dask import WORKER_THREADS, first_workers, known_options, optional, running
+from pickcal.engine.clusters._dask import WORKER_ENVIRONMENT, first_workers, known_options, optional, running
 from pickcal.engine.executors import Executor
 from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings
@@ -59,5 +59,5 @@ def arguments(settings: ClusterSettings) -> dict[str, Any]:
         "silence_logs": "critical",
     }
     if "env_vars" not in settings.options:
-        out["env_vars"] = dict.fromkeys(WORKER_THREADS, "1")
+        out["env_vars"] = dict(WORKER_ENVIRONMENT)
     return out

@@ -11,7 +11,7 @@ from pickcal.engine.calls import explain
 from pickcal.engine.clusters._dask import (
     DEFAULT_MEMORY,
     PRELOAD,
-    WORKER_THREADS,
+    WORKER_ENVIRONMENT,
     first_workers,
     known_options,
     optional,
@@ -131,7 +131,7 @@ def arguments(settings: ClusterSettings) -> dict[str, Any]:
     listen = str(settings.listen)
     place = {"host": listen} if "." in listen or ":" in listen else {"interface": listen}
     scheduler = {"dashboard_address": "127.0.0.1:0", **place}
-    prologue = [f"export {name}=1" for name in WORKER_THREADS]
+    prologue = [f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()]
     out: dict[str, Any] = {
         "n_workers": first_workers(settings),
         "cores": 1,

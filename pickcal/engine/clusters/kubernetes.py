@@ -9,7 +9,7 @@ from typing import Any
 from pickcal.engine.clusters._dask import (
     DEFAULT_MEMORY,
     PRELOAD,
-    WORKER_THREADS,
+    WORKER_ENVIRONMENT,
     first_workers,
     known_options,
     optional,
@@ -52,7 +52,7 @@ def arguments(settings: ClusterSettings) -> dict[str, Any]:
     memory = quantity(settings.memory or DEFAULT_MEMORY)
     out["resources"] = {"requests": {"cpu": "1", "memory": memory}, "limits": {"cpu": "1", "memory": memory}}
     if "env" not in settings.options:
-        out["env"] = dict.fromkeys(WORKER_THREADS, "1")
+        out["env"] = dict(WORKER_ENVIRONMENT)
     return out
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pickcal.engine.clusters._dask import PRELOAD, WORKER_THREADS, configured, executor_of, security
+from pickcal.engine.clusters._dask import PRELOAD, WORKER_ENVIRONMENT, configured, executor_of, security
 from pickcal.engine.executors import Executor
 from pickcal.settings import ClusterSettings
 
@@ -28,7 +28,7 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
             memory_limit=settings.memory or MEMORY_LIMIT // workers,
             host=settings.listen or "127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            env=dict.fromkeys(WORKER_THREADS, "1"),
+            env=WORKER_ENVIRONMENT,
             preload=[PRELOAD],
             silence_logs=logging.CRITICAL,
             security=security(settings),
