@@ -27,7 +27,7 @@ SELDOM = {
     "distributed.admin.system-monitor.interval": "2s",
     "distributed.worker.memory.monitor-interval": "500ms",
 }
-"""Dask's defaults, 20 to 500 ms, take 2.4 % of every worker's core and 4.1 % of the driver's from the work."""
+"""Dask's defaults, 20 to 500 ms, take 2 % of every worker's core and 4 % of the driver's from the work."""
 WORKER_ENVIRONMENT = {
     **dict.fromkeys(ONE_THREAD, "1"),
     **{f"DASK_{key.upper().replace('.', '__').replace('-', '_')}": value for key, value in SELDOM.items()},
