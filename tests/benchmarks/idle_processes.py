@@ -8,6 +8,7 @@ Prints percent of a core for this process, which holds scheduler and nannies, an
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ def shares(configuration: Mapping[str, object], workers: int, seconds: float) ->
         patch.object(_dask, "CONFIGURATION", configuration),
         local.opened(ClusterSettings(kind="local", workers=workers), lambda text: None) as executor,
     ):
-        processes = [psutil.Process(), *(psutil.Process(pid) for pid in executor.client.run(_process).values())]
+        processes = [psutil.Process(), *(psutil.Process(pid) for pid in executor.client.run(os.getpid).values())]
         time.sleep(SETTLED)
         before, began = [_spent(process) for process in processes], time.monotonic()
         time.sleep(seconds)
@@ -39,15 +40,8 @@ def shares(configuration: Mapping[str, object], workers: int, seconds: float) ->
         return [100 * (_spent(process) - spent) / took for process, spent in zip(processes, before, strict=True)]
 
 
-def _process() -> int:
-    import os
-
-    return os.getpid()
-
-
 def _spent(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    return sum(process.cpu_times()[:2])
 
 
 def main() -> None:

@@ -75,13 +75,18 @@ def measure_workers(half: Half, folder: Path, few: int, many: int, rounds: int =
 
 
 def _one_measurement(half: Half, folder: Path, few: int, many: int, workers: int) -> dict[str, float]:
-    wall, busy = {}, 0.0
-    for count in (few, many):
-        made = job(half, count, folder, local(workers), default_batch=True)
-        wall[count] = made.imported.wall + made.pick(picking(half, "template"), "template", local(workers)).wall
-        busy = _busy(Project.open(folder / "p.zarr"), workers)
-        made.remove()
-    return {"wall": wall[many], "throughput": (many - few) / (wall[many] - wall[few]), "busy": busy}
+    short, _ = _timed(half, folder, few, workers)
+    wall, busy = _timed(half, folder, many, workers)
+    return {"wall": wall, "throughput": (many - few) / (wall - short), "busy": busy}
+
+
+def _timed(half: Half, folder: Path, count: int, workers: int) -> tuple[float, float]:
+    """Wall seconds of importing and picking, and the share of it in which workers had a batch."""
+    made = job(half, count, folder, local(workers), default_batch=True)
+    wall = made.imported.wall + made.pick(picking(half, "template"), "template", local(workers)).wall
+    busy = _busy(Project.open(folder / "p.zarr"), workers)
+    made.remove()
+    return wall, busy
 
 
 def _busy(project: Project, workers: int) -> float:
