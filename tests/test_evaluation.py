@@ -45,7 +45,7 @@ def brute_force(picks, scores, truth, extent, radius, border):
     radius=st.sampled_from([30.0, 75.0, 160.0]),
     border=st.sampled_from([0.0, 75.0, 120.0]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_labels_are_those_of_greedy_matching(picks, truth, radius, border):
     """On a coarse lattice, where equal scores and equal distances are common."""
     positions = np.array([p for p, _ in picks], float).reshape(-1, 2) * 50
@@ -107,7 +107,7 @@ def naive_curve(scores, true, particles):
 
 
 @given(picks=st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=40), missed=st.integers(0, 10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_curve_and_average_precision_equal_a_loop_over_thresholds(picks, missed):
     scores, true = np.array([s for s, _ in picks], float), np.array([t for _, t in picks], bool)
     particles = int(true.sum()) + missed

@@ -35,7 +35,7 @@ def test_nothing_but_nan_shows():
 
 
 @given(seed=st.integers(0, 1000), size=st.integers(1, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_median_is_numpys(seed, size):
     values = np.random.default_rng(seed).integers(-4, 5, (size, 2)).astype(np.float32)[:, : 1 + seed % 2]
     before = values.copy()

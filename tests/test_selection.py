@@ -225,7 +225,7 @@ thresholds = st.builds(
 
 
 @given(chosen=thresholds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_thresholds_file_reads_back_as_it_was_written(tmp_path_factory, chosen):
     path = tmp_path_factory.mktemp("thresholds") / "thresholds.toml"
     write_thresholds(path, chosen, "template")

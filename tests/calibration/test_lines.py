@@ -353,7 +353,7 @@ def test_all_groups_come_to_rest_on_one_value():
 
 
 @given(seed=st.integers(0, 1000), kind=st.sampled_from(["particles", "all"]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_calibration_keeps_the_order_within_a_micrograph(seed, kind):
     rng = np.random.default_rng(seed)
     defocus = rng.uniform(6000, 30000, 8)

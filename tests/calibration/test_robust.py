@@ -88,7 +88,7 @@ def test_covariance_is_square_symmetric_and_positive(degree):
 
 
 @given(level=st.floats(-5, 5), slope=st.floats(-2, 2), factor=st.floats(0.01, 100), seed=st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_adding_a_line_and_scaling_change_the_fit_alike(level, slope, factor, seed):
     x, y, rng = line(15, seed)
     y[:3] += rng.uniform(-1, 1, 3)

@@ -29,7 +29,6 @@ PIECES += [b"[" * 3000, b"{", b"\xef\xbb\xbf", b"2020-01-01"]
 
 many = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -670,7 +670,7 @@ def real(samples, data):
     return [*samples, (data / "cryosparc" / "cryosparc_J2_particles_exported.cs").read_bytes()]
 
 
-FUZZ = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+FUZZ = settings(max_examples=1000, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @FUZZ

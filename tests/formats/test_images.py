@@ -341,7 +341,7 @@ def test_real_files(data):
     assert sizes == {80: 4.0, 128: 1.5, 100: 3.54, 65: None}
 
 
-FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def survives(path):

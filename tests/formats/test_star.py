@@ -167,7 +167,7 @@ def test_real_files(data, file, shapes):
     assert {name: table.shape for name, table in read_star(data / file).items()} == shapes
 
 
-FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def survives(path):

@@ -54,7 +54,7 @@ VALUES = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kinds=st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=4),
     count=st.integers(1, 9),

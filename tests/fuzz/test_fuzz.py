@@ -40,7 +40,6 @@ def test_damaged_files(reader, tmp_path):
         max_examples=math.ceil(INPUTS * (1 if NIGHTLY else reader.share) / EACH),
         derandomize=not NIGHTLY,
         database=None,
-        deadline=None,
         print_blob=True,
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),

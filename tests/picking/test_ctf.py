@@ -44,7 +44,7 @@ def test_wavelengths_are_the_published_ones(voltage, published):
 
 
 @given(voltage=st.floats(20, 1500))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_wavelength_follows_from_the_constants_of_nature(voltage):
     energy = voltage * 1e3 * constants.e
     rest = constants.m_e * constants.c**2
@@ -63,7 +63,7 @@ def test_wavelength_follows_from_the_constants_of_nature(voltage):
     shape=st.tuples(st.integers(8, 33), st.integers(8, 33)),
     place=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equals_the_scalar_formula_of_the_paper(mean, astigmatism, angle, voltage, cs, contrast, phase, shape, place):
     ctf = Ctf(mean + astigmatism, mean - astigmatism, angle, voltage, cs, contrast, phase)
     grid = ctf_filter(ctf, shape, 4.0)

@@ -25,7 +25,7 @@ from pickcal.picking.filters import (
     fraction=st.tuples(st.floats(0.1, 1.0), st.floats(0.1, 1.0)),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_crop_is_resampling_along_both_axes(shape, fraction, seed):
     wanted = tuple(max(1, round(n * f)) for n, f in zip(shape, fraction, strict=True))
     image = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
@@ -47,7 +47,7 @@ def test_a_crop_does_not_change_its_input():
     source=st.floats(0.3, 6.0),
     wanted=st.floats(1.0, 20.0),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_plan_is_isotropic_near_the_wish_and_never_finer_than_the_source(shape, source, wanted):
     crop = plan_crop(shape, source, wanted)
     assert crop.numerator >= crop.denominator
@@ -62,7 +62,7 @@ def test_plan_is_isotropic_near_the_wish_and_never_finer_than_the_source(shape, 
 
 
 @given(source=st.floats(0.3, 3.0), wanted=st.floats(3.0, 20.0), length=st.integers(1000, 12000))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_padding_stays_small(source, wanted, length):
     """A few working pixels bring every length to one with fast transforms; more is wasted time and memory."""
     crop = plan_crop((length, length), source, wanted)
@@ -222,7 +222,7 @@ def test_soft_disc_is_centred_and_as_large_as_asked():
 
 
 @given(radius=st.floats(1, 500), pixel=st.floats(0.5, 20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_odd_box_is_odd_and_just_holds_the_disc(radius, pixel):
     assume(abs(radius / pixel - round(radius / pixel)) > 1e-9)
     box = odd_box(radius, pixel)

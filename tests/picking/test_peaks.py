@@ -25,7 +25,7 @@ def test_peaks_on_the_rim_count():
 
 
 @given(shape=st.tuples(st.integers(1, 9), st.integers(1, 9)), seed=st.integers(0, 10_000), holes=st.floats(0, 0.9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_maxima_are_those_of_a_maximum_filter(shape, seed, holes):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 6, shape).astype(np.float32)  # few values: plateaus
@@ -48,7 +48,7 @@ def naive_thinning(y, x, scores, distance):
     points=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 8)), max_size=60),
     distance=st.floats(0.5, 12),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_thinning_is_greedy_from_the_best_down(points, distance):
     """Whole numbers make equal scores, equal places and exact distances common."""
     y, x, scores = (np.array([p[i] for p in points], dtype=float) for i in range(3))
@@ -56,7 +56,7 @@ def test_thinning_is_greedy_from_the_best_down(points, distance):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_points_kept_are_apart_and_points_dropped_have_a_better_neighbour(seed):
     rng = np.random.default_rng(seed)
     y, x = rng.uniform(0, 100, (2, 200))

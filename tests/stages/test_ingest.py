@@ -170,7 +170,7 @@ def test_the_folder_taken_for_the_names_is_said(tmp_path, monkeypatch):
         assert str(Project.open(path).read("micrographs", "source")[0]) == str(expected / "mics/m1.mrc")
 
 
-@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.integers(1, 6), on_dask=st.booleans())
 @example(batch=1, on_dask=True)
 @example(batch=4, on_dask=False)

@@ -65,7 +65,7 @@ def test_picks_keep_their_distance_from_each_other_and_the_border(picked):
         assert apart.min() >= 75.0 - 1e-3
 
 
-@settings(max_examples=1, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.integers(1, 6), on_dask=st.booleans())
 @example(batch=1, on_dask=True)
 @example(batch=4, on_dask=False)
