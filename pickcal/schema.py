@@ -6,8 +6,9 @@ Dimension `micrograph` is shared by all groups. Variables that tasks write are c
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,6 +22,23 @@ class Status(enum.IntEnum):
     DONE = 1
     FAILED = 2
     SKIPPED = 3
+
+
+class Columns(Protocol):
+    """Arrays by name: a dataset of xarray, or arrays of NumPy where xarray need not be loaded for them."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """Array of this name; `numpy.asarray` takes it."""
+        ...
+
+
+class Table(Columns, Protocol):
+    """Columns with attributes: a dataset of xarray, or a group of a project as `Project.stored` gives it."""
+
+    @property
+    def attrs(self) -> Mapping[Any, Any]:
+        """What goes for all of them."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.errors import InputError
+from pickcal.schema import Columns
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -166,9 +167,10 @@ class Trend:
         return cls(**plain)
 
 
-def mean_defocus(micrographs: xr.Dataset) -> Floats:
+def mean_defocus(micrographs: Columns) -> Floats:
     """Mean of both defoci of every micrograph, Å."""
-    return np.asarray(0.5 * (micrographs["defocus_u"].values + micrographs["defocus_v"].values), dtype=np.float64)
+    u, v = (np.asarray(micrographs[name], dtype=np.float64) for name in ("defocus_u", "defocus_v"))
+    return 0.5 * (u + v)
 
 
 def dose_column(micrographs: xr.Dataset) -> str:

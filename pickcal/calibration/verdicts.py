@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import xarray as xr
+from pickcal.schema import Table
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -282,7 +281,7 @@ def _normals(values: Floats, means: Floats, iterations: int = 100) -> tuple[floa
     return likelihood, weights[:k], means, deviation
 
 
-def ranked_outliers(fit: xr.Dataset, names: Sequence[str], share: Floats) -> list[dict[str, object]]:
+def ranked_outliers(fit: Table, names: Sequence[str], share: Floats) -> list[dict[str, object]]:
     """Micrographs to look at, the furthest from the fits first.
 
     Parameters
@@ -303,7 +302,7 @@ def ranked_outliers(fit: xr.Dataset, names: Sequence[str], share: Floats) -> lis
         deviations, NaN where there is none), `furthest` (the larger of both without sign), `share`, `why`.
     """
     share, words = np.asarray(share, dtype=np.float64), ScoreWords.of(fit.attrs)
-    scores, residual, outlier = (fit[name].values for name in ("score", "residual", "outlier"))
+    scores, residual, outlier, defocus = (np.asarray(fit[name]) for name in ("score", "residual", "outlier", "defocus"))
     residuals = {str(score): row.astype(np.float64) for score, row in zip(scores, residual, strict=True)}
     outlying = {str(score): row == 1 for score, row in zip(scores, outlier, strict=True)}
     dirty = _far_above(share)
@@ -322,7 +321,7 @@ def ranked_outliers(fit: xr.Dataset, names: Sequence[str], share: Floats) -> lis
             {
                 "name": names[i],
                 "index": int(i),
-                "defocus": float(fit["defocus"].values[i]),
+                "defocus": float(defocus[i]),
                 "ncc": float(residuals["ncc"][i]),
                 "power": float(residuals["power"][i]),
                 "furthest": float(size[i]),

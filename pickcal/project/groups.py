@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import zarr
 
 import pickcal
 from pickcal.errors import ProjectError
 from pickcal.project.arrays import array_of
+from pickcal.project.stored import Stored
 from pickcal.stores.homes import Home
 from pickcal.stores.places import Place
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 Kind = Literal["picks", "calibration", "selection", "control"]
 KINDS: tuple[Kind, ...] = ("picks", "calibration", "selection", "control")
@@ -36,7 +34,7 @@ class Groups:
         self.home = home
         self._root = root
         self._whole = whole
-        self._loaded: dict[str, tuple[tuple[object, ...], xr.Dataset]] = {}
+        self._loaded: dict[str, tuple[tuple[object, ...], Stored]] = {}
         self._known: dict[str, tuple[dict[str, Any], dict[str, zarr.Array[Any]]]] = {}
 
     @property

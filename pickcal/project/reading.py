@@ -18,6 +18,7 @@ from pickcal.project.checks import differing
 from pickcal.project.chunks import rows_of_files
 from pickcal.project.columns import read_columns
 from pickcal.project.groups import Groups, Kind
+from pickcal.project.stored import Stored, StoredArray
 from pickcal.refusals import no_such
 from pickcal.stores.homes import META, VERSION
 
@@ -78,17 +79,20 @@ class Reading(Groups):
         FileNotFoundError
             If there is no such group.
         """
-        try:
-            attributes, arrays = self._opened(group)
-            version = attributes.pop(VERSION, None)
-            if version is not None:
-                arrays = self._opened(f"{group}/{version}")[1]
-        except KeyError:
-            raise self._missing(group) from None
+        attributes, arrays = self._newest(group)
         count = self.count
         if group.startswith("picks/"):
             arrays = {name: seen_longer(array, count) for name, array in arrays.items()}
         return lazy_dataset(arrays, attributes, count)
+
+    def _newest(self, group: str) -> tuple[dict[str, Any], dict[str, zarr.Array[Any]]]:
+        """Attributes and arrays of a group, these of its newest version where it has versions."""
+        try:
+            attributes, arrays = self._opened(group)
+            version = attributes.pop(VERSION, None)
+            return attributes, arrays if version is None else self._opened(f"{group}/{version}")[1]
+        except KeyError:
+            raise self._missing(group) from None
 
     def _missing(self, group: str) -> FileNotFoundError:
         return FileNotFoundError(f"{self.path}: there is no group {group}")
@@ -100,7 +104,7 @@ class Reading(Groups):
     def table(self) -> xr.Dataset:
         """Load the table of micrographs, without images."""
         # the status is written last in every batch, and its folder tells when
-        return self._kept("micrographs", "zarr.json", "status/c", "status/zarr.json")
+        return self.stored("micrographs", "zarr.json", "status/c", "status/zarr.json").dataset()
 
     def picks(self, name: str) -> xr.Dataset:
         """Open picks lazily, with their main score as `ncc`, whatever it is called in the store.
@@ -157,22 +161,45 @@ class Reading(Groups):
 
     def calibration(self, picks: str) -> xr.Dataset | None:
         """Return the stored fit of some picks, or None if they were not calibrated."""
-        return self._kept(f"calibration/{picks}") if picks in self.names("calibration") else None
+        found = self.stored_calibration(picks)
+        return None if found is None else found.dataset()
 
     def mixture(self, picks: str) -> xr.Dataset | None:
         """Return the stored mixture of some picks, or None if their calibration holds none."""
-        path = f"calibration/{picks}/mixture"
-        return self._kept(path) if picks in self.names("calibration") and path in self._root else None
+        found = self.stored_mixture(picks)
+        return None if found is None else found.dataset()
 
-    def _kept(self, group: str, *marks: str) -> xr.Dataset:
-        """Load a group that is small, once, and again when one of its marks is a newer file or folder."""
+    def stored_calibration(self, picks: str) -> Stored | None:
+        """Return what `calibration` does, without loading xarray."""
+        return self.stored(f"calibration/{picks}") if picks in self.names("calibration") else None
+
+    def stored_mixture(self, picks: str) -> Stored | None:
+        """Return what `mixture` does, without loading xarray."""
+        path = f"calibration/{picks}/mixture"
+        return self.stored(path) if picks in self.names("calibration") and path in self._root else None
+
+    def stored(self, group: str, *marks: str) -> Stored:
+        """Read a group that is small, without images: once, and again when one of its marks is a newer file or folder.
+
+        Parameters
+        ----------
+        group
+            Which: one that appears whole, or the table of micrographs.
+        marks
+            Files or folders within it that change whenever it does; default: its metadata.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such group.
+        """
         names = [f"{group}/{mark}" for mark in marks or (META,)]
         for attempt in range(READ_ATTEMPTS):
             stamp = tuple(self.home.mark(name) for name in names)
             if group in self._loaded and self._loaded[group][0] == stamp:
                 break
             try:
-                found = self.dataset(group).drop_vars("image", errors="ignore").load()
+                found = self._loaded_now(group)
             except (ValueError, KeyError, FileNotFoundError, RuntimeError):
                 # one group may have taken the place of another between its metadata and its values
                 if attempt == READ_ATTEMPTS - 1 or stamp == tuple(self.home.mark(name) for name in names):
@@ -181,7 +208,20 @@ class Reading(Groups):
             self._loaded[group] = (stamp, found)
             if attempt == READ_ATTEMPTS - 1 or stamp == tuple(self.home.mark(name) for name in names):
                 break
-        return self._loaded[group][1].copy(deep=True)
+        return self._loaded[group][1]
+
+    def _loaded_now(self, group: str) -> Stored:
+        attributes, arrays = self._newest(group)
+        count, names = self.count, [name for name in arrays if name != "image"]
+
+        def read(name: str) -> StoredArray:
+            array, dims = arrays[name], dims_of(arrays[name])
+            rows = tuple(slice(count) if dim == "micrograph" else slice(None) for dim in dims)
+            values = np.asarray(array[rows])
+            values.flags.writeable = False
+            return StoredArray(dims, values, array.attrs.asdict())
+
+        return Stored(attributes, dict(zip(names, self._each(read, names), strict=True)))
 
     def check_same(self, group: str, settings: Mapping[str, Any], remedy: str) -> None:
         """Raise a `ProjectError` that names each differing setting, unless a group has these settings."""

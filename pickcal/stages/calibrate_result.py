@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.calibration.verdicts import ranked_outliers
 from pickcal.project import Project
-from pickcal.schema import Status
+from pickcal.schema import Status, Table
 from pickcal.stages.history import history, statuses
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 COLUMNS = ("verdict", "slope", "slope_low", "slope_high", "rho_before", "rho_after", "outlier")
 """Of a fit, over scores first: what a summary tells of each."""
@@ -23,19 +19,28 @@ MOST_OUTLYING = 10
 """Outlying micrographs that a summary names."""
 
 
-def fingerprint(project: Project, picks: str) -> str:
-    """Short digest of some picks, of which micrographs they are finished in, and of what calibrates them."""
+def fingerprint(project: Project, picks: str, status: NDArray[np.int8] | None = None) -> str:
+    """Short digest of some picks, of which micrographs they are finished in, and of what calibrates them.
+
+    Parameters
+    ----------
+    project, picks
+        Where they are, and their name.
+    status
+        Of every micrograph in these picks, where it is known; default: read.
+    """
     group = f"picks/{picks}"
     made = hashlib.sha256(str(project.attributes(group)["bank"]).encode())
-    made.update(np.flatnonzero(statuses(project, group, history(project, group)) == Status.DONE).tobytes())
-    fit, mixture = project.calibration(picks), project.mixture(picks)
+    status = statuses(project, group, history(project, group)) if status is None else status
+    made.update(np.flatnonzero(status == Status.DONE).tobytes())
+    fit, mixture = project.stored_calibration(picks), project.stored_mixture(picks)
     if fit is not None:
-        for values in (fit["shift"].values, fit["gain"].values, np.array([fit.attrs["pivot"]])):
+        for values in (fit["shift"], fit["gain"], np.array([fit.attrs["pivot"]])):
             made.update(values.tobytes())
     if mixture is not None:
-        for name in sorted(map(str, mixture.data_vars)):
-            made.update(mixture[name].values.tobytes())
-        made.update(json.dumps(mixture.attrs, sort_keys=True, default=str).encode())
+        for name in mixture.variables:
+            made.update(mixture[name].tobytes())
+        made.update(json.dumps(dict(mixture.attrs), sort_keys=True, default=str).encode())
     return made.hexdigest()[:16]
 
 
@@ -47,14 +52,12 @@ def made_with(project: Project, picks: str) -> str:
 
 def summary(project: Project, picks: str) -> dict[str, object]:
     """Verdicts, slopes, probabilities and outlying micrographs of a stored fit as plain values."""
-    fit, mixture = project.calibration(picks), project.mixture(picks)
+    fit, mixture = project.stored_calibration(picks), project.stored_mixture(picks)
     assert fit is not None
     out: dict[str, object] = {"reference_defocus": float(fit.attrs["reference_defocus"])}
     main = str(project.attributes(f"picks/{picks}").get("score", "ncc"))
-    # columns of NumPy: taking a part of a dataset has xarray import all of Dask's arrays
-    columns = {name: fit[name].values for name in COLUMNS}
-    for i, score in enumerate(fit["score"].values):
-        one = {name: values[i] for name, values in columns.items()}
+    for i, score in enumerate(fit["score"]):
+        one = {name: fit[name][i] for name in COLUMNS}
         out[main if score == "ncc" else str(score)] = {
             "verdict": [str(v) for v in one["verdict"]],
             "slope_per_um": [_plain(v) for v in one["slope"]],
@@ -71,7 +74,7 @@ def summary(project: Project, picks: str) -> dict[str, object]:
     return out
 
 
-def probability_summary(fit: xr.Dataset, mixture: xr.Dataset | None) -> dict[str, object]:
+def probability_summary(fit: Table, mixture: Table | None) -> dict[str, object]:
     """How the mixture went, and what it expects, as plain values."""
     out: dict[str, object] = {"verdict": str(fit.attrs.get("probability", "not fitted"))}
     if mixture is None:
@@ -92,16 +95,16 @@ def probability_summary(fit: xr.Dataset, mixture: xr.Dataset | None) -> dict[str
     }
 
 
-def junk_share(fit: xr.Dataset, mixture: xr.Dataset | None) -> NDArray[np.floating]:
+def junk_share(fit: Table, mixture: Table | None) -> NDArray[np.floating]:
     """Fraction of the picks of every micrograph that are junk of high power; NaN where it is not known."""
     if mixture is None:
-        return np.full(fit.sizes["micrograph"], np.nan)
+        return np.full(len(fit["defocus"]), np.nan)
     return _of(mixture, "fraction", "junk")
 
 
-def _of(mixture: xr.Dataset, name: str, component: str) -> NDArray[np.floating]:
+def _of(mixture: Table, name: str, component: str) -> NDArray[np.floating]:
     """Column of a variable over (micrograph, component)."""
-    return np.asarray(mixture[name].values[:, mixture["component"].values.tolist().index(component)])
+    return np.asarray(mixture[name])[:, [str(one) for one in np.asarray(mixture["component"])].index(component)]
 
 
 def _plain(value: float) -> float | None:

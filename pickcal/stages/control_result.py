@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickcal.calibration.trends import mean_defocus
 from pickcal.project import Project
-from pickcal.schema import Status
+from pickcal.schema import Columns, Status
 from pickcal.stages.calibrate_result import fingerprint
 from pickcal.stages.select_result import thresholds_of
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 COUNTS = {
     "control_accepted": "picks accepted on the phase-randomised copy, -1 if not tried",
@@ -27,11 +24,14 @@ MOST_NOISE = 0.1
 """Part of the accepted picks that noise may make up before a warning."""
 
 
-def is_stale(project: Project, picks: str) -> bool:
-    """Whether the picks of a stored control, their calibration, or the thresholds it tried have changed since."""
+def is_stale(project: Project, picks: str, status: NDArray[np.int8] | None = None) -> bool:
+    """Whether the picks of a stored control, their calibration, or the thresholds it tried have changed since.
+
+    `status` is that of every micrograph in the picks, where it is known.
+    """
     if picks not in project.names("picks"):
         return True
-    if project.attributes(f"control/{picks}")["fingerprint"] != fingerprint(project, picks):
+    if project.attributes(f"control/{picks}")["fingerprint"] != fingerprint(project, picks, status):
         return True
     stored = project.settings(f"control/{picks}")
     name = stored["selection"]
@@ -42,8 +42,15 @@ def is_stale(project: Project, picks: str) -> bool:
     return bool(thresholds_of(project, name).stored() != json.loads(stored["thresholds"]))
 
 
-def stored_control(project: Project, picks: str) -> dict[str, Any] | None:
+def stored_control(project: Project, picks: str, status: NDArray[np.int8] | None = None) -> dict[str, Any] | None:
     """Give the result of the control of some picks, or None if there is none that holds for their calibration.
+
+    Parameters
+    ----------
+    project, picks
+        Where it is stored, and of which picks.
+    status
+        Of every micrograph in these picks, where it is known; default: read.
 
     Returns
     -------
@@ -54,18 +61,18 @@ def stored_control(project: Project, picks: str) -> dict[str, Any] | None:
         number, None where nothing was accepted; `terciles` of defocus (Å) with the same means; `verdict` in words and
         `warning` ("" for none); `per_micrograph`; `errors` and `skipped` with reasons.
     """
-    if picks not in project.names("control") or is_stale(project, picks):
+    if picks not in project.names("control") or is_stale(project, picks, status):
         return None
     return summary(project, picks)
 
 
 def summary(project: Project, picks: str) -> dict[str, Any]:
     """Give the result of the stored control of some picks, as of `stored_control`, whether it still holds or not."""
-    stored = project.dataset(f"control/{picks}").load()
+    stored = project.stored(f"control/{picks}")
     settings = project.settings(f"control/{picks}")
     names = [str(name) for name in project.read("micrographs", "name")]
-    defocus = mean_defocus(project.micrographs()[["defocus_u", "defocus_v"]].load())
-    status, errors = stored["status"].values, stored["error"].values
+    defocus = mean_defocus(project.read_rows("micrographs", ("defocus_u", "defocus_v"), 0, project.count))
+    status, errors = stored["status"], stored["error"]
     done = np.flatnonzero(status == Status.DONE)
     done = done[np.argsort(defocus[done], kind="stable")]
     reasons = {
@@ -82,19 +89,17 @@ def summary(project: Project, picks: str) -> dict[str, Any]:
         "of": int((status != Status.SKIPPED).sum()),
         **_means(stored, done),
     }
-    accepted = stored["control_accepted"].values[done]
+    accepted = stored["control_accepted"][done]
     out["control_least"] = int(accepted.min()) if len(done) else None
     out["control_most"] = int(accepted.max()) if len(done) else None
     out["share"] = out["control_accepted"] / out["real_accepted"] if out["real_accepted"] else None
     out["terciles"] = _terciles(stored, done[np.isfinite(defocus[done])], defocus)
     out["verdict"], out["warning"] = _words(out)
-    out["per_micrograph"] = [
-        {"micrograph": names[i], **{name: int(stored[name].values[i]) for name in COUNTS}} for i in done
-    ]
+    out["per_micrograph"] = [{"micrograph": names[i], **{name: int(stored[name][i]) for name in COUNTS}} for i in done]
     return {**out, **reasons}
 
 
-def _terciles(stored: xr.Dataset, rows: NDArray[np.intp], defocus: NDArray[np.floating]) -> list[dict[str, Any]]:
+def _terciles(stored: Columns, rows: NDArray[np.intp], defocus: NDArray[np.floating]) -> list[dict[str, Any]]:
     """Means at low, middle and high defocus of micrographs in order of it; none for fewer than three."""
     return [
         {
@@ -107,8 +112,8 @@ def _terciles(stored: xr.Dataset, rows: NDArray[np.intp], defocus: NDArray[np.fl
     ]
 
 
-def _means(stored: xr.Dataset, rows: NDArray[np.intp]) -> dict[str, float | None]:
-    return {name: float(stored[name].values[rows].mean()) if len(rows) else None for name in COUNTS}
+def _means(stored: Columns, rows: NDArray[np.intp]) -> dict[str, float | None]:
+    return {name: float(stored[name][rows].mean()) if len(rows) else None for name in COUNTS}
 
 
 def _words(result: dict[str, Any]) -> tuple[str, str]:

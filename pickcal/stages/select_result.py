@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pickcal.errors import ProjectError
 from pickcal.project import Project
 from pickcal.selection import ACCEPTED, REASONS
@@ -16,11 +19,11 @@ if TYPE_CHECKING:
 
 def expected_false(project: Project, name: str) -> dict[str, object]:
     """Give the number of false picks to expect among those accepted, noise and junk apart; {} without a mixture."""
-    counts = project.dataset(f"selection/{name}")
+    counts = project.stored(f"selection/{name}")
     expected = {key: float(counts.attrs[key]) for key in ("expected_noise", "expected_junk") if key in counts.attrs}
     if not expected:
         return {}
-    accepted = int(counts["counts"].sel(reason=REASONS[ACCEPTED]).sum()) if "counts" in counts else 0
+    accepted = int(counts["counts"][list(counts["reason"]).index(REASONS[ACCEPTED])].sum()) if "counts" in counts else 0
     total = sum(expected.values())
     return {**expected, "expected_false_rate": total / accepted if accepted else 0.0}
 
@@ -55,11 +58,14 @@ def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[st
     }
 
 
-def is_stale(project: Project, name: str) -> bool:
-    """Whether the picks of a selection, or their calibration, have changed since, or more micrographs are picked."""
+def is_stale(project: Project, name: str, status: NDArray[np.int8] | None = None) -> bool:
+    """Whether the picks of a selection, or their calibration, have changed since, or more micrographs are picked.
+
+    `status` is that of every micrograph in its picks, where it is known.
+    """
     attributes = project.attributes(f"selection/{name}")
     picks = str(attributes["picks"])
-    return picks in project.names("picks") and attributes.get("fingerprint") != fingerprint(project, picks)
+    return picks in project.names("picks") and attributes.get("fingerprint") != fingerprint(project, picks, status)
 
 
 def stored_selection(project: Project, name: str) -> tuple[str, SelectSettings]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def status(project: Project) -> dict[str, Any]:
     for name in project.names("picks"):
         ran = history(project, f"picks/{name}")
         past[f"picks/{name}"] = (ran, _picks(project, name, imported, ran, out))
-    _selections(project, out)
+    _selections(project, {group: done for group, (_, done) in past.items()}, out)
     for group, (found, done) in past.items():
         if found is not None:
             out["runs"][group] = words(project, group, found, done)
@@ -62,29 +63,29 @@ def _picks(
     left = int(((found == Status.PENDING) | mended(found, imported)).sum())
     if left:
         out["left"].append(f"picks {name}: {left} micrographs")
-    fit = project.calibration(name)
-    if fit is None:
+    if name not in project.names("calibration"):
         out["left"].append(f"calibrate {name}")
         return found
     out["calibration"][name] = summary(project, name)
-    if fit.attrs.get("micrographs_done") != int((found == Status.DONE).sum()):
+    if project.attributes(f"calibration/{name}").get("micrographs_done") != int((found == Status.DONE).sum()):
         out["left"].append(f"calibrate {name}: picks have changed since")
     return found
 
 
-def _selections(project: Project, out: dict[str, Any]) -> None:
+def _selections(project: Project, known: Mapping[str, NDArray[np.int8]], out: dict[str, Any]) -> None:
+    """Add selections and controls, and which of them no longer hold; `known` is the status in groups of picks."""
     for name in project.names("selection"):
-        counts = project.dataset(f"selection/{name}").load()
-        reasons = [str(reason) for reason in counts["reason"].values]
-        totals = counts["counts"].values.sum(axis=1)
-        if is_stale(project, name):
+        counts = project.stored(f"selection/{name}")
+        reasons = [str(reason) for reason in counts["reason"]]
+        totals = counts["counts"].sum(axis=1)
+        if is_stale(project, name, known.get(f"picks/{counts.attrs['picks']}")):
             out["left"].append(f"select {name}: its picks or their calibration have changed since")
         out["selection"][name] = {
             "picks": counts.attrs["picks"],
             **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
         }
     for name in project.names("control"):
-        tried = stored_control(project, name)
+        tried = stored_control(project, name, known.get(f"picks/{name}"))
         if tried is None:
             out["left"].append(f"control {name}: its picks, their calibration or its selection have changed since")
         else:

@@ -7,7 +7,8 @@ users do. For every number of micrographs it prints
 - CPU ms of the scheduler and of the driver (the `pickcal` process) a micrograph, and the largest memory of both;
 - seconds until a first import begins its work, and until a finished one says so;
 - seconds until work begins when a job that was killed half-way is started again, and until a finished one says so;
-- seconds of `pickcal status`, whole command and without the start of Python;
+- seconds of `pickcal calibrate` and of an automatic `pickcal select`;
+- seconds of `pickcal status` before and after these, the whole command and without the start of Python;
 - files and bytes of the project.
 """
 
@@ -135,13 +136,28 @@ def measure(folder: Path, count: int) -> dict:
         nothing = Watched(lab, *pick, cwd=folder)
         assert nothing.result()["ran"] == 0
         out["finished_job_again_s"] = round(nothing.wall, 2)
-    command = [sys.executable, "-m", "pickcal", "status", str(project), "--json"]
-    out["status_command_s"] = round(seconds(lambda: subprocess.run(command, check=True, capture_output=True)), 2)
-    out["status_s"] = round(seconds(lambda: status(Project.open(project))), 2)
     files, held = size(project)
     out["files_a_micrograph"], out["bytes_a_micrograph"] = round(files / count, 1), round(held / count)
+    out |= status_seconds(project)
+    out["calibrate_s"] = round(seconds(lambda: command("calibrate", project, "--picks", "whole"), 1), 1)
+    select = ("select", project, "--picks", "whole", "--auto", "--name", "auto")
+    out["select_s"] = round(seconds(lambda: command(*select), 1), 1)
+    out |= {f"calibrated_{name}": value for name, value in status_seconds(project).items()}
     shutil.rmtree(folder)
     return out
+
+
+def command(*words: str | Path) -> None:
+    """Run a command of pickcal to its end."""
+    subprocess.run([sys.executable, "-m", "pickcal", *map(str, words), "--json"], check=True, capture_output=True)
+
+
+def status_seconds(project: Path) -> dict:
+    """Time of a status: of the command, and within a process that has started."""
+    return {
+        "status_command_s": round(seconds(lambda: command("status", project)), 2),
+        "status_s": round(seconds(lambda: status(Project.open(project))), 2),
+    }
 
 
 def half_way(job: Watched, project: Path, count: int) -> None:

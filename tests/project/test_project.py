@@ -234,3 +234,41 @@ def test_a_file_system_that_falters_is_asked_again(tmp_path, monkeypatch, failur
     with pytest.raises(OSError, match=failure):
         Project.open(tmp_path / "p.zarr")
     assert len(asked) == (backing.FOLDER_ATTEMPTS if times > 1 else 1)
+
+
+def test_a_stored_group_is_what_the_dataset_says(tmp_path):
+    """Values, dimensions, units and attributes, read with xarray and without; what is read stays as it is."""
+    project = create(tmp_path / "p.zarr")
+    made = xr.Dataset(
+        {
+            "slope": (("score",), np.array([0.5, -2.0])),
+            "residual": (("score", "micrograph"), np.arange(10, dtype=np.float32).reshape(2, 5)),
+            "verdict": (("score",), np.array(["a line", ""], dtype=object)),
+        },
+        coords={"score": ["ncc", "power"]},
+        attrs={"pivot": 1.5},
+    )
+    made["slope"].attrs["units"] = "1/um"
+    project.write_whole("calibration", "a", made, {})
+    found = Project.open(tmp_path / "p.zarr").stored_calibration("a")
+    assert found["residual"].tolist() == made["residual"].values.tolist()
+    assert found["residual"].dtype == np.float32
+    assert [str(one) for one in found["verdict"]] == ["a line", ""]
+    assert (found.attrs["pivot"], found.columns["slope"].attrs, "nothing" in found) == (1.5, {"units": "1/um"}, False)
+    assert found.variables == ["residual", "slope", "verdict"]
+    dataset, lazy = found.dataset(), Project.open(tmp_path / "p.zarr").dataset("calibration/a").load()
+    xr.testing.assert_identical(dataset, lazy)
+    assert dataset.indexes["score"].tolist() == ["ncc", "power"]
+    dataset["slope"][:] = 0.0  # a dataset is its owner's
+    assert found["slope"].tolist() == [0.5, -2.0]
+    with pytest.raises(ValueError, match="read-only"):
+        found["slope"][0] = 0.0
+
+
+def test_the_table_is_what_the_dataset_says(tmp_path):
+    """Without the images, and of what is shown of a project that grows; read again when something was written."""
+    project = create(tmp_path / "p.zarr", height=np.arange(5, dtype=np.int32))
+    xr.testing.assert_identical(project.table(), project.micrographs().drop_vars("image").load())
+    assert project.table()["height"].values.tolist() == [0, 1, 2, 3, 4]
+    project.write_batch("micrographs", 2, 4, {"status": np.array([1, 2], np.int8)})
+    assert project.table()["status"].values.tolist() == [0, 0, 1, 2, 0]
