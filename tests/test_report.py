@@ -64,6 +64,12 @@ def text(project, tmp_path_factory):
     return path.read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Leave the pictures out of a page whose words are asked for: rendering takes as long as all else."""
+    monkeypatch.setattr("pickcal.report.page.png", lambda _figure: b"")
+
+
 def test_the_page_needs_nothing_but_itself(text):
     page = Page(text)
     assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "object", "embed", "base")]
@@ -141,6 +147,7 @@ def test_expected_numbers_add_up_to_all_picks_and_particles_are_those_planted(te
     assert str(project.calibration("template").attrs["probability"]) in text
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_every_selection_says_what_is_false_in_it(tmp_path):
     made = make_project(tmp_path / "p.zarr", micrographs=9)
     add_selection(made, "sure", SelectSettings(fdr=0.02, max_power=40.0))
@@ -163,6 +170,7 @@ def captions(made, path):
     return [at["alt"] for tag, at in page.tags if tag == "img" and at["alt"].startswith("Low, middle and high")]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_selections_of_older_picks_are_in_the_tables_and_not_drawn(tmp_path):
     """Among them what cannot be judged now: a probability without a mixture, a pick by hand that is gone."""
     made = make_project(tmp_path / "p.zarr", micrographs=9)
@@ -181,6 +189,7 @@ def test_selections_of_older_picks_are_in_the_tables_and_not_drawn(tmp_path):
     assert captions(made, tmp_path / "r.html") == ["Low, middle and high defocus: accepted by selection again."]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_selection_made_before_the_project_grew_has_no_counts_of_what_came(tmp_path):
     made = Project.open(make_project(tmp_path / "p.zarr", micrographs=9).path, "r+", whole=True)
     before = made.table()
@@ -195,6 +204,7 @@ def test_a_selection_made_before_the_project_grew_has_no_counts_of_what_came(tmp
     assert [int(rows[f"mics/stack_{i + 1:02d}.mrc"][6]) for i in range(7)] == accepted[:7].tolist()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_picks_without_a_mixture_say_why(tmp_path):
     made = make_project(tmp_path / "p.zarr", micrographs=8, calibrate=False)
     add_calibration(made, CalibrateSettings(bootstrap=0, probability="none"))
@@ -203,6 +213,7 @@ def test_picks_without_a_mixture_say_why(tmp_path):
     assert len([tag for tag, _ in Page(text).tags if tag == "img"]) == 5
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_control_is_told_where_there_is_one(project, tmp_path, monkeypatch):
     part = {"defocus_low": 8000.0, "defocus_high": 12_000.0, "control_accepted": 1.5, "real_accepted": 57.25}
     told = {"micrographs": 8, "of": 10, "verdict": "on noise it accepts few", "warning": "", "terciles": [part]}
@@ -236,6 +247,7 @@ def test_settings_of_every_stage_and_the_version_are_kept(text):
     assert re.search(r"pickcal \d+\.\d+\S* · \d{4}-\d\d-\d\d", text)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_names_and_reasons_are_escaped(tmp_path):
     made = make_project(tmp_path / "p.zarr", micrographs=8, names=[EVIL % i for i in range(8)])
     text = write_report(made, tmp_path / "r.html")[0].read_text()
@@ -244,6 +256,7 @@ def test_names_and_reasons_are_escaped(tmp_path):
     assert EVIL % 0 in [cell for row in Page(text).rows for cell in row]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_long_tables_are_cut_and_say_so(project, monkeypatch):
     monkeypatch.setattr("pickcal.report.page.MOST_ROWS", 5)
     group = report_content(project)["groups"][0]
@@ -251,6 +264,7 @@ def test_long_tables_are_cut_and_say_so(project, monkeypatch):
     assert group["left_out"] == 7
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_cut_is_written_on_the_page(project, tmp_path, monkeypatch):
     monkeypatch.setattr("pickcal.report.page.MOST_ROWS", 1)
     text = write_report(project, tmp_path / "r.html")[0].read_text()
