@@ -247,7 +247,6 @@ def test_settings_of_every_stage_and_the_version_are_kept(text):
     assert re.search(r"pickcal \d+\.\d+\S* · \d{4}-\d\d-\d\d", text)
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_names_and_reasons_are_escaped(tmp_path):
     made = make_project(tmp_path / "p.zarr", micrographs=8, names=[EVIL % i for i in range(8)])
     text = write_report(made, tmp_path / "r.html")[0].read_text()

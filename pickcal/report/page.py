@@ -33,7 +33,7 @@ from pickcal.schema import Status
 from pickcal.selection import REASONS
 from pickcal.stages.history import history, statuses, words
 from pickcal.stages.import_picks import PROGRAMS
-from pickcal.stages.select_result import is_stale, selections_of
+from pickcal.stages.select_result import is_stale, reason_totals, selections_of
 
 MOST_ROWS = 500
 """Micrographs in one table of the page."""
@@ -339,13 +339,12 @@ def _score_rows(calibration: xr.Dataset, score: str) -> list[dict[str, str]]:
 def _selection_content(project: Project, name: str, words: ScoreWords, power: bool) -> dict[str, Any]:
     dataset = project.dataset(f"selection/{name}").load()
     settings = project.settings(f"selection/{name}")
-    reasons = [OLD_REASONS.get(str(reason), str(reason)) for reason in dataset["reason"].values]
-    totals = dict(zip(reasons, dataset["counts"].values.sum(axis=1), strict=True))
+    totals = {OLD_REASONS.get(reason, reason): total for reason, total in reason_totals(dataset).items()}
     return {
         "name": name,
         "stale": is_stale(project, name),
         "thresholds": thresholds_in_words(settings, words),
-        "counts": [(reason, int(totals.get(reason, 0))) for reason in REASONS if power or reason not in BY_POWER],
+        "counts": [(reason, totals.get(reason, 0)) for reason in REASONS if power or reason not in BY_POWER],
         "accepted": dataset["counts"].sel(reason="accepted").values,
         "expected": expected_in_words(project, name, int(dataset["counts"].sel(reason="accepted").sum())),
     }

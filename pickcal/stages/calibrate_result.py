@@ -104,7 +104,7 @@ def junk_share(fit: Table, mixture: Table | None) -> NDArray[np.floating]:
 
 def _of(mixture: Table, name: str, component: str) -> NDArray[np.floating]:
     """Column of a variable over (micrograph, component)."""
-    return np.asarray(mixture[name])[:, [str(one) for one in np.asarray(mixture["component"])].index(component)]
+    return np.asarray(mixture[name])[:, np.asarray(mixture["component"]).tolist().index(component)]
 
 
 def _plain(value: float) -> float | None:

@@ -25,7 +25,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pickcal.calibration.mixture import PICK_VARIABLES, probabilities
-from pickcal.calibration.trends import mean_defocus
 from pickcal.engine.executors import Executor, explain
 from pickcal.engine.one_job import only_job
 from pickcal.engine.progress import Reporter
@@ -37,7 +36,7 @@ from pickcal.schema import Status
 from pickcal.selection import ACCEPTED, rejection_reasons, settings_of
 from pickcal.settings import ControlSettings, SelectSettings
 from pickcal.stages.calibrate_result import fingerprint
-from pickcal.stages.control_result import COUNTS, summary
+from pickcal.stages.control_result import COUNTS, stored_defocus, summary
 from pickcal.stages.search import Search, image_of, load_bank, search_micrograph, stored_search
 from pickcal.stages.select import automatic
 from pickcal.stages.select_result import stored_selection, thresholds_of
@@ -204,7 +203,7 @@ def _spread(project: Project, rows: NDArray[np.intp], most: int) -> NDArray[np.i
     """At most so many micrographs (0: all), evenly spread over those sorted by defocus; in rising order."""
     if not most or len(rows) <= most:
         return rows
-    defocus = mean_defocus(project.micrographs()[["defocus_u", "defocus_v"]].load())[rows]
+    defocus = stored_defocus(project)[rows]
     places = np.linspace(0, len(rows) - 1, most).round().astype(np.intp)
     return np.sort(rows[np.argsort(defocus, kind="stable")][places])
 

@@ -24,6 +24,11 @@ MOST_NOISE = 0.1
 """Part of the accepted picks that noise may make up before a warning."""
 
 
+def stored_defocus(project: Project) -> NDArray[np.floating]:
+    """Mean of both defoci of every micrograph, Å, of the two columns alone."""
+    return mean_defocus(project.read_rows("micrographs", ("defocus_u", "defocus_v"), 0, project.count))
+
+
 def is_stale(project: Project, picks: str, status: NDArray[np.int8] | None = None) -> bool:
     """Whether the picks of a stored control, their calibration, or the thresholds it tried have changed since.
 
@@ -71,7 +76,7 @@ def summary(project: Project, picks: str) -> dict[str, Any]:
     stored = project.stored(f"control/{picks}")
     settings = project.settings(f"control/{picks}")
     names = [str(name) for name in project.read("micrographs", "name")]
-    defocus = mean_defocus(project.read_rows("micrographs", ("defocus_u", "defocus_v"), 0, project.count))
+    defocus = stored_defocus(project)
     status, errors = stored["status"], stored["error"]
     done = np.flatnonzero(status == Status.DONE)
     done = done[np.argsort(defocus[done], kind="stable")]

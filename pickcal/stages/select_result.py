@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pickcal.errors import ProjectError
 from pickcal.project import Project
+from pickcal.schema import Columns
 from pickcal.selection import ACCEPTED, REASONS
 from pickcal.settings import SelectSettings, validated
 from pickcal.stages.calibrate_result import fingerprint
@@ -23,9 +24,15 @@ def expected_false(project: Project, name: str) -> dict[str, object]:
     expected = {key: float(counts.attrs[key]) for key in ("expected_noise", "expected_junk") if key in counts.attrs}
     if not expected:
         return {}
-    accepted = int(counts["counts"][list(counts["reason"]).index(REASONS[ACCEPTED])].sum()) if "counts" in counts else 0
+    accepted = reason_totals(counts)[REASONS[ACCEPTED]] if "counts" in counts else 0
     total = sum(expected.values())
     return {**expected, "expected_false_rate": total / accepted if accepted else 0.0}
+
+
+def reason_totals(counts: Columns) -> dict[str, int]:
+    """Count picks per reason over all micrographs, of a stored selection or of what `select` returned."""
+    reasons, totals = np.asarray(counts["reason"]), np.asarray(counts["counts"]).sum(axis=1)
+    return {str(reason): int(total) for reason, total in zip(reasons, totals, strict=True)}
 
 
 def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[str, Any]:
@@ -38,8 +45,6 @@ def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[st
     counts
         As `select` returned it.
     """
-    totals = counts["counts"].values.sum(axis=1)
-    reasons = [str(reason) for reason in counts["reason"].values]
     thresholds = {
         key: value
         for key, value in thresholds_of(project, name).stored().items()
@@ -53,7 +58,7 @@ def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[st
         "picks": counts.attrs["picks"],
         "calibrated": bool(counts.attrs["calibrated"]),
         "thresholds": thresholds,
-        **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
+        **reason_totals(counts),
         **expected_false(project, name),
     }
 

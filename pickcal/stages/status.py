@@ -14,7 +14,7 @@ from pickcal.stages.batches import failures
 from pickcal.stages.calibrate_result import summary
 from pickcal.stages.control_result import stored_control
 from pickcal.stages.history import History, history, statuses, totals, words
-from pickcal.stages.select_result import is_stale
+from pickcal.stages.select_result import is_stale, reason_totals
 
 
 def status(project: Project) -> dict[str, Any]:
@@ -63,11 +63,12 @@ def _picks(
     left = int(((found == Status.PENDING) | mended(found, imported)).sum())
     if left:
         out["left"].append(f"picks {name}: {left} micrographs")
-    if name not in project.names("calibration"):
+    fit = project.stored_calibration(name)
+    if fit is None:
         out["left"].append(f"calibrate {name}")
         return found
     out["calibration"][name] = summary(project, name)
-    if project.attributes(f"calibration/{name}").get("micrographs_done") != int((found == Status.DONE).sum()):
+    if fit.attrs.get("micrographs_done") != int((found == Status.DONE).sum()):
         out["left"].append(f"calibrate {name}: picks have changed since")
     return found
 
@@ -76,14 +77,9 @@ def _selections(project: Project, known: Mapping[str, NDArray[np.int8]], out: di
     """Add selections and controls, and which of them no longer hold; `known` is the status in groups of picks."""
     for name in project.names("selection"):
         counts = project.stored(f"selection/{name}")
-        reasons = [str(reason) for reason in counts["reason"]]
-        totals = counts["counts"].sum(axis=1)
         if is_stale(project, name, known.get(f"picks/{counts.attrs['picks']}")):
             out["left"].append(f"select {name}: its picks or their calibration have changed since")
-        out["selection"][name] = {
-            "picks": counts.attrs["picks"],
-            **{reason: int(total) for reason, total in zip(reasons, totals, strict=True)},
-        }
+        out["selection"][name] = {"picks": counts.attrs["picks"], **reason_totals(counts)}
     for name in project.names("control"):
         tried = stored_control(project, name, known.get(f"picks/{name}"))
         if tried is None:
