@@ -95,6 +95,11 @@ def probability_summary(fit: Table, mixture: Table | None) -> dict[str, object]:
     }
 
 
+def doubts(mixture: Table | None) -> str:
+    """Say why what a mixture takes for particles may be none; "" where nothing speaks for that, or it is not known."""
+    return "" if mixture is None else "; ".join(json.loads(mixture.attrs["report"]).get("doubts", []))
+
+
 def junk_share(fit: Table, mixture: Table | None) -> NDArray[np.floating]:
     """Fraction of the picks of every micrograph that are junk of high power; NaN where it is not known."""
     if mixture is None:

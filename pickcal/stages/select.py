@@ -26,7 +26,7 @@ from pickcal.selection import (
 )
 from pickcal.settings import SelectSettings, validated
 from pickcal.stages.calibrate import blocks_of
-from pickcal.stages.calibrate_result import fingerprint
+from pickcal.stages.calibrate_result import doubts, fingerprint
 
 
 def select(
@@ -41,7 +41,8 @@ def select(
 ) -> xr.Dataset:
     """Store a selection: thresholds and counts per rejection reason; picks are judged again on reading.
 
-    Attributes tell when it was stored (`saved`, ISO time), by whom (`by`), and give it a `stamp` that no other has.
+    Attributes tell when it was stored (`saved`, ISO time), by whom (`by`), give it a `stamp` that no other has, and a
+    `caution` where the calibration doubts that what it takes for particles are any.
 
     Parameters
     ----------
@@ -105,6 +106,7 @@ def counted(project: Project, picks: str, settings: SelectSettings) -> xr.Datase
             "calibrated": judge.calibration is not None and not settings.raw,
             "fingerprint": fingerprint(project, picks),
             **expected,
+            **judge.caution(),
         },
     )
 
@@ -168,6 +170,11 @@ class Judge:
     def blocks(self) -> list[tuple[int, int]]:
         """Blocks of micrographs that hold about half a million places for picks each."""
         return blocks_of(len(self.names), int(self._picks.sizes["pick"]))
+
+    def caution(self) -> dict[str, str]:
+        """Say why what is accepted by probability may be no particles; {} where nothing speaks for that."""
+        found = doubts(self.mixture) if self.settings.probability is not None or self.settings.fdr is not None else ""
+        return {"caution": found} if found else {}
 
     def block(self, start: int, stop: int, columns: Sequence[str] = ()) -> Judged:
         """Judge the picks of some micrographs.

@@ -38,6 +38,8 @@ def reason_totals(counts: Columns) -> dict[str, int]:
 def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[str, Any]:
     """Give what a stored selection leaves, as plain values: thresholds, totals per reason, false picks to expect.
 
+    `caution` says why they may be no particles, where something speaks for that.
+
     Parameters
     ----------
     project, name
@@ -60,6 +62,7 @@ def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[st
         "thresholds": thresholds,
         **reason_totals(counts),
         **expected_false(project, name),
+        **{key: str(value) for key, value in counts.attrs.items() if key == "caution"},
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NUMBER = re.compile(r"[+-]?\b\d+(\.\d+)?\b( %)?|\b[nm]\b( %)?")
-SAYING = {"verdict_of", "refusal", "verdict", "cautions"}
+SAYING = {"verdict_of", "doubts_of", "refusal", "verdict", "cautions"}
 """Functions that make verdicts: by what they return, append to a list, or add to a text."""
 
 

@@ -1,5 +1,7 @@
 """The stage that selects: thresholds on probabilities, automatic ones, what is expected to be false."""
 
+import re
+
 import numpy as np
 import pytest
 from planted import JUNK, NOISE, PARTICLE, plant, planted_project, straight
@@ -10,7 +12,7 @@ from pickcal.selection import ACCEPTED, REASONS, read_thresholds
 from pickcal.settings import CalibrateSettings, SelectSettings
 from pickcal.stages.calibrate import calibrate
 from pickcal.stages.select import Judge, automatic, judge, select
-from pickcal.stages.select_result import expected_false, is_stale, stored_selection
+from pickcal.stages.select_result import expected_false, is_stale, selection_counts, stored_selection
 
 FAST = CalibrateSettings(bootstrap=0)
 PLANTED = plant(micrographs=60, seed=21, junk_count=straight(6.0), junk_scale=0.8, particle_power=straight(0.5, 0.1))
@@ -36,6 +38,19 @@ def test_what_is_expected_to_be_false_is_what_is(shared):
     assert found["expected_false_rate"] == pytest.approx(total / accepted.sum())
     likelihood = Judge(shared, "template", SelectSettings()).block(0, shared.count).likelihood
     assert total == pytest.approx((1 - likelihood["probability"].values[accepted]).sum(dtype=float), rel=1e-5)
+
+
+def test_a_selection_by_probability_tells_what_the_calibration_doubts(shared, tmp_path):
+    """Ice among noise, and no particle: not silently accepted as particles; nor are particles cautioned of."""
+    ice = {"particle_mean": straight(0.85), "particle_power": straight(np.log(60.0)), "slope": 0.0}
+    project = planted_project(tmp_path / "p.zarr", plant(micrographs=20, particle_count=straight(6.0), **ice))
+    calibrate(project, "template", FAST)
+    found = select(project, "template", "auto", automatic(project, "template", SelectSettings()))
+    told = selection_counts(project, found, "auto")["caution"]
+    assert re.fullmatch(r"particles would have (5\d|6\d) times the power of the noise \(1\d\d of \d+ picks\), .*", told)
+    assert "caution" in select(project, "template", "fdr", SelectSettings(fdr=0.01)).attrs
+    assert "caution" not in select(project, "template", "scores", SelectSettings(min_ncc=0.2)).attrs
+    assert "caution" not in select(shared, "template", "sure", SelectSettings(probability=0.5)).attrs
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1])

@@ -59,6 +59,9 @@ FOLDS = 4
 LEAST_FOR_SPLINE = 20
 LEAST_OFF = 200
 """Decoys that the noise is fitted to at least."""
+MOST_POWER = 10.0
+"""Power of particles over that of the noise beyond which it is doubted that they are particles: simulated ones and
+apoferritin have 1.2 to 3 behind a low-pass of 20 Å, ice far more."""
 RESAMPLES = 30
 RESAMPLE_PICKS = 40_000
 
@@ -178,6 +181,7 @@ def fit_mixture(picks: xr.Dataset, micrographs: xr.Dataset, diameter: float, set
         "junk": float(found.shares[JUNK].sum()),
         "slopes": _slopes(found, trend, settings),
     }
+    report["doubts"] = doubts_of(found, report)
     if populations:
         report["populations"] = populations
     model = Model(found.fitted.mixture, trend, table.radius, decoys, verdict_of(found, report, decoys), report)
@@ -353,13 +357,26 @@ def _slopes(found: Found, trend: Trend, settings: CalibrateSettings) -> dict[str
     return out
 
 
-def verdict_of(found: Found, report: dict[str, Any], decoys: bool) -> str:
-    """How the fit went, in words."""
+def doubts_of(found: Found, report: dict[str, Any]) -> list[str]:
+    """Why what was taken for particles may be none, in words."""
     words = []
-    mixture, design = found.fitted.mixture, found.data.design
-    particles = report["particles"]
-    if particles < 20 or particles < min(PRIOR * len(design), 200.0):
+    mixture, particles = found.fitted.mixture, report["particles"]
+    if particles < 20 or particles < min(PRIOR * len(found.data.design), 200.0):
         words.append(f"hardly any particles ({particles:.0f} expected): probabilities rest on little")
+    if found.data.power is not None:
+        power = float(np.exp(mixture.particles.power[0] - mixture.noise.power_mean))
+        if power > MOST_POWER:
+            words.append(
+                f"particles would have {power:.0f} times the power of the noise ({particles:.0f} of {report['picks']} "
+                "picks), as ice, carbon and gold have: look at some of them before they are used"
+            )
+    return words
+
+
+def verdict_of(found: Found, report: dict[str, Any], decoys: bool) -> str:
+    """How the fit went, in words: its doubts first."""
+    words = list(report["doubts"])
+    mixture, design = found.fitted.mixture, found.data.design
     if not found.fitted.converged:
         words.append(f"EM did not converge in {found.fitted.iterations} steps")
     held = design @ mixture.particles.ncc < mixture.particles.mean(design, mixture.noise)

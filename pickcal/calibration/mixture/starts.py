@@ -18,6 +18,9 @@ Floats = NDArray[np.floating]
 
 STARTS = (2.0, 3.0, 4.5)
 """Where particles may begin, in deviations of the noise above it."""
+BEYOND = 3.0
+"""Deviations above the last of these from which particles would not be reached: where picks lie there, one more start
+is in their midst."""
 START_FRACTIONS = (0.86, 0.12, 0.02)
 LEAST_START = 20
 """Picks on either side of a start that its power scores are taken from."""
@@ -35,8 +38,9 @@ def from_starts(
         return _from_quantiles(junk, data, between)
     small = data.taken(some_micrographs(data, START_PICKS))
     begin = fit_noise(decoys)
+    offsets = _offsets(begin.standardised(data))
     found = [
-        expectation_maximisation(small, _start_above(junk, data, begin, offset), free_noise=False) for offset in STARTS
+        expectation_maximisation(small, _start_above(junk, data, begin, offset), free_noise=False) for offset in offsets
     ]
     best = max(found, key=lambda fit: fit.log_likelihood)
     starts = [
@@ -46,9 +50,15 @@ def from_starts(
             "iterations": fit.iterations,
             "converged": fit.converged,
         }
-        for offset, fit in zip(STARTS, found, strict=True)
+        for offset, fit in zip(offsets, found, strict=True)
     ]
     return expectation_maximisation(data, best.mixture, free_noise=False), starts
+
+
+def _offsets(standardised: Floats) -> tuple[float, ...]:
+    """Where particles may begin, given the standardised scores of the picks."""
+    far = standardised[standardised > STARTS[-1] + BEYOND]
+    return (*STARTS, float(np.median(far))) if len(far) >= LEAST_START else STARTS
 
 
 def _from_quantiles(junk: bool, data: Observations, between: Valley | None) -> tuple[Fitted, list[dict[str, Any]]]:

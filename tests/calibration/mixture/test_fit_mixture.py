@@ -1,5 +1,6 @@
 """The whole fit on planted tables: calibrated probabilities, fractions, trends, covariates, and sets that are odd."""
 
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -292,6 +293,37 @@ def test_only_noise():
         assert "hardly any particles" in model.verdict or "hard to tell" in model.verdict
         particles, noise = model.mixture.particles, model.mixture.noise
         assert particles.deviation[0] > noise.deviation[0] - 1.5
+
+
+def test_a_population_that_has_the_power_of_ice_is_doubted():
+    """A few picks far above the noise in both scores: told with their power and number; particles are not doubted."""
+    ice = plant(
+        micrographs=20,
+        particle_count=straight(6.0),
+        particle_mean=straight(0.85),
+        particle_deviation=straight(np.log(0.04)),
+        particle_power=straight(np.log(60.0)),
+        slope=0.0,
+    )
+    model = fitted(ice, LINE)
+    number = round(model.report["particles"])
+    assert number == pytest.approx((ice.kind == PARTICLE).sum(), rel=0.05)
+    words = rf"particles would have (\d+) times the power of the noise \({number} of {(ice.kind >= 0).sum()} picks\)"
+    assert float(re.match(words, model.verdict)[1]) == pytest.approx(60, rel=0.1)
+    assert model.verdict.startswith("; ".join(model.report["doubts"])) and len(model.report["doubts"]) == 1
+    assert fitted(plant(), LINE).report["doubts"] == []
+
+
+@pytest.mark.parametrize("score", [0.5, 0.7, 0.85])
+@pytest.mark.parametrize("number", [6.0, 40.0])
+def test_particles_far_above_the_noise_are_found(number, score):
+    """10 to 22 deviations of the noise above it, few and many: all of them are particles, whatever junk there is."""
+    planted = plant(
+        micrographs=20, particle_count=straight(number), particle_mean=straight(score), junk_count=straight(2.0)
+    )
+    _, held, likelihood = judged(planted, LINE)
+    assert (likelihood["probability"].values[planted.kind == PARTICLE] > 0.5).mean() > 0.98
+    assert held["expected"].values[:, PARTICLE].sum() == pytest.approx((planted.kind == PARTICLE).sum(), rel=0.03)
 
 
 def test_one_score_for_all():
