@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from benchmarks.pickers import goals, measure, processes, tables
+from benchmarks.pickers import goals, measure, processes, scaling, tables
 from benchmarks.pickers.accuracy import Picked, Truth, accuracy, ice_picked
 from benchmarks.pickers.document import document
 from benchmarks.pickers.processes import Cost, ProcessFailedError, Slope, added, slope
@@ -192,6 +192,15 @@ def test_goals_of_the_given_set_are_not_asked_of_ours():
     ours = {**results(), "set": {"name": "own", "description": "ours"}}
     left_out = {text for text, _, _ in goals.verdicts(results())} - {text for text, _, _ in goals.verdicts(ours)}
     assert left_out == {"F1, 50 templates: at least 0.985", "F1 at a fifth of the signal: at least 0.82"}
+
+
+def test_a_stage_takes_from_its_first_batch_to_the_end_of_its_last():
+    """Whatever the order in which they ended, and whatever other events lie around them."""
+    times = [("batch", 12.0, 15.0), ("batch", 11.0, 16.5), ("batch", 15.0, 16.0)]
+    records = [{"event": event, "began": began, "ended": ended} for event, began, ended in times]
+    batches = scaling.batches_of([{"event": "begin", "at": 1.0}, *records, {"event": "end", "at": 20.0}])
+    assert batches == records
+    assert scaling.span_of(batches) == 5.5
 
 
 def test_every_table_fits_a_hundred_columns_and_is_whole():

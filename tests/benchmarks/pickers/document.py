@@ -64,8 +64,8 @@ def section(results: Results) -> str:
         parts += [
             f"Import and picking with 50 templates on one worker and on two, in turn, {len(found['gains'])} times: two "
             f"workers did {gains} times the work of one. Two processes that only read and transform did "
-            f"{found['attainable']:.2f} times the work of one meanwhile. Medians; workers are at work while they have "
-            "a batch.",
+            f"{found['attainable']:.2f} times the work of one meanwhile. Medians; after start-up is from a stage's "
+            "first batch to the end of its last, by its events; workers are at work while they have a batch.",
             tables.workers_table(results),
         ]
     if "numbers" in results:

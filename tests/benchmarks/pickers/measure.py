@@ -159,7 +159,7 @@ def workers(run: Run) -> None:
     """One worker and two."""
     if not run.full:
         raise NotMeasuredError("takes minutes; --full measures it")
-    run.results["workers"] = scaling.measure_workers(run.chosen.halves["easy"], run.work, 32, 288)
+    run.results["workers"] = scaling.measure_workers(run.chosen.halves["easy"], run.work, 288)
 
 
 def numbers(run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +41,31 @@ def local(workers: int) -> tuple[str, ...]:
     return ("--cluster", "local", "--workers", str(workers))
 
 
-def measure_workers(half: Half, folder: Path, few: int, many: int, rounds: int = 3) -> dict[str, Any]:
+def measure_workers(half: Half, folder: Path, count: int, rounds: int = 5) -> dict[str, Any]:
     """Throughput of one and of two workers, import and picking with 50 templates, in turn and some times over.
+
+    Start-up is told apart by the events of the stages: a worker's time counts from a stage's first batch, with which
+    it loads kernels and templates, to the end of the last batch of all.
 
     Returns
     -------
     dict
-        By number of workers, medians of the rounds: wall seconds of `many` micrographs as users see it; micrographs a
-        second once started, from the difference to `few`; the share of a stage's time in which its workers had a
-        batch (`busy`). `gain` of two workers in the first two, `gains` of each round once started, and what was
-        `attainable` meanwhile.
+        By number of workers, medians of the rounds: `wall` seconds of `count` micrographs as users see it;
+        `throughput`, micrographs a second from first batch to last; `busy`, the share of that time in which its
+        workers had a batch. `gain` of two workers in throughput, `gains` of each round, `gain_with_start` in wall
+        time, and what was `attainable` meanwhile.
     """
     names = ("1", "2")
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     controls = [attainable(folder)]
     for _ in range(rounds):
         for name in names:
-            measured[name].append(_one_measurement(half, folder / f"workers-{name}", few, many, int(name)))
+            measured[name].append(_one_measurement(half, folder / f"workers-{name}", count, int(name)))
             controls.append(attainable(folder))
     gains = [two["throughput"] / one["throughput"] for one, two in zip(*measured.values(), strict=True)]
     starts = [one["wall"] / two["wall"] for one, two in zip(*measured.values(), strict=True)]
     return {
-        "micrographs": many,
+        "micrographs": count,
         **{
             name: {key: float(np.median([m[key] for m in found])) for key in found[0]}
             for name, found in measured.items()
@@ -74,31 +77,30 @@ def measure_workers(half: Half, folder: Path, few: int, many: int, rounds: int =
     }
 
 
-def _one_measurement(half: Half, folder: Path, few: int, many: int, workers: int) -> dict[str, float]:
-    short, _ = _timed(half, folder, few, workers)
-    wall, busy = _timed(half, folder, many, workers)
-    return {"wall": wall, "throughput": (many - few) / (wall - short), "busy": busy}
-
-
-def _timed(half: Half, folder: Path, count: int, workers: int) -> tuple[float, float]:
-    """Wall seconds of importing and picking, and the share of it in which workers had a batch."""
+def _one_measurement(half: Half, folder: Path, count: int, workers: int) -> dict[str, float]:
+    """Import and pick, each a command on a cluster of its own."""
     made = job(half, count, folder, local(workers), default_batch=True)
     wall = made.imported.wall + made.pick(picking(half, "template"), "template", local(workers)).wall
-    busy = _busy(Project.open(folder / "p.zarr"), workers)
+    project = Project.open(folder / "p.zarr")
+    stages = [
+        batches_of(records)
+        for group in ("micrographs", "picks/template")
+        for records in runs(project.path, group, project.group_mark(group))
+    ]
     made.remove()
-    return wall, busy
+    span = sum(span_of(batches) for batches in stages)
+    working = sum(batch["ended"] - batch["began"] for batches in stages for batch in batches)
+    return {"wall": wall, "throughput": count / span, "busy": working / (workers * span)}
 
 
-def _busy(project: Project, workers: int) -> float:
-    """Share of the time from a stage's first batch to its last in which its workers had one, from its events."""
-    working = there = 0.0
-    for group in ("micrographs", "picks/template"):
-        for records in runs(project.path, group, project.group_mark(group)):
-            batches = [record for record in records if record["event"] == "batch"]
-            working += sum(batch["ended"] - batch["began"] for batch in batches)
-            span = max(batch["ended"] for batch in batches) - min(batch["began"] for batch in batches)
-            there += workers * span
-    return working / there
+def batches_of(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Records of the batches of one run of a stage."""
+    return [record for record in records if record["event"] == "batch"]
+
+
+def span_of(batches: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds from the begin of the first batch to the end of the last."""
+    return float(max(batch["ended"] for batch in batches) - min(batch["began"] for batch in batches))
 
 
 def measure_numbers(folder: Path, numbers: Sequence[int]) -> dict[str, Any]:
