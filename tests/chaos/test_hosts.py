@@ -23,6 +23,7 @@ def hosts():
         yield made
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 def test_a_worker_that_is_cut_off_and_comes_back(hosts, quiet, tmp_path, monkeypatch):
     """The other worker goes on; what the lost one had is done again; the picks are those of a quiet run."""
