@@ -54,6 +54,11 @@ class Fitted:
     iterations: int
     converged: bool
 
+    def shares(self, data: Observations) -> Floats:
+        """Probability of each component for each pick of the micrographs it was fitted to, shape `(3, n)`."""
+        cells = np.vstack([self.fractions, self.mixture.shadow])
+        return shares_of(self.mixture.log_densities(data), cells[data.cell])[0]
+
 
 def shares_of(log_densities: Floats, fractions: Floats) -> tuple[Floats, float]:
     """Probability of each component for each pick `(3, n)`, and the log likelihood.

@@ -21,7 +21,6 @@ from pickcal.calibration.mixture.em import (
     Fitted,
     expectation_maximisation,
     micrograph_fractions,
-    shares_of,
 )
 from pickcal.calibration.mixture.humps import (
     GAIN,
@@ -210,8 +209,7 @@ def _find(table: Table, trend: Trend) -> Found:
             fitted, starts = from_starts(table.junk, data, decoys, between)
         else:
             fitted = expectation_maximisation(data, _with_noise(fitted.mixture, decoys), free_noise=decoys is None)
-        cells = np.vstack([fitted.fractions, fitted.mixture.shadow])
-        shares = shares_of(fitted.mixture.log_densities(data), cells[data.cell])[0]
+        shares = fitted.shares(data)
         likely = shares[PARTICLE]
     assert fitted is not None
     return Found(fitted, data, shares, decoys, starts, between)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pickcal.calibration.mixture.components import Junk, Mixture, Particles
+from pickcal.calibration.mixture.components import PARTICLE, Junk, Mixture, Particles
 from pickcal.calibration.mixture.em import TAIL_SCALE, Fitted, expectation_maximisation
 from pickcal.calibration.mixture.humps import Valley
 from pickcal.calibration.mixture.noise import Noise, fit_noise, gaussian_shape
@@ -18,9 +18,8 @@ Floats = NDArray[np.floating]
 
 STARTS = (2.0, 3.0, 4.5)
 """Where particles may begin, in deviations of the noise above it."""
-BEYOND = 3.0
-"""Deviations above the last of these from which particles would not be reached: where picks lie there, one more start
-is in their midst."""
+BEYOND = 7.5
+"""Deviations of the noise beyond which no start may have reached: see `_from_decoys`."""
 START_FRACTIONS = (0.86, 0.12, 0.02)
 LEAST_START = 20
 """Picks on either side of a start that its power scores are taken from."""
@@ -36,13 +35,28 @@ def from_starts(
     """EM from several starts on some of the micrographs, and on from the best on all."""
     if decoys is None:
         return _from_quantiles(junk, data, between)
+    return _from_decoys(junk, data, fit_noise(decoys))
+
+
+def _from_decoys(junk: bool, data: Observations, noise: Noise) -> tuple[Fitted, list[dict[str, Any]]]:
+    """EM from where particles score some deviations above the noise, and from far above if these did not get there.
+
+    They did not where they leave fewer particles than there are picks that far: those would all be junk. Else the
+    likeliest might be one in which the highest scores are the particles and all others junk.
+    """
     small = data.taken(some_micrographs(data, START_PICKS))
-    begin = fit_noise(decoys)
-    offsets = _offsets(begin.standardised(data))
+    offsets = list(STARTS)
     found = [
-        expectation_maximisation(small, _start_above(junk, data, begin, offset), free_noise=False) for offset in offsets
+        expectation_maximisation(small, _start_above(junk, data, noise, offset), free_noise=False) for offset in offsets
     ]
     best = max(found, key=lambda fit: fit.log_likelihood)
+    standardised = noise.standardised(small)
+    far = standardised[standardised > BEYOND]
+    if len(far) >= max(LEAST_START, best.shares(small)[PARTICLE].sum()):
+        offsets.append(float(np.median(far)))
+        start = _start_above(junk, data, noise, offsets[-1])
+        found.append(expectation_maximisation(small, start, free_noise=False))
+        best = max(found, key=lambda fit: fit.log_likelihood)
     starts = [
         {
             "offset": offset,
@@ -53,12 +67,6 @@ def from_starts(
         for offset, fit in zip(offsets, found, strict=True)
     ]
     return expectation_maximisation(data, best.mixture, free_noise=False), starts
-
-
-def _offsets(standardised: Floats) -> tuple[float, ...]:
-    """Where particles may begin, given the standardised scores of the picks."""
-    far = standardised[standardised > STARTS[-1] + BEYOND]
-    return (*STARTS, float(np.median(far))) if len(far) >= LEAST_START else STARTS
 
 
 def _from_quantiles(junk: bool, data: Observations, between: Valley | None) -> tuple[Fitted, list[dict[str, Any]]]:
