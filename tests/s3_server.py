@@ -12,17 +12,25 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import nullcontext
 from urllib.parse import parse_qs
 
 OWN = "/_"
 
 
+READING = ("GET", "HEAD")
+
+
 class Counted:
-    """A WSGI application that counts, and fails a share of the requests on purpose."""
+    """A WSGI application that counts, and fails a share of the requests on purpose.
+
+    Writes come one after the other: moto looks whether an object is there and writes it afterwards, so that two who
+    write at once, each only where nothing is, may both succeed. A real store decides that at one moment.
+    """
 
     def __init__(self, application):
         self.application = application
-        self.counts, self.lock = Counter(), threading.Lock()
+        self.counts, self.lock, self.writing = Counter(), threading.Lock(), threading.Lock()
         self.share, self.hang, self.random = 0.0, 0.0, random.Random(0)
 
     def __call__(self, environ, start_response):
@@ -42,7 +50,8 @@ class Counted:
             environ["wsgi.input"].read(length)
             start_response("503 Slow Down", [("Content-Length", "0")])
             return [b""]
-        body = b"".join(self.application(environ, start_response))
+        with nullcontext() if environ["REQUEST_METHOD"] in READING else self.writing:
+            body = b"".join(self.application(environ, start_response))
         with self.lock:
             self.counts["sent"] += len(body)
         return [body]
