@@ -16,8 +16,6 @@ from contextlib import nullcontext
 from urllib.parse import parse_qs
 
 OWN = "/_"
-
-
 READING = ("GET", "HEAD")
 
 

@@ -62,7 +62,7 @@ def selection_counts(project: Project, counts: xr.Dataset, name: str) -> dict[st
         "thresholds": thresholds,
         **reason_totals(counts),
         **expected_false(project, name),
-        **{key: str(value) for key, value in counts.attrs.items() if key == "caution"},
+        **({"caution": str(counts.attrs["caution"])} if "caution" in counts.attrs else {}),
     }
 
 

@@ -45,28 +45,25 @@ def _from_decoys(junk: bool, data: Observations, noise: Noise) -> tuple[Fitted, 
     likeliest might be one in which the highest scores are the particles and all others junk.
     """
     small = data.taken(some_micrographs(data, START_PICKS))
-    offsets = list(STARTS)
-    found = [
-        expectation_maximisation(small, _start_above(junk, data, noise, offset), free_noise=False) for offset in offsets
-    ]
-    best = max(found, key=lambda fit: fit.log_likelihood)
+
+    def begun(offset: float) -> Fitted:
+        return expectation_maximisation(small, _start_above(junk, data, noise, offset), free_noise=False)
+
+    found = {offset: begun(offset) for offset in STARTS}
+    best = max(found.values(), key=lambda fit: fit.log_likelihood)
     standardised = noise.standardised(small)
     far = standardised[standardised > BEYOND]
     if len(far) >= max(LEAST_START, best.shares(small)[PARTICLE].sum()):
-        offsets.append(float(np.median(far)))
-        start = _start_above(junk, data, noise, offsets[-1])
-        found.append(expectation_maximisation(small, start, free_noise=False))
-        best = max(found, key=lambda fit: fit.log_likelihood)
-    starts = [
-        {
-            "offset": offset,
-            "log_likelihood": fit.log_likelihood,
-            "iterations": fit.iterations,
-            "converged": fit.converged,
-        }
-        for offset, fit in zip(offsets, found, strict=True)
-    ]
+        middle = float(np.median(far))
+        found[middle] = begun(middle)
+        best = max(best, found[middle], key=lambda fit: fit.log_likelihood)
+    starts = [{"offset": offset, **_ended(fit)} for offset, fit in found.items()]
     return expectation_maximisation(data, best.mixture, free_noise=False), starts
+
+
+def _ended(fit: Fitted) -> dict[str, Any]:
+    """Give how EM ended from one of the starts, for the report of a fit."""
+    return {"log_likelihood": fit.log_likelihood, "iterations": fit.iterations, "converged": fit.converged}
 
 
 def _from_quantiles(junk: bool, data: Observations, between: Valley | None) -> tuple[Fitted, list[dict[str, Any]]]:
@@ -80,13 +77,7 @@ def _from_quantiles(junk: bool, data: Observations, between: Valley | None) -> t
     kept = [fit for fit in found if astride(fit.mixture, between)] or found
     best = max(kept, key=lambda fit: fit.log_likelihood)
     starts = [
-        {
-            "quantiles": list(at),
-            "log_likelihood": fit.log_likelihood,
-            "iterations": fit.iterations,
-            "converged": fit.converged,
-            "astride": astride(fit.mixture, between),
-        }
+        {"quantiles": list(at), **_ended(fit), "astride": astride(fit.mixture, between)}
         for at, fit in zip(STARTS_ALONE, found, strict=True)
     ]
     return expectation_maximisation(data, best.mixture, free_noise=True), starts
