@@ -99,22 +99,22 @@ def test_leading_images_hold_most_of_every_score(both):
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_entries_of_the_likeliest_groups(both, monkeypatch, sign):
-    """As with 200 templates. All groups: against every entry; four: seldom less, even in noise, never more."""
+    """As with 200 templates. All groups: against every entry; four: never more, and in noise, where none stands out,
+    all of it at nine places in ten, and less than nine tenths at less than one in a hundred."""
     full = both[1]
-    rng = np.random.default_rng(8)
-    values = full.maps[rng.integers(20, SIDE - 20, 300), rng.integers(20, SIDE - 20, 300)]
+    values = full.maps[20 : SIDE - 20, 20 : SIDE - 20].reshape(-1, full.maps.shape[2])
     every = sign * values @ full.entries.weights.T
     monkeypatch.setattr(comparing, "MANY", 0)
     found = {}
     for likely in (comparing.LIKELY, len(full.entries.groups.means)):
         monkeypatch.setattr(comparing, "LIKELY", likely)
         found[likely], entry = full.entries.best_of(values, sign)
-        np.testing.assert_allclose(every[np.arange(300), entry], found[likely], rtol=1e-4)
+        np.testing.assert_allclose(every[np.arange(len(values)), entry], found[likely], rtol=1e-4)
     four, everyone = found.values()
     np.testing.assert_allclose(everyone, every.max(axis=1), rtol=1e-4)
     share = four / every.max(axis=1)
-    assert share.max() < 1.0001 and share.min() > 0.85
-    assert (share > 0.9999).mean() > 0.9
+    assert share.max() < 1.0001 and (share > 0.9999).mean() > 0.9
+    assert (share < 0.9).mean() < 0.01 and share.mean() > 0.995
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
