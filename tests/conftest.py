@@ -149,7 +149,7 @@ def in_process():
 def dask_executor():
     """One local cluster of two processes for all tests that only need a cluster."""
     with open_executor(ClusterSettings(workers=2)) as executor:
-        yield executor
+        yield executor.started
 
 
 @pytest.fixture(scope="session")

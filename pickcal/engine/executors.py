@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
 import psutil
@@ -75,6 +76,37 @@ class SerialExecutor:
                 yield Outcome(task, error=error.text, measure=error.measure)
             else:
                 yield Outcome(task, done.result, measure=done.measure)
+
+
+class OnDemand:
+    """Opens an executor when it is first needed.
+
+    Parameters
+    ----------
+    start
+        Opens it; called once, by the first task, requirement or question for its workers.
+    """
+
+    def __init__(self, start: Callable[[], Executor]) -> None:
+        self._start = start
+
+    @cached_property
+    def started(self) -> Executor:
+        """The executor, opened if it was not."""
+        return self._start()
+
+    @property
+    def workers(self) -> int:
+        """See `Executor.workers`."""
+        return self.started.workers
+
+    def require(self, memory: int) -> None:
+        """See `Executor.require`."""
+        self.started.require(memory)
+
+    def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[Outcome[T, R]]:
+        """See `Executor.run`; without tasks nothing is opened."""
+        return self.started.run(function, tasks) if tasks else iter(())
 
 
 def _silent(_: str) -> None:

@@ -32,7 +32,8 @@ def shares(configuration: Mapping[str, object], workers: int, seconds: float) ->
         patch.object(_dask, "CONFIGURATION", configuration),
         local.opened(ClusterSettings(kind="local", workers=workers), lambda text: None) as executor,
     ):
-        processes = [psutil.Process(), *(psutil.Process(pid) for pid in executor.client.run(os.getpid).values())]
+        there = executor.started.client.run(os.getpid).values()
+        processes = [psutil.Process(), *map(psutil.Process, there)]
         time.sleep(SETTLED)
         before, began = [_spent(process) for process in processes], time.monotonic()
         time.sleep(seconds)

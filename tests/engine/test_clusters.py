@@ -66,8 +66,9 @@ def _intervals(dask_worker):
 def test_processes_of_a_local_cluster_look_after_themselves_seldom():
     """It takes from the work. Milliseconds between two looks, as the running callbacks have them."""
     with open_executor(ClusterSettings(kind="local", workers=1)) as executor:
-        found = executor.client.run(_intervals)
-        scheduler = executor.client.cluster.scheduler
+        client = executor.started.client
+        found = client.run(_intervals)
+        scheduler = client.cluster.scheduler
         assert list(found.values()) == [(500.0, 500.0, "2s")]
         assert scheduler.periodic_callbacks["tick"].callback_time == 500.0
 
@@ -231,7 +232,7 @@ def test_the_local_cluster_listens_on_this_machine_only():
     """Scheduler, workers and dashboard; the dashboard's address is told."""
     notes = []
     with open_executor(ClusterSettings(workers=1), notes.append) as executor:
-        info = executor.client.scheduler_info(n_workers=-1)
+        info = executor.started.client.scheduler_info(n_workers=-1)
         assert info["address"].startswith("tcp://127.0.0.1:")
         assert all(address.startswith("tcp://127.0.0.1:") for address in info["workers"])
     assert [note for note in notes if note.startswith("Dask dashboard: http://127.0.0.1:")]
@@ -240,6 +241,6 @@ def test_the_local_cluster_listens_on_this_machine_only():
 def test_workers_come_and_go_with_the_work():
     """None at first; as many as there is work for, at most; none in the end is waited for."""
     with open_executor(ClusterSettings(workers=2, workers_min=0)) as executor:
-        assert executor.count_workers() == 0
+        assert executor.started.count_workers() == 0
         outcomes = list(executor.run(abs, range(-4, 0)))
     assert sorted(outcome.result for outcome in outcomes) == [1, 2, 3, 4]

@@ -70,6 +70,18 @@ def test_no_tasks(executor):
     assert list(executor.run(square, [])) == []
 
 
+def test_a_local_cluster_starts_with_the_first_task():
+    """A command with nothing left to do waits for no workers; those that one task started serve the next."""
+    notes = []
+    with open_executor(ClusterSettings(workers=1), notes.append) as opened:
+        assert list(opened.run(square, [])) == []
+        assert notes == []
+        for i in range(2):
+            assert [outcome.result for outcome in opened.run(square, [i])] == [i * i]
+        assert opened.workers == 1
+    assert len(notes) == 1 and "Dask dashboard" in notes[0]
+
+
 def test_equal_tasks_are_all_run(executor):
     """Results are not shared between equal tasks."""
     assert [outcome.result for outcome in executor.run(square, [3, 3, 3])] == [9, 9, 9]

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from pickcal.engine.clusters._dask import PRELOAD, WORKER_ENVIRONMENT, configured, executor_of, security
-from pickcal.engine.executors import Executor
+from pickcal.engine.executors import Executor, OnDemand
 from pickcal.settings import ClusterSettings
 
 
 @contextmanager
 def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[Executor]:
+    """Start workers as soon as there is something to run.
+
+    Unlike a queue or an address, this machine refuses nobody: a command with nothing left to do need not wait for them.
+    """
+    security(settings)
+    with ExitStack() as stack:
+        yield OnDemand(lambda: stack.enter_context(_started(settings, note)))
+
+
+@contextmanager
+def _started(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[Executor]:
     """Start a scheduler in this process and its workers, all on the loopback interface."""
     from dask.system import CPU_COUNT
     from distributed import LocalCluster
