@@ -43,7 +43,10 @@ system:  ## Debian's RELION, Chromium, ShellCheck, SLURM, Compose and iproute2, 
 	absent=$$($(absent)); \
 	if [ -n "$$absent" ]; then echo "missing, $$why: $$(echo $$absent); their tests will be skipped"; fi
 
+# Bytecode of an editable package is written once, as pip does for others: hundreds of processes would each compile it
+# where PYTHONDONTWRITEBYTECODE is set, as it is in many containers.
 test: environment system  ## all tests, but what is marked nightly
+	$(BIN)/python -m compileall -q pickcal
 	$(BIN)/python -m pytest
 	@echo "not run: what is marked nightly (make nightly):"; $(BIN)/python -m pytest -m nightly --collect-only -qq -n 0
 

@@ -145,9 +145,12 @@ def in_process():
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_executor():
-    """One local cluster of two processes for all tests that only need a cluster."""
+    """One local cluster of two processes for all tests of a file that only need a cluster.
+
+    Not for all files: one that nobody uses takes 3 % of a core until the session ends.
+    """
     with open_executor(ClusterSettings(workers=2)) as executor:
         yield executor.started
 

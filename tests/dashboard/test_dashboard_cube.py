@@ -391,7 +391,8 @@ def test_micrographs_finished_later_are_added(copied):
     assert out.cube.micrographs.sum() == out.cube.binned == int((before == Status.DONE).sum())
 
 
-def test_a_cache_gives_the_same_and_a_damaged_one_is_ignored(project, tmp_path):
+def test_a_cache_gives_the_same_and_a_damaged_one_is_ignored(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(binning, "WORTH_KEEPING", 1)
     first = binned(project, "line", {"min_ncc": [0.31234]}, probability=0.2)
     for _ in first.job(tmp_path):
         pass
@@ -419,6 +420,12 @@ def test_a_cache_gives_the_same_and_a_damaged_one_is_ignored(project, tmp_path):
         pass
     check(project, fresh.cube, SelectSettings(probability=0.2))
     assert Binning(project, "template", "line", SelectSettings(probability=0.2)).load_cache(tmp_path), "written anew"
+
+
+def test_few_picks_are_not_kept(project, tmp_path):
+    for _ in Binning(project, "template", "line", SelectSettings()).job(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_cache_of_picks_that_changed_is_not_read(copied, tmp_path):

@@ -32,6 +32,8 @@ SAMPLE = 100_000
 """Picks from which the grids are decided and the way from raw to calibrated scores is drawn."""
 SAMPLE_PIECES = 12
 FRAMES = 9
+WORTH_KEEPING = 200_000
+"""Fewer picks are binned sooner than what was binned of them is written and read."""
 GROWTH = 4.0
 """A new cube is made whenever so many times the micrographs of the last one are binned."""
 
@@ -102,8 +104,10 @@ class Binning:
         Parameters
         ----------
         folder
-            Of the cache; default None, no cache.
+            Of the cache, for many picks; default None, no cache.
         """
+        if self._content is None and folder is not None and self._picked() < WORTH_KEEPING:
+            folder = None
         if self._content is None and folder is not None and self.load_cache(folder):
             yield 1.0
         elif self._content is None:
@@ -202,6 +206,10 @@ class Binning:
         self._content = found
         self._make_cube(found)
         return True
+
+    def _picked(self) -> int:
+        """Count the picks of finished micrographs."""
+        return int(self._reader.counts(self._reader.finished()).sum())
 
     def _cache_name(self) -> str:
         finished = self._reader.finished()
