@@ -6,6 +6,7 @@ import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import EllipseCollection, PathCollection
 from matplotlib.image import imread
+from planted import plant, planted_project
 from small_project import (
     DIAMETER,
     LOG_POWER_SLOPE,
@@ -321,6 +322,37 @@ def test_png_is_a_picture_of_the_asked_size(calibration, names):
     picture = imread(io.BytesIO(png(residuals_figure(calibration, names), dpi=50)))
     assert picture.shape[:2] == (300, 500)
     assert picture.std() > 0.01
+
+
+def none(um):
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        (dict(micrographs=1), ["medians", "scores", "thresholds"]),
+        (dict(micrographs=3), ["medians", "scores", "thresholds", *MIXTURE_FIGURES]),
+        (dict(particle_count=none), ["medians", "scores", "thresholds", *MIXTURE_FIGURES]),
+        (dict(particle_count=none, noise_count=lambda um: 1, micrographs=4), ["medians", "scores", "thresholds"]),
+        (dict(defocus=(15000.0,) * 8), ["medians", "scores", "thresholds", *MIXTURE_FIGURES]),
+        (dict(noise_count=none), ["medians", "residuals", "scores", "thresholds", *MIXTURE_FIGURES]),
+    ],
+    ids=["one", "three", "no particles", "hardly a pick", "one defocus", "no noise"],
+)
+def test_projects_of_which_little_can_be_said_are_drawn_without_a_warning(tmp_path, changes, keys):
+    """Residuals only where a line was fitted; what has nothing to show says so."""
+    made = planted_project(tmp_path / "p.zarr", plant(**{"micrographs": 8, **changes}))
+    add_calibration(made)
+    drawn = {key: figure for key, _, figure in project_figures(made, "template")}
+    assert [key for key in drawn if key not in ("plane", "micrographs")] == [key for key in keys if key != "plane"]
+    assert all(png(figure) for figure in drawn.values())
+
+
+def test_without_defocus_there_are_no_thresholds_to_compare(picks, calibration):
+    unknown = calibration.assign(defocus=calibration["defocus"] * np.nan)
+    (text,) = threshold_figure(picks, unknown).texts
+    assert text.get_text() == "no finished micrograph with picks and defocus"
 
 
 def test_project_figures_without_calibration_and_of_wrong_selections(tmp_path, project):

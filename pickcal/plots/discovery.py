@@ -95,7 +95,7 @@ def _finish_rates(panels: Sequence[Any]) -> None:
     rate, accepted = panels
     tidy(rate, "", "expected false picks\n(% of those accepted)")
     tidy(accepted, "least probability of being a particle", "picks per micrograph")
-    rate.set_ylim(bottom=0)
+    rate.set_ylim(0, max(rate.get_ylim()[1], 1.0))  # where nothing is expected to be false there is no range
     accepted.set_yscale("log")
     accepted.set_ylim(bottom=max(accepted.get_ylim()[0], 0.01))
     accepted.yaxis.set_major_formatter("{x:g}")

@@ -49,8 +49,8 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
     ------
     key, caption, figure
         Short name, one sentence, plot. Without a calibration only the micrographs, and those only where the picks'
-        settings hold a particle diameter and the project images; those of the mixture only where there is one, and
-        its plane only where there is a power score.
+        settings hold a particle diameter and the project images; residuals only where a line was fitted; those of the
+        mixture only where there is one, and its plane only where there is a power score.
 
     Raises
     ------
@@ -67,7 +67,8 @@ def project_figures(project: Project, picks: str, selection: str | None = None) 
             "Medians of every micrograph against defocus, with the fit.",
             medians_figure(calibration, names),
         )
-        yield "residuals", "Distance of every micrograph from the fit.", residuals_figure(calibration, names)
+        if (calibration["used"] == 1).any():
+            yield "residuals", "Distance of every micrograph from the fit.", residuals_figure(calibration, names)
         scores, fit = thinned_scores(project, picks, calibration)
         yield "scores", scores_caption(scores, fit), scores_figure(scores, fit)
         yield (

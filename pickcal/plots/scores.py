@@ -22,6 +22,7 @@ from pickcal.plots.style import (
     enclosing_level,
     new_figure,
     note_beyond,
+    nothing_figure,
     robust_limits,
     shared_legend,
     tidy,
@@ -189,9 +190,11 @@ def threshold_figure(picks: xr.Dataset, calibration: xr.Dataset) -> Figure:
         Where calibration works the lines of the right panel lie together above the noise. Of scores with a few far out
         the middle 99 % are drawn.
     """
+    thirds, words = terciles(picks, calibration["defocus"].values), ScoreWords.of(calibration.attrs)
+    if not thirds:
+        return nothing_figure("no finished micrograph with picks and defocus")
     figure = new_figure(10, 4.6)
     panels = figure.subplots(1, 2, sharey=True)
-    thirds, words = terciles(picks, calibration["defocus"].values), ScoreWords.of(calibration.attrs)
     for axes, fit, title in ((panels[0], None, "Raw scores"), (panels[1], calibration, "Calibrated scores")):
         scores = calibrated_scores(picks, fit)
         flat = flat_scores(picks, fit)

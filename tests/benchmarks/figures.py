@@ -52,19 +52,16 @@ def apoferritin(data: Path) -> dict[str, Any]:
 
 
 def row(title: str, found: dict[str, Any]) -> str:
-    """One line of the table: raw / calibrated."""
+    """One line of the table: raw / calibrated / probability."""
     loss, rho = found["transfer_loss"], found["rho_defocus"]
-    cells = [
-        title,
-        f"{found['raw']['f1']:.4f} / {found['f1']:.4f}",
-        f"{found['per_micrograph_best_f1']:.4f}",
-        f"{found['raw']['average_precision']:.4f} / {found['average_precision']:.4f}",
-        *(
-            f"{loss['raw'][f'from_{end}_defocus']:.4f} / {loss['calibrated'][f'from_{end}_defocus']:.4f}"
-            for end in ("lowest", "highest")
-        ),
-        f"{rho['raw']:+.2f} / {rho['calibrated']:+.2f}",
-    ]
+    scores = (found["raw"], found, found["probability"])
+    f1, precision = (" / ".join(f"{one[name]:.4f}" for one in scores) for name in ("f1", "average_precision"))
+    losses = (
+        " / ".join(f"{loss[score][f'from_{end}_defocus']:.4f}" for score in ("raw", "calibrated", "probability"))
+        for end in ("lowest", "highest")
+    )
+    correlation = f"{rho['raw']:+.2f} / {rho['calibrated']:+.2f}"
+    cells = [title, f1, f"{found['per_micrograph_best_f1']:.4f}", precision, *losses, correlation]
     return "| " + " | ".join(cells) + " |"
 
 
