@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pickcal.engine.clusters import _dask, _jobqueue, address
+from pickcal.engine.clusters import _dask, _jobqueue, address, local
 from pickcal.engine.executors import open_executor
 from pickcal.errors import InputError
 from pickcal.settings import ClusterSettings, cluster_kinds, validated
@@ -236,6 +236,34 @@ def test_the_local_cluster_listens_on_this_machine_only():
         assert info["address"].startswith("tcp://127.0.0.1:")
         assert all(address.startswith("tcp://127.0.0.1:") for address in info["workers"])
     assert [note for note in notes if note.startswith("Dask dashboard: http://127.0.0.1:")]
+
+
+def _began(name):
+    return os.getppid(), name in sys.modules
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every worker loads all of it anew")
+def test_workers_of_this_machine_are_copies_of_one_that_has_loaded_what_they_need():
+    with open_executor(ClusterSettings(workers=2)) as executor:
+        found = {outcome.result for outcome in executor.run(_began, ["pickcal.stages.pick"] * 8)}
+        assert len(executor.started.client.scheduler_info(n_workers=-1)["workers"]) == 2
+    ((parent, loaded),) = found
+    assert loaded and parent != os.getpid()
+
+
+def test_workers_have_the_environment_as_it_is_when_they_start(monkeypatch):
+    """Credentials may be set between two clusters of one process."""
+    for value in ("one", "other"):
+        monkeypatch.setenv("PICKCAL_SEEN_BY_WORKERS", value)
+        with open_executor(ClusterSettings(workers=1)) as executor:
+            (outcome,) = executor.run(os.getenv, ["PICKCAL_SEEN_BY_WORKERS"])
+        assert outcome.result == value
+
+
+def test_what_workers_are_copied_with_starts_no_thread():
+    """Threads do not come along to a copy, but the locks that they hold do."""
+    code = f"import importlib, threading; [importlib.import_module(name) for name in {local.LOADED}]"
+    subprocess.run([sys.executable, "-c", f"{code}; assert threading.active_count() == 1"], check=True)
 
 
 def test_workers_come_and_go_with_the_work():

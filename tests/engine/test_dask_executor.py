@@ -76,7 +76,7 @@ def asked_in_vain():
 @pytest.fixture(scope="module")
 def cluster():
     with open_executor(ClusterSettings(workers=1, batch_limit=2, wait=60)) as executor:
-        yield executor
+        yield executor.started
 
 
 @pytest.fixture

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from pickcal.engine.clusters._dask import PRELOAD, WORKER_ENVIRONMENT, configured, executor_of, security
 from pickcal.engine.executors import Executor, OnDemand
 from pickcal.settings import ClusterSettings
+
+BEGIN_BY = "forkserver" if sys.platform == "linux" else "spawn"
+"""How workers begin: as copies of one process that has loaded what they need, or each loading all of it anew."""
+LOADED = ("distributed", PRELOAD, "pickcal.stages.ingest", "pickcal.stages.pick", "pickcal.stages.score")
+"""Modules that are in that process, by name: the engine knows no stage. None of them may start a thread of Python."""
 
 
 @contextmanager
@@ -23,6 +30,17 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
 
 
 @contextmanager
+def _copied() -> Iterator[None]:
+    """Have the workers that are started within the block begin as copies, where the system can."""
+    import dask
+    from distributed.utils import get_mp_context
+
+    with dask.config.set({"distributed.worker.multiprocessing-method": BEGIN_BY}):
+        get_mp_context().set_forkserver_preload(list(LOADED))  # in the place of those that Dask sets there once
+        yield
+
+
+@contextmanager
 def _started(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[Executor]:
     """Start a scheduler in this process and its workers, all on the loopback interface."""
     from dask.system import CPU_COUNT
@@ -32,6 +50,7 @@ def _started(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator
     workers = settings.workers or CPU_COUNT
     with (
         configured(),
+        _copied(),
         LocalCluster(
             n_workers=workers if settings.workers_min is None else settings.workers_min,
             threads_per_worker=1,
@@ -39,7 +58,7 @@ def _started(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator
             memory_limit=settings.memory or MEMORY_LIMIT // workers,
             host=settings.listen or "127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            env=WORKER_ENVIRONMENT,
+            env={**os.environ, **WORKER_ENVIRONMENT},  # the process that they are copies of has that of its start
             preload=[PRELOAD],
             silence_logs=logging.CRITICAL,
             security=security(settings),
