@@ -13,17 +13,19 @@ SIDE = 1640
 """Of a working image: as of 8192 x 8192 pixels of 1 Å."""
 MOST = 1.25
 """Estimates are at most this much above what was used; they are fitted to be 4 to 13 % above."""
-MEASURED = """
-import contextlib, ctypes, os, resource, subprocess, sys
-PR_SET_CHILD_SUBREAPER = 36
-assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-code = subprocess.run([sys.executable, "-m", "pickcal", *sys.argv[1:], "--workers", "1"]).returncode
-with contextlib.suppress(ChildProcessError):
-    while True:  # the process that the worker was forked from, which its own parent does not wait for
-        os.wait()
+PICKCAL = """
+from runpy import run_module
+from pickcal.engine.clusters import local
+local.BEGIN_BY = "spawn"
+run_module("pickcal", run_name="__main__")
+"""
+MEASURED = f"""
+import resource, subprocess, sys
+code = subprocess.run([sys.executable, "-c", {PICKCAL!r}, *sys.argv[1:], "--workers", "1"]).returncode
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 sys.exit(code)
 """
+"""The worker loads all of it anew, as those of queues do: a copy has some of it from the process it is a copy of."""
 
 
 def peak_of(folder, *command):
