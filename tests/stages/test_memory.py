@@ -57,7 +57,9 @@ def test_import(tmp_path):
     assert_close(import_memory(Project.open(tmp_path / "p.zarr")), peak)
 
 
-@pytest.mark.parametrize("low_pass", [20, 10], ids=["coarse grid", "working grid"])
+@pytest.mark.parametrize(
+    "low_pass", [pytest.param(20, id="coarse grid", marks=pytest.mark.nightly), pytest.param(10, id="working grid")]
+)
 def test_blobs(folder, low_pass):
     name = f"blob{low_pass}"
     settings = ["--diameter-min", 140, "--diameter-max", 200, "--low-pass", low_pass, "--name", name]

@@ -105,6 +105,12 @@ def selected(job_here):
     return job_here[0] / "p.zarr"
 
 
+ELSEWHERE = pytest.mark.nightly  # what is particular to these stores is in test_objects.py
+
+
+@pytest.mark.parametrize(
+    "store", ["s3", pytest.param("az", marks=ELSEWHERE), pytest.param("gs", marks=ELSEWHERE)], indirect=True
+)
 def test_a_whole_job_gives_what_it_gives_on_the_local_disk(small_set, store, job_here, cli, tmp_path):
     """`pickcal run` with sources, templates, project and export at URLs, on two worker processes; then the page."""
     folder, said = job_here
