@@ -131,8 +131,7 @@ def refusal(defocus: Floats, parameters: int) -> str:
     """
     least = max(LEAST_MICROGRAPHS, parameters + 2)
     if len(defocus) < least:
-        there = f"{len(defocus)} micrograph{'' if len(defocus) == 1 else 's'}"
-        return f"not fitted: {there} with a median, at least {least} are needed"
+        return f"not fitted: {len(defocus)} micrographs with a median, at least {least} are needed"
     span = float(np.ptp(defocus))
     if span < LEAST_RANGE:
         return f"not fitted: defocus range only {span * UM:.2f} µm, at least {LEAST_RANGE * UM:.1f} µm is needed"
