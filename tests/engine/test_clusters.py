@@ -260,6 +260,22 @@ def test_workers_have_the_environment_as_it_is_when_they_start(monkeypatch):
         assert outcome.result == value
 
 
+def test_workers_begin_where_temporary_files_have_long_paths(tmp_path):
+    """A socket's path has at most 107 characters."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    code = (
+        "from pickcal.engine.executors import open_executor\n"
+        "from pickcal.settings import ClusterSettings\n"
+        "if __name__ == '__main__':\n"
+        "    with open_executor(ClusterSettings(workers=1)) as executor:\n"
+        "        print([outcome.result for outcome in executor.run(abs, [-1])])\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "[1]\n"), done.stderr
+
+
 def test_what_workers_are_copied_with_starts_no_thread():
     """Threads do not come along to a copy, but the locks that they hold do."""
     code = f"import importlib, threading; [importlib.import_module(name) for name in {local.LOADED}]"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -35,9 +37,22 @@ def _copied() -> Iterator[None]:
     import dask
     from distributed.utils import get_mp_context
 
-    with dask.config.set({"distributed.worker.multiprocessing-method": BEGIN_BY}):
+    with dask.config.set({"distributed.worker.multiprocessing-method": BEGIN_BY if _can_listen() else "spawn"}):
         get_mp_context().set_forkserver_preload(list(LOADED))  # in the place of those that Dask sets there once
         yield
+
+
+def _can_listen() -> bool:
+    """Whether the process that copies are made of can have its socket where temporary files are.
+
+    It cannot under a path of more than some 70 characters, or on a disk that knows no sockets.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="pymp-") as folder, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"{folder}/listener-12345678")
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
