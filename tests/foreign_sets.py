@@ -1,5 +1,7 @@
 """Made-up picks of other programs with known slopes against defocus, in the programs' files."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 from cryosparc.dataset import Dataset
@@ -26,6 +28,13 @@ def exposures_star(path, defocus):
     path.write_text(
         head + "".join(f"mics/m{i:02d}.mrc {1e4 * d:.1f} 300 2.7 0.1 {PIXEL}\n" for i, d in enumerate(defocus))
     )
+
+
+def relion_files(folder, real):
+    """Lay out RELION's real table of micrographs and picks as in the folder of a project."""
+    (folder / "CtfFind/job003").mkdir(parents=True)
+    shutil.copy(real / "micrographs_ctf.star", folder / "CtfFind/job003")
+    shutil.copytree(real / "AutoPick_template", folder / "AutoPick/job004")
 
 
 def cryosparc_files(folder, defocus, rows):

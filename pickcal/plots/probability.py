@@ -22,6 +22,7 @@ from pickcal.plots.style import (
     DARK_GREEN,
     GREEN,
     GREY,
+    NO_DEFOCUS,
     ORANGE,
     UM,
     YELLOW,
@@ -68,7 +69,7 @@ def components_figure(
     """
     groups = pooled_by_defocus(picks, mean_defocus(micrographs))
     if not groups:
-        return nothing_figure("no finished micrograph with picks and defocus")
+        return nothing_figure(NO_DEFOCUS)
     edges = _edges(picks, np.concatenate([rows for _, rows in groups]))
     label = ScoreWords.of(mixture.attrs).score
     figure = new_figure(4.2 * len(groups) if len(groups) > 1 else 6.0, 4.6)
@@ -237,7 +238,7 @@ def trends_figure(micrographs: xr.Dataset, lines: xr.Dataset, mixture: xr.Datase
     )
     seen = np.isfinite(x) & np.isfinite(fraction)
     if not seen.any():
-        return nothing_figure("no finished micrograph with picks and defocus")
+        return nothing_figure(NO_DEFOCUS)
     figure = new_figure(9, 7)
     upper, lower = figure.subplots(2, 1, sharex=True)
     size = float(np.clip(3000 / len(x), 6, 24))

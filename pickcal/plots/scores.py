@@ -16,6 +16,7 @@ from pickcal.plots.style import (
     BLUE,
     GREEN,
     GREY,
+    NO_DEFOCUS,
     ORANGE,
     UM,
     Floats,
@@ -192,7 +193,7 @@ def threshold_figure(picks: xr.Dataset, calibration: xr.Dataset) -> Figure:
     """
     thirds, words = terciles(picks, calibration["defocus"].values), ScoreWords.of(calibration.attrs)
     if not thirds:
-        return nothing_figure("no finished micrograph with picks and defocus")
+        return nothing_figure(NO_DEFOCUS)
     figure = new_figure(10, 4.6)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, fit, title in ((panels[0], None, "Raw scores"), (panels[1], calibration, "Calibrated scores")):

@@ -51,6 +51,10 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+NO_DEFOCUS = "no finished micrograph with picks and defocus"
+"""What `nothing_figure` says where micrographs are grouped by defocus and there are none."""
+
+
 def nothing_figure(text: str) -> Figure:
     """Make a small figure that says why there is nothing to draw."""
     figure = new_figure(6, 2)

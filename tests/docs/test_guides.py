@@ -15,7 +15,7 @@ import tomli_w
 from pages import DOCS
 
 sys.path.insert(0, str(DOCS.parent / "tests"))
-from foreign_sets import cryosparc_files, made, topaz_files
+from foreign_sets import cryosparc_files, made, relion_files, topaz_files
 
 from tests.conftest import SMALL
 
@@ -63,10 +63,7 @@ def lay_out(page, folder, request):
         shutil.copytree(small.folder, folder / "CtfFind/job003")
         shutil.copy(small.templates, folder / "templates.mrcs")
     elif page == "calibrate_relion_picks":
-        real = request.getfixturevalue("data") / "relion_10204"
-        (folder / "CtfFind/job003").mkdir(parents=True)
-        shutil.copy(real / "micrographs_ctf.star", folder / "CtfFind/job003")
-        shutil.copytree(real / "AutoPick_template", folder / "AutoPick/job004")
+        relion_files(folder, request.getfixturevalue("data") / "relion_10204")
     elif page == "calibrate_cryosparc_picks":
         (folder / "J12").mkdir()
         cryosparc_files(folder / "J12", *made(1, -0.08))

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import sys
 
 import numpy as np
@@ -12,7 +11,7 @@ from cryosparc.dataset import Dataset
 from pages import DOCS
 
 sys.path.insert(0, str(DOCS.parent / "tests"))
-from foreign_sets import cryosparc_files, made
+from foreign_sets import cryosparc_files, made, relion_files
 
 TEXT = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -36,10 +35,7 @@ def run(in_process, tmp_path, monkeypatch):
 
 def test_picks_of_relion(run, data, tmp_path):
     """Real picks: every one is in one of both folders, where RELION looks for it."""
-    real = data / "relion_10204"
-    (tmp_path / "CtfFind/job003").mkdir(parents=True)
-    shutil.copy(real / "micrographs_ctf.star", tmp_path / "CtfFind/job003")
-    shutil.copytree(real / "AutoPick_template", tmp_path / "AutoPick/job004")
+    relion_files(tmp_path, data / "relion_10204")
     run("relion")
     ours, left, picked = (
         {path.name: len(starfile.read(path)) for path in (tmp_path / folder).rglob("*_autopick.star")}

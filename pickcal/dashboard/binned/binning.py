@@ -106,16 +106,16 @@ class Binning:
         folder
             Of the cache, for many picks; default None, no cache.
         """
-        if self._content is None and folder is not None and self._picked() < WORTH_KEEPING:
-            folder = None
-        if self._content is None and folder is not None and self.load_cache(folder):
-            yield 1.0
-        elif self._content is None:
-            yield from self.steps()
-            if folder is not None and self.cube is not None and self.cube.complete:
-                self.save_cache(folder)
-        else:
+        if self._content is not None:
             yield from self.add_finished()
+            return self.cube
+        kept = folder if folder is not None and self._counts()[1].sum() >= WORTH_KEEPING else None
+        if kept is not None and self.load_cache(kept):
+            yield 1.0
+            return self.cube
+        yield from self.steps()
+        if kept is not None and self.cube is not None and self.cube.complete:
+            self.save_cache(kept)
         return self.cube
 
     def steps(self) -> Iterator[float]:
@@ -126,8 +126,7 @@ class Binning:
         float
             Progress, 0 to 1, after every step of some 100 ms.
         """
-        finished = self._reader.finished()
-        counts = self._reader.counts(finished)
+        finished, counts = self._counts()
         rows = self._sample_rows(counts)
         sample: list[Values] = []
         for values in self._reader.read(np.flatnonzero(rows)):
@@ -176,8 +175,7 @@ class Binning:
         if before is None:
             yield from self.steps()
             return
-        finished = self._reader.finished()
-        counts = self._reader.counts(finished)
+        finished, counts = self._counts()
         wanted = finished & ~before.rows
         if not wanted.any():
             yield 1.0
@@ -207,13 +205,13 @@ class Binning:
         self._make_cube(found)
         return True
 
-    def _picked(self) -> int:
-        """Count the picks of finished micrographs."""
-        return int(self._reader.counts(self._reader.finished()).sum())
+    def _counts(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Tell which micrographs are finished, and their numbers of picks, 0 for the others."""
+        finished = self._reader.finished()
+        return finished, self._reader.counts(finished)
 
     def _cache_name(self) -> str:
-        finished = self._reader.finished()
-        counts = self._reader.counts(finished)
+        finished, counts = self._counts()
         return cache_name(self._project, self._picks, self._method, self._fixed, finished, counts)
 
     @cached_property

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from pickcal.engine.clusters._dask import PRELOAD, WORKER_ENVIRONMENT, configured, executor_of, security
 from pickcal.engine.executors import Executor, OnDemand
@@ -26,9 +27,9 @@ def opened(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[E
 
     Unlike a queue or an address, this machine refuses nobody: a command with nothing left to do need not wait for them.
     """
-    security(settings)
+    tls = security(settings)  # wrong files are refused before anything is written
     with ExitStack() as stack:
-        yield OnDemand(lambda: stack.enter_context(_started(settings, note)))
+        yield OnDemand(lambda: stack.enter_context(_started(settings, note, tls)))
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def _can_listen() -> bool:
 
 
 @contextmanager
-def _started(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator[Executor]:
+def _started(settings: ClusterSettings, note: Callable[[str], None], tls: Any) -> Iterator[Executor]:
     """Start a scheduler in this process and its workers, all on the loopback interface."""
     from dask.system import CPU_COUNT
     from distributed import LocalCluster
@@ -76,7 +77,7 @@ def _started(settings: ClusterSettings, note: Callable[[str], None]) -> Iterator
             env={**os.environ, **WORKER_ENVIRONMENT},  # the process that they are copies of has that of its start
             preload=[PRELOAD],
             silence_logs=logging.CRITICAL,
-            security=security(settings),
+            security=tls,
         ) as cluster,
         executor_of(cluster, settings, note) as executor,
     ):
